@@ -1,0 +1,149 @@
+#include "kernels/core/bytes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct cursor cursor_over(struct bytes span)
+{
+    return (struct cursor){.at = span.data, .end = span.data + span.n};
+}
+
+size_t cursor_left(const struct cursor *c)
+{
+    return (size_t)(c->end - c->at);
+}
+
+struct bytes cursor_take(struct cursor *c, uint64_t n_bytes)
+{
+    if (c->failed || n_bytes > cursor_left(c)) {
+        c->failed = true;
+        return (struct bytes){0};
+    }
+    struct bytes taken = {.data = c->at, .n = (size_t)n_bytes};
+    c->at += n_bytes;
+    return taken;
+}
+
+static uint64_t cursor_little_endian(struct cursor *c, size_t n_bytes)
+{
+    struct bytes b = cursor_take(c, n_bytes);
+    uint64_t v = 0;
+    for (size_t i = 0; i < b.n; i++)
+        v |= (uint64_t)b.data[i] << (8 * i);
+    return v;
+}
+
+uint8_t cursor_u8(struct cursor *c)
+{
+    return (uint8_t)cursor_little_endian(c, 1);
+}
+
+uint16_t cursor_u16(struct cursor *c)
+{
+    return (uint16_t)cursor_little_endian(c, 2);
+}
+
+uint32_t cursor_u32(struct cursor *c)
+{
+    return (uint32_t)cursor_little_endian(c, 4);
+}
+
+uint64_t cursor_u64(struct cursor *c)
+{
+    return cursor_little_endian(c, 8);
+}
+
+/* Room for @more bytes, growing by doubling. False and failed when memory is out. */
+static bool buffer_reserve(struct buffer *b, size_t more)
+{
+    if (b->failed)
+        return false;
+    if (more <= b->capacity - b->n)
+        return true;
+    size_t want = b->capacity ? b->capacity : 256;
+    while (want - b->n < more) {
+        if (want > SIZE_MAX / 2) {
+            b->failed = true;
+            return false;
+        }
+        want *= 2;
+    }
+    uint8_t *grown = realloc(b->data, want);
+    if (!grown) {
+        b->failed = true;
+        return false;
+    }
+    b->data = grown;
+    b->capacity = want;
+    return true;
+}
+
+void buffer_put(struct buffer *b, const void *data, size_t n_bytes)
+{
+    if (n_bytes == 0 || !buffer_reserve(b, n_bytes))
+        return;
+    memcpy(b->data + b->n, data, n_bytes);
+    b->n += n_bytes;
+}
+
+static void buffer_put_little_endian(struct buffer *b, uint64_t v, size_t n_bytes)
+{
+    uint8_t raw[8];
+    for (size_t i = 0; i < n_bytes; i++)
+        raw[i] = (uint8_t)(v >> (8 * i));
+    buffer_put(b, raw, n_bytes);
+}
+
+void buffer_put_u8(struct buffer *b, uint8_t v)
+{
+    buffer_put(b, &v, 1);
+}
+
+void buffer_put_u16(struct buffer *b, uint16_t v)
+{
+    buffer_put_little_endian(b, v, 2);
+}
+
+void buffer_put_u32(struct buffer *b, uint32_t v)
+{
+    buffer_put_little_endian(b, v, 4);
+}
+
+void buffer_put_u64(struct buffer *b, uint64_t v)
+{
+    buffer_put_little_endian(b, v, 8);
+}
+
+void buffer_put_zeros(struct buffer *b, size_t n_bytes)
+{
+    if (n_bytes == 0 || !buffer_reserve(b, n_bytes))
+        return;
+    memset(b->data + b->n, 0, n_bytes);
+    b->n += n_bytes;
+}
+
+void buffer_printf(struct buffer *b, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    if (n < 0 || !buffer_reserve(b, (size_t)n + 1))
+        return;
+    va_start(args, fmt);
+    (void)vsnprintf((char *)b->data + b->n, (size_t)n + 1, fmt, args); /* measured above */
+    va_end(args);
+    b->n += (size_t)n; /* the NUL stays behind the end: text is usable as a C string */
+}
+
+struct bytes buffer_span(const struct buffer *b)
+{
+    return (struct bytes){.data = b->data, .n = b->n};
+}
+
+void buffer_clear(struct buffer *b)
+{
+    free(b->data);
+    *b = (struct buffer){0};
+}
