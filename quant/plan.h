@@ -1,0 +1,42 @@
+/*
+ * The plan: type, bytes and offset of every output tensor, and why. Pure: no I/O, no clock, no
+ * CPU; the same model and recipe give the same plan everywhere. It fixes every offset, so workers
+ * write without locks and output never depends on the number of threads.
+ */
+#ifndef QUANTD_QUANT_PLAN_H
+#define QUANTD_QUANT_PLAN_H
+
+#include "quant/model.h"
+#include "quant/recipe.h"
+
+enum { PLAN_ALIGNMENT = 4096 }; /* general.alignment: tensors start on pages, so artifacts map and share */
+
+struct plan_tensor {
+    const struct tensor *source; /* borrows the model */
+    enum qd_type type;
+    uint64_t offset; /* from the start of the output file */
+    uint64_t bytes;
+    const char *reason; /* static text or arena: the rule behind the type */
+};
+
+struct plan {
+    struct arena *arena;         /* owned */
+    const struct model *model;   /* borrowed: outlives the plan */
+    struct recipe recipe;
+    const char *file_name;       /* "model.gguf" */
+    struct buffer header;        /* owned: the output file up to its data */
+    struct plan_tensor *tensors; /* output order = model order */
+    size_t n_tensors;
+    struct meta_table meta;      /* as written: the source's keys and quantd.* provenance */
+    uint64_t file_bytes;         /* of the whole output */
+    uint64_t source_bytes;       /* to be read */
+};
+
+int plan_build(const struct model *m, const struct recipe *r, struct plan **ret, struct qd_error *err);
+struct plan *plan_free(struct plan *p);
+DEFINE_CLEANUP(plan_free, struct plan *)
+
+/* The plan for people: a line per tensor (name, shape, type from and to, bytes, reason), then the sums. */
+int plan_print(const struct plan *p, struct buffer *dst);
+
+#endif
