@@ -1,0 +1,244 @@
+/*
+ * quantd/quantd.h - quantized model weights, built on demand, shared by every process that maps them
+ *
+ *     struct qd_error err;
+ *     struct qd_client *c;
+ *     struct qd_artifact *a;
+ *     if (qd_connect(NULL, &c, &err) < 0) ...
+ *     struct qd_open_options o = {.model = "tiny", .scheme = "q8_0"};
+ *     if (qd_open(c, &o, &a, &err) < 0) ...
+ *     const struct qd_tensor *t = qd_artifact_tensor(a, "blk.0.attn_q.weight");
+ *     ... t->data, t->bytes: read-only, shared, mapped ...
+ *     qd_artifact_free(a); qd_client_free(c);
+ *
+ * Ownership: what a *_free function exists for is owned by the caller; every other pointer borrows
+ * from the object it came from and lives as long. An artifact outlives its client and the daemon.
+ * Threads: a qd_client is used by one thread at a time; qd_artifact and its views may be read from
+ * any thread. qd_*_free once, when no other thread uses the object.
+ * Errors: 0 or a negative enum qd_error_code; struct qd_error says what, where, why, and the next
+ * step; NULL is allowed. Signals: SIGPIPE is never raised. fork: do not use a client in a child.
+ */
+#ifndef QUANTD_QUANTD_H
+#define QUANTD_QUANTD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <quantd/dtype.h>
+#include <quantd/error.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define QD_API __attribute__((visibility("default")))
+#else
+#define QD_API
+#endif
+
+#define QD_VERSION_MAJOR 0
+#define QD_VERSION_MINOR 1
+
+/* ---- connection ------------------------------------------------------------------------- */
+
+struct qd_client;
+
+/*
+ * Connects to @path, or, where NULL, to $QUANTD_SOCKET, else $XDG_RUNTIME_DIR/quantd/quantd.sock
+ * when it exists, else /run/quantd/quantd.sock. Trusts the public key published beside the socket
+ * (quantd.pub, owned by root or by the daemon's uid, not writable by others) and the *.pub of
+ * /etc/quantd/trusted.d and $XDG_CONFIG_HOME/quantd/trusted.d; revoked.d beside them always wins.
+ */
+QD_API int qd_connect(const char *path, struct qd_client **ret, struct qd_error *err);
+QD_API void qd_client_free(struct qd_client *c);
+
+/* The daemon restarted or the socket broke: calls reconnect by themselves and repeat what is safe to repeat; this does it now. */
+QD_API int qd_reconnect(struct qd_client *c, struct qd_error *err);
+
+/* ---- opening artifacts -------------------------------------------------------------------- */
+
+enum qd_verify {
+    QD_VERIFY_SIGNATURE, /* envelope, tables and sizes (default) */
+    QD_VERIFY_LAZY,      /* also each shard when qd_tensor_verify or qd_artifact_tensor first meets it */
+    QD_VERIFY_FULL       /* also every byte, before the open returns */
+};
+
+struct qd_progress {
+    const char *model;    /* catalog name */
+    const char *scheme;   /* as resolved */
+    const char *state;    /* "queued" "hashing" "planning" "running" "sealing" "ready" "failed" "cancelled" */
+    const char *tensor;   /* being encoded, or "" */
+    uint64_t done_bytes;  /* of total_bytes, in the present state */
+    uint64_t total_bytes;
+    double bytes_per_s;   /* over the last second; 0 while unknown */
+    double seconds_left;  /* negative while unknown */
+};
+
+/* Return non-zero to stop waiting: the open then fails with QD_E_CANCELLED and the job goes on only while others wait for it. */
+typedef int qd_progress_fn(const struct qd_progress *p, void *data);
+
+/* Zero-initialise; unset fields have their defaults. */
+struct qd_open_options {
+    const char *model;        /* catalog name; or NULL with source_fd */
+    const char *scheme;       /* default "auto" */
+    const char *layout;       /* default "portable" */
+    bool pure;                /* one type for every matrix that its rows allow */
+    bool no_build;            /* only what is in the cache: a miss is QD_E_NOT_FOUND */
+    bool strict;              /* the daemon checks every byte before it answers */
+    enum qd_verify verify;    /* what this process checks itself */
+    uint32_t wait_ms;         /* 0: for ever */
+    bool use_source_fd;       /* open the caller's own file: source_fd below */
+    int source_fd;            /* a readable regular file, borrowed; any user may pass one of its own */
+    qd_progress_fn *progress; /* called from the thread that called qd_open; may be NULL */
+    void *progress_data;
+};
+
+struct qd_artifact;
+
+/* Blocks until the artifact is mapped, building it if need be. */
+QD_API int qd_open(struct qd_client *c, const struct qd_open_options *o, struct qd_artifact **ret, struct qd_error *err);
+
+/*
+ * The same without blocking. After qd_open_start poll qd_client_fd() for reading, then call
+ * qd_open_step: 1 when *ret is the artifact, 0 when there is more to wait for (progress
+ * callbacks happen inside), negative on failure. qd_open_cancel gives up. One request at a time
+ * on a client that is used this way.
+ */
+struct qd_open_request;
+QD_API int qd_client_fd(const struct qd_client *c);
+QD_API int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct qd_open_request **ret, struct qd_error *err);
+QD_API int qd_open_step(struct qd_open_request *r, struct qd_artifact **ret, struct qd_error *err);
+QD_API void qd_open_cancel(struct qd_open_request *r); /* frees; also after an answer */
+
+/* Unmaps. Views and pointers into it are invalid afterwards. */
+QD_API void qd_artifact_free(struct qd_artifact *a);
+
+/* ---- views ------------------------------------------------------------------------------- */
+
+enum { QD_DIMS_MAX = 8 };
+
+struct qd_tensor {
+    const char *name;
+    enum qd_type type;
+    enum qd_type source_type;
+    uint32_t n_dims;
+    uint64_t shape[QD_DIMS_MAX]; /* elements; shape[0] is the contiguous row */
+    uint64_t bytes;
+    uint64_t offset;             /* bytes from the start of payload file @file */
+    uint32_t file;
+    const void *data;            /* read-only mapping, page-aligned */
+    const char *reason;          /* why this type */
+    double sqnr_db;              /* against the source; +inf where exact */
+    double rel_rmse;
+    double max_abs;
+};
+
+QD_API size_t qd_artifact_n_tensors(const struct qd_artifact *a);
+QD_API const struct qd_tensor *qd_artifact_tensor_at(const struct qd_artifact *a, size_t i); /* NULL beyond the last */
+QD_API const struct qd_tensor *qd_artifact_tensor(const struct qd_artifact *a, const char *name); /* NULL where there is none */
+
+/* Checks the shards that hold this tensor against the signed shard list (once each). */
+QD_API int qd_tensor_verify(struct qd_artifact *a, const struct qd_tensor *t, struct qd_error *err);
+
+/* Checks every byte of every file now. */
+QD_API int qd_artifact_verify(struct qd_artifact *a, struct qd_error *err);
+
+struct qd_artifact_info {
+    const char *key;      /* 64 hex digits */
+    const char *model;
+    const char *scheme;   /* as resolved */
+    const char *recipe;   /* canonical text */
+    const char *layout;
+    const char *features; /* CPU features needed */
+    const char *source;   /* identity of the source, 64 hex digits */
+    const char *digest;   /* of payload file 0, 64 hex digits */
+    const char *signer;   /* key id, 16 hex digits */
+    uint64_t bytes;       /* payload files together */
+    uint64_t created;     /* seconds since 1970 */
+    uint32_t encoder_revision;
+    uint32_t n_files;     /* payload files */
+    double sqnr_db;       /* over all quantized tensors */
+    double rel_rmse;
+    double max_abs;
+    const char *worst;    /* tensor of lowest SQNR, or "" */
+    double worst_sqnr_db;
+};
+
+QD_API const struct qd_artifact_info *qd_artifact_info(const struct qd_artifact *a);
+
+/* Payload file @i: its read-only descriptor (borrowed; other runtimes open /proc/self/fd/N), mapping and size. */
+QD_API int qd_artifact_fd(const struct qd_artifact *a, uint32_t i);
+QD_API const void *qd_artifact_map(const struct qd_artifact *a, uint32_t i, uint64_t *ret_bytes);
+QD_API const char *qd_artifact_file_name(const struct qd_artifact *a, uint32_t i);
+
+/* ---- model metadata (GGUF keys, tokenizer included) --------------------------------------- */
+
+/* The tables are checked against the manifest at the first call. QD_E_NOT_FOUND where the key is none, QD_E_INVALID where the type differs. */
+QD_API int qd_meta_string(struct qd_artifact *a, const char *key, const char **ret, size_t *ret_bytes, struct qd_error *err);
+QD_API int qd_meta_u64(struct qd_artifact *a, const char *key, uint64_t *ret, struct qd_error *err);   /* any integer or bool that fits */
+QD_API int qd_meta_f64(struct qd_artifact *a, const char *key, double *ret, struct qd_error *err);     /* any number */
+QD_API int qd_meta_count(struct qd_artifact *a, const char *key, size_t *ret_items, struct qd_error *err); /* items of an array, 1 for a scalar */
+QD_API int qd_meta_item_string(struct qd_artifact *a, const char *key, size_t i, const char **ret, size_t *ret_bytes, struct qd_error *err);
+QD_API int qd_meta_item_u64(struct qd_artifact *a, const char *key, size_t i, uint64_t *ret, struct qd_error *err);
+QD_API int qd_meta_item_i64(struct qd_artifact *a, const char *key, size_t i, int64_t *ret, struct qd_error *err);
+QD_API int qd_meta_item_f64(struct qd_artifact *a, const char *key, size_t i, double *ret, struct qd_error *err);
+QD_API const char *qd_meta_key_at(struct qd_artifact *a, size_t i); /* NULL beyond the last */
+QD_API const char *qd_meta_type_name(struct qd_artifact *a, const char *key); /* "u32" "string" "array of f32" ..., NULL where the key is none */
+
+/* ---- asking and administering ------------------------------------------------------------- */
+
+/*
+ * Everything else the daemon answers is asked by method name with parameters and answered as a
+ * small JSON-like tree, so that tools need no struct per message. docs/protocol.md lists methods.
+ * qd_call blocks; events that belong to the request are given to @event (may be NULL) as they come.
+ */
+struct qd_value; /* immutable tree: nil, bool, integer, number, string, array, map */
+
+struct qd_param {
+    const char *key;      /* NULL ends the list */
+    enum { QD_PARAM_STR, QD_PARAM_U64, QD_PARAM_BOOL } kind;
+    const char *str;
+    uint64_t u64;         /* also 0 or 1 for a bool */
+};
+
+typedef int qd_event_fn(const char *event, const struct qd_value *params, void *data); /* non-zero: stop */
+
+QD_API int qd_call(struct qd_client *c, const char *method, const struct qd_param *params, qd_event_fn *event, void *data,
+                   struct qd_value **ret, struct qd_error *err);
+QD_API void qd_value_free(struct qd_value *v);
+
+enum qd_value_kind { QD_NIL, QD_BOOL, QD_INT, QD_UINT, QD_NUMBER, QD_STRING, QD_ARRAY, QD_MAP };
+QD_API enum qd_value_kind qd_value_kind(const struct qd_value *v); /* QD_NIL for NULL */
+QD_API size_t qd_value_n(const struct qd_value *v);                /* items of an array or map */
+QD_API const struct qd_value *qd_value_at(const struct qd_value *v, size_t i);
+QD_API const char *qd_value_key_at(const struct qd_value *v, size_t i);
+QD_API const struct qd_value *qd_value_get(const struct qd_value *map, const char *key); /* NULL where there is none */
+QD_API const char *qd_value_str(const struct qd_value *v);   /* "" where it is no string */
+QD_API uint64_t qd_value_u64(const struct qd_value *v);      /* 0 where it is no non-negative integer */
+QD_API int64_t qd_value_i64(const struct qd_value *v);
+QD_API double qd_value_f64(const struct qd_value *v);
+QD_API bool qd_value_bool(const struct qd_value *v);
+
+/* The two lists apps want, typed. Free with qd_list_free. */
+struct qd_list;
+struct qd_model_info {
+    const char *name;
+    const char *path;
+    const char *format;       /* "gguf" "safetensors" or "" before it was read */
+    const char *state;        /* "settling" "ready" "bad" */
+    const char *problem;      /* why it is bad, or "" */
+    uint64_t bytes;
+};
+QD_API int qd_models(struct qd_client *c, struct qd_list **ret, struct qd_error *err);
+QD_API size_t qd_list_n(const struct qd_list *l);
+QD_API const struct qd_model_info *qd_list_model(const struct qd_list *l, size_t i);
+QD_API int qd_artifacts(struct qd_client *c, struct qd_list **ret, struct qd_error *err);
+QD_API const struct qd_artifact_info *qd_list_artifact(const struct qd_list *l, size_t i);
+QD_API void qd_list_free(struct qd_list *l);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
