@@ -1,7 +1,9 @@
 /*
  * What this CPU can do: CPUID + XGETBV (x86-64) or HWCAP (aarch64). The environment variable
  * QUANTD_CPU may only remove features: a list such as "avx2,fma" or "scalar" names the ones to
- * keep, "-avx512vnni,-amx" the ones to drop. Read once; thread-safe.
+ * keep, "-avx512vnni,-amxint8" the ones to drop. Keeping a feature keeps those it builds on
+ * (avx512 keeps avx2); dropping one drops those built on it. Read once; thread-safe. On a CPU
+ * with AMX the first call makes an arch_prctl system call: call once before a system call filter.
  */
 #ifndef QUANTD_CPU_H
 #define QUANTD_CPU_H
@@ -43,6 +45,15 @@ uint64_t cpu_features(void);
 
 /* Feature bits of the hardware alone, QUANTD_CPU ignored. */
 uint64_t cpu_features_detected(void);
+
+/* Words of QUANTD_CPU that name no feature, joined by commas, for programs to warn of; "" where there are none. Static storage. */
+const char *cpu_unknown_names(void);
+
+/*
+ * What a QUANTD_CPU value @filter leaves of @features; pure. Unknown words are left out of account
+ * and written to @unknown, comma-joined, cut at @n bytes with NUL.
+ */
+uint64_t cpu_filter(uint64_t features, const char *filter, char *unknown, size_t n_bytes);
 
 /*
  * The canonical string of a feature set: architecture, then names in sorted order, such as

@@ -1,0 +1,64 @@
+#include "kernels/variants.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/layout/blocks.h"
+#include "kernels/scalar/half.h"
+
+enum { HALF = Q4_0_ELEMENTS / 2 };
+
+/* The element of largest magnitude, with its sign: the first of equals. +0 for a zero block. */
+static float extreme_of(const float x[Q4_0_ELEMENTS])
+{
+    float extreme = 0;
+    for (int j = 0; j < Q4_0_ELEMENTS; j++)
+        if (fabsf(x[j]) > fabsf(extreme))
+            extreme = x[j];
+    return extreme;
+}
+
+/* Code 0..15 of a quotient in -8 .. 8: the extreme has -8 and code 0, its opposite 16 capped to 15. */
+static uint8_t code_of(float quotient)
+{
+    int code = (int)(quotient + 8.5f);
+    return (uint8_t)(code > 15 ? 15 : code);
+}
+
+static void quantize_block(struct block_q4_0 *b, const float x[Q4_0_ELEMENTS])
+{
+    const float d = extreme_of(x) / -8;
+    const float inverse = d != 0 ? 1 / d : 0; /* a zero block has code 8 everywhere, d = -0 */
+
+    b->d = f16_of_f32(d);
+    if (isinf(inverse)) { /* |d| <= 2^-128: the field's encoder leaves code 0 */
+        memset(b->q, 0, sizeof b->q);
+        return;
+    }
+    for (int j = 0; j < HALF; j++)
+        b->q[j] = (uint8_t)(code_of(x[j] * inverse) | code_of(x[j + HALF] * inverse) << 4);
+}
+
+void quantize_q4_0__scalar(void *dst, const float *src, size_t n_elements)
+{
+    struct block_q4_0 *b = dst;
+    for (size_t i = 0; i < n_elements / Q4_0_ELEMENTS; i++) {
+        float x[Q4_0_ELEMENTS];
+        memcpy(x, (const char *)src + i * sizeof x, sizeof x);
+        quantize_block(&b[i], x);
+    }
+}
+
+void dequantize_q4_0__scalar(float *dst, const void *src, size_t n_elements)
+{
+    const struct block_q4_0 *b = src;
+    for (size_t i = 0; i < n_elements / Q4_0_ELEMENTS; i++) {
+        const float d = f32_of_f16(b[i].d);
+        float x[Q4_0_ELEMENTS];
+        for (int j = 0; j < HALF; j++) {
+            x[j] = (float)((b[i].q[j] & 15) - 8) * d;
+            x[j + HALF] = (float)((b[i].q[j] >> 4) - 8) * d;
+        }
+        memcpy((char *)dst + i * sizeof x, x, sizeof x);
+    }
+}

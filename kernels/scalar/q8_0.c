@@ -1,0 +1,55 @@
+#include "kernels/variants.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/layout/blocks.h"
+#include "kernels/scalar/half.h"
+
+/*
+ * Nearest integer, halves away from zero, for |x| < 2^22. The addend is the float below 0.5: with
+ * 0.5 itself the sum for x = 0.49999997 would round up to 1; with this one exact halves still do.
+ */
+static int round_half_away(float x)
+{
+    return (int)(x + copysignf(0x1.fffffep-2f, x));
+}
+
+static void quantize_block(struct block_q8_0 *b, const float x[Q8_0_ELEMENTS])
+{
+    float largest = 0;
+    for (int j = 0; j < Q8_0_ELEMENTS; j++)
+        if (fabsf(x[j]) > largest)
+            largest = fabsf(x[j]);
+
+    const float d = largest / 127;
+    float inverse = 1 / d;
+    if (!(inverse < INFINITY)) /* a zero block, or one so small that 1/d overflows: all codes 0 */
+        inverse = 0;
+
+    b->d = f16_of_f32(d);
+    for (int j = 0; j < Q8_0_ELEMENTS; j++)
+        b->q[j] = (int8_t)round_half_away(x[j] * inverse);
+}
+
+void quantize_q8_0__scalar(void *dst, const float *src, size_t n_elements)
+{
+    struct block_q8_0 *b = dst;
+    for (size_t i = 0; i < n_elements / Q8_0_ELEMENTS; i++) {
+        float x[Q8_0_ELEMENTS];
+        memcpy(x, (const char *)src + i * sizeof x, sizeof x);
+        quantize_block(&b[i], x);
+    }
+}
+
+void dequantize_q8_0__scalar(float *dst, const void *src, size_t n_elements)
+{
+    const struct block_q8_0 *b = src;
+    for (size_t i = 0; i < n_elements / Q8_0_ELEMENTS; i++) {
+        const float d = f32_of_f16(b[i].d);
+        float x[Q8_0_ELEMENTS];
+        for (int j = 0; j < Q8_0_ELEMENTS; j++)
+            x[j] = (float)b[i].q[j] * d;
+        memcpy((char *)dst + i * sizeof x, x, sizeof x);
+    }
+}

@@ -1,0 +1,132 @@
+#include "kernels/cpu.h"
+
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "tests/test.h"
+
+static char unknown[64];
+
+static uint64_t filter(uint64_t features, const char *text)
+{
+    return cpu_filter(features, text, unknown, sizeof unknown);
+}
+
+static const uint64_t server = CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512VNNI;
+
+static void cpu_filter__kept_name__keeps_what_it_builds_on(void **state)
+{
+    (void)state;
+    assert_true(filter(server, "avx2") == (CPU_AVX2 | CPU_F16C));
+    assert_true(filter(server, "avx512") == (server & ~(uint64_t)CPU_AVX512VNNI));
+    assert_string_equal(unknown, "");
+}
+
+static void cpu_filter__dropped_name__drops_what_builds_on_it(void **state)
+{
+    (void)state;
+    assert_true(filter(server, "-avx512") == (CPU_AVX2 | CPU_FMA | CPU_F16C));
+    assert_true(filter(server, "-f16c") == CPU_FMA);
+    assert_true(filter(server, "avx512,-avx512") == (CPU_AVX2 | CPU_FMA | CPU_F16C));
+}
+
+static void cpu_filter__scalar__keeps_nothing(void **state)
+{
+    (void)state;
+    assert_true(filter(server, "scalar") == 0);
+    assert_true(filter(server, "") == server);
+}
+
+static void cpu_filter__name_the_cpu_lacks__adds_nothing(void **state)
+{
+    (void)state;
+    assert_true(filter(CPU_AVX2 | CPU_F16C, "avx512,amxint8") == (CPU_AVX2 | CPU_F16C));
+    assert_true(filter(CPU_AVX2 | CPU_F16C, "neon") == 0);
+    assert_string_equal(unknown, "");
+}
+
+static void cpu_filter__typing_mistake__is_reported_and_changes_nothing(void **state)
+{
+    (void)state;
+    assert_true(filter(server, "avx5122 -vnni") == server);
+    assert_string_equal(unknown, "avx5122,-vnni");
+    (void)filter(server, "a-word-much-longer-than-any-feature-name-will-ever-be,another,and-one-more,and-one-more");
+    assert_true(strlen(unknown) < sizeof unknown);
+}
+
+static void cpu_features_string__any_set__is_sorted_and_reads_back(void **state)
+{
+    (void)state;
+    char text[512], cut[8];
+    uint64_t set = CPU_AVXVNNI | CPU_AVX2 | CPU_FMA | CPU_I8MM | CPU_DOTPROD | CPU_AMX_INT8, back = 0;
+    size_t n = cpu_features_string(set, text, sizeof text);
+    assert_int_equal(n, strlen(text));
+    assert_string_equal(strchr(text, '+'), "+amxint8+avx2+avxvnni+dotprod+fma+i8mm");
+    assert_int_equal(cpu_features_parse(text, &back), 0);
+    assert_true(back == set);
+    assert_int_equal(cpu_features_string(set, cut, sizeof cut), n);
+    assert_int_equal(strlen(cut), sizeof cut - 1);
+}
+
+static void cpu_features_parse__other_architecture_or_name__is_refused(void **state)
+{
+    (void)state;
+    char text[512];
+    uint64_t back;
+    assert_int_equal(cpu_features_parse("vax+avx2", &back), -1);
+    (void)cpu_features_string(0, text, sizeof text);
+    assert_int_equal(cpu_features_parse(text, &back), 0);
+    assert_true(back == 0);
+    strcat(text, "+avx3");
+    assert_int_equal(cpu_features_parse(text, &back), -1);
+}
+
+static void cpu_features__in_use__are_some_of_those_detected(void **state)
+{
+    (void)state;
+    assert_true((cpu_features() & ~cpu_features_detected()) == 0);
+    assert_non_null(cpu_name());
+}
+
+static void ops_for__no_features__is_complete_and_the_same_pointer_each_time(void **state)
+{
+    (void)state;
+    static const enum qd_type types[] = {QD_TYPE_F32, QD_TYPE_F16, QD_TYPE_BF16, QD_TYPE_Q8_0, QD_TYPE_Q4_0};
+    const struct ops *ops = ops_for(0);
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        assert_non_null(ops->quantize[types[i]]);
+        assert_non_null(ops->dequantize[types[i]]);
+    }
+    assert_non_null(ops->measure);
+    assert_non_null(ops->find_nonfinite);
+    assert_null(ops->quantize[QD_TYPE_I8]);
+    assert_ptr_equal(ops, ops_for(0));
+    assert_ptr_equal(ops, ops_for(CPU_AVXVNNI)); /* no kernel asks for it: the same table */
+}
+
+static void kernels_list__every_operation__starts_with_scalar(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct kernel_entry *list = kernels_list(&n);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || strcmp(list[i].op, list[i - 1].op) != 0)
+            assert_string_equal(list[i].variant, "scalar");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cpu_filter__kept_name__keeps_what_it_builds_on),
+        cmocka_unit_test(cpu_filter__dropped_name__drops_what_builds_on_it),
+        cmocka_unit_test(cpu_filter__scalar__keeps_nothing),
+        cmocka_unit_test(cpu_filter__name_the_cpu_lacks__adds_nothing),
+        cmocka_unit_test(cpu_filter__typing_mistake__is_reported_and_changes_nothing),
+        cmocka_unit_test(cpu_features_string__any_set__is_sorted_and_reads_back),
+        cmocka_unit_test(cpu_features_parse__other_architecture_or_name__is_refused),
+        cmocka_unit_test(cpu_features__in_use__are_some_of_those_detected),
+        cmocka_unit_test(ops_for__no_features__is_complete_and_the_same_pointer_each_time),
+        cmocka_unit_test(kernels_list__every_operation__starts_with_scalar),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
