@@ -1,0 +1,5 @@
+# Sourced by ./dev: the demonstration.
+
+demo() {
+    die "the demo needs the daemon"
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Counts what meson ran and says it in one line: N passed, N failed, N skipped.
+
+usage: count.py LABEL=BUILD-FOLDER=EXIT-STATUS...
+Reads each folder's meson-logs/testlog.junit.xml, where every test case of a TAP program has its own entry. A test that
+cannot run here prints `left out: NAME: WHY`; those are skipped ones, each named once. A run that failed as a whole
+(meson's exit status) never counts as passed, whatever its log says.
+"""
+import os
+import re
+import sys
+import xml.etree.ElementTree as ET
+
+_LEFT_OUT = re.compile(r"left out: ([^\n]+)")
+
+
+def outcome(case):
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed"
+    return "skipped" if case.find("skipped") is not None else "passed"
+
+
+def read_run(folder):
+    """[(suite, test, outcome)] and the set of lines that say what was left out."""
+    path = os.path.join(folder, "meson-logs", "testlog.junit.xml")
+    if not os.path.exists(path):
+        return [], set()
+    cases, left_out = [], set()
+    for suite in ET.parse(path).getroot().iter("testsuite"):
+        for case in suite.iter("testcase"):
+            cases.append((suite.get("name"), case.get("name"), outcome(case)))
+        left_out.update(_LEFT_OUT.findall("".join(suite.itertext())))
+    return cases, left_out
+
+
+def count_run(label, folder, status):
+    cases, left_out = read_run(folder)
+    counts = {kind: sum(1 for case in cases if case[2] == kind) for kind in ("passed", "failed", "skipped")}
+    if status != "0" and counts["failed"] == 0:
+        counts["failed"] = 1
+        print(f"failed: {label}: the run ended with status {status}, see {folder}/dev-test.log")
+    for suite, name, kind in cases:
+        if kind == "failed":
+            print(f"failed: {label}: {suite}: {name}, see {folder}/meson-logs/testlog.txt")
+        elif kind == "skipped":
+            print(f"left out: {label}: {suite}: {name}")
+    for text in sorted(left_out):
+        print(f"left out: {label}: {text}")
+    counts["skipped"] += len(left_out)
+    print(f"{label}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return counts
+
+
+def main(runs):
+    total = {"passed": 0, "failed": 0, "skipped": 0}
+    for run in runs:
+        for kind, n in count_run(*run.split("=")).items():
+            total[kind] += n
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    return 0 if total["failed"] == 0 and total["passed"] > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
