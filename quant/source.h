@@ -47,6 +47,7 @@ int source_fd(const struct source *s, size_t file); /* borrowed */
 
 /* Turns the witness on or off; on by default in a worker with a control socket. Before the first read. */
 void source_set_witness(struct source *s, int on);
+int source_has_witness(const struct source *s);
 
 /*
  * Reads metadata [offset, offset + n) into @dst through whole granules, each of which is digested
