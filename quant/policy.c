@@ -1,0 +1,157 @@
+#include "quant/recipe.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/core/cleanup.h"
+#include "kernels/core/io.h"
+
+/*
+ * What "auto" means, first rule that holds. The weights may take a share of the memory that the
+ * machine has (not of what happens to be free), since activations, caches and other programs want
+ * the rest. Any change here raises POLICY_VERSION.
+ */
+struct policy_rule {
+    enum scheme scheme;
+    uint64_t share; /* weights fit in memory / share; 0: always holds */
+    const char *why;
+};
+
+static const struct policy_rule rules[] = {
+    {SCHEME_Q8_0, 4, "q8_0 is all but lossless and its %s of weights fit in a quarter of the %s this machine has"},
+    {SCHEME_Q4_0, 0, "q8_0 would pass a quarter of the machine's memory; q4_0 takes %s of the %s there is"},
+};
+
+/* Bytes that @n_elements take in @type, without overflow for any count a model can have. */
+static uint64_t weight_bytes(enum qd_type type, uint64_t n_elements)
+{
+    const struct qd_type_info *info = qd_type_info(type);
+    return (n_elements / info->block_elements + 1) * info->block_bytes;
+}
+
+static const char *human(uint64_t n_bytes, char *dst, size_t n)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)n_bytes;
+    size_t u = 0;
+    while (v >= 1024 && u + 1 < sizeof units / sizeof units[0]) {
+        v /= 1024;
+        u++;
+    }
+    (void)snprintf(dst, n, u ? "%.1f %s" : "%.0f %s", v, units[u]); /* for people; cut when too long */
+    return dst;
+}
+
+static void say_why(const struct policy_rule *rule, uint64_t n_bytes, const struct policy_facts *facts, char *ret_why)
+{
+    char need[32], have[32];
+    int n = snprintf(ret_why, POLICY_WHY_MAX, "auto, table %d: ", POLICY_VERSION);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* from the table above, two %s each */
+    (void)snprintf(ret_why + n, POLICY_WHY_MAX - (size_t)n, rule->why, human(n_bytes, need, sizeof need),
+                   human(facts->memory_bytes, have, sizeof have)); /* for people */
+#pragma GCC diagnostic pop
+}
+
+static int resolve_auto(const struct policy_facts *facts, struct recipe *ret, char *ret_why)
+{
+    /* Where the elements are not known yet, a source is taken to hold two bytes for each. */
+    uint64_t n_elements = facts->n_elements ? facts->n_elements : facts->model_bytes / 2;
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        uint64_t n_bytes = weight_bytes(scheme_type(rules[i].scheme), n_elements);
+        if (rules[i].share && n_bytes > facts->memory_bytes / rules[i].share)
+            continue;
+        ret->scheme = rules[i].scheme;
+        say_why(&rules[i], n_bytes, facts, ret_why);
+        return 0;
+    }
+    return QD_E_INTERNAL; /* the last rule always holds */
+}
+
+int policy_resolve(enum scheme asked, bool pure, const struct policy_facts *facts, struct recipe *ret, char *ret_why, struct qd_error *err)
+{
+    struct recipe recipe = {asked, pure};
+    if (asked == SCHEME_AUTO) {
+        if (resolve_auto(facts, &recipe, ret_why) < 0)
+            return err_new(err, QD_E_INTERNAL, "no rule of the policy table holds");
+    } else {
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "%s was asked for", scheme_name(asked)); /* fits by far */
+    }
+    *ret = recipe;
+    return 0;
+}
+
+/* The first @n - 1 bytes of a small file of the kernel; false where there is none. */
+static bool read_small(const char *path, char *dst, size_t n)
+{
+    CLEANUP(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t got = pread_whole(fd, dst, n - 1, 0);
+    if (got < 0)
+        return false;
+    dst[got] = 0;
+    return true;
+}
+
+/* A limit file's number; UINT64_MAX for "max", for no file and for v1's "unlimited" (near 2^63). */
+static uint64_t limit_of(const char *path)
+{
+    char text[64];
+    if (!read_small(path, text, sizeof text) || text[0] < '0' || text[0] > '9')
+        return UINT64_MAX;
+    return strtoull(text, NULL, 10);
+}
+
+/* The smallest limit of the group at @path below @mount and of its ancestors: each one binds. */
+static uint64_t group_limit(const char *mount, char *path, const char *file)
+{
+    uint64_t least = UINT64_MAX;
+    for (;;) {
+        char name[4400];
+        (void)snprintf(name, sizeof name, "%s%s/%s", mount, path, file); /* a cut name has no file */
+        uint64_t limit = limit_of(name);
+        least = limit < least ? limit : least;
+        char *slash = strrchr(path, '/');
+        if (!slash)
+            return least;
+        *slash = 0;
+    }
+}
+
+static uint64_t cgroup_limit(void)
+{
+    char text[8192];
+    if (!read_small("/proc/self/cgroup", text, sizeof text))
+        return UINT64_MAX;
+    uint64_t least = UINT64_MAX;
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path)
+            continue;
+        *path++ = 0;
+        uint64_t limit = UINT64_MAX;
+        if (controllers[1] == 0)
+            limit = group_limit("/sys/fs/cgroup", path, "memory.max");
+        else if (strcmp(controllers + 1, "memory") == 0)
+            limit = group_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes");
+        least = limit < least ? limit : least;
+    }
+    return least;
+}
+
+uint64_t policy_memory_bytes(void)
+{
+    char text[256];
+    uint64_t total_kib = 0;
+    const char *at = read_small("/proc/meminfo", text, sizeof text) ? strstr(text, "MemTotal:") : NULL;
+    if (at)
+        total_kib = strtoull(at + strlen("MemTotal:"), NULL, 10);
+    uint64_t limit = cgroup_limit();
+    uint64_t total = total_kib * 1024;
+    return total && total < limit ? total : limit == UINT64_MAX ? total : limit;
+}
