@@ -209,6 +209,12 @@ QD_API int qd_call(struct qd_client *c, const char *method, const struct qd_para
                    struct qd_value **ret, struct qd_error *err);
 QD_API void qd_value_free(struct qd_value *v);
 
+/*
+ * Subscribes, and gives events of the catalog, the store and the jobs to @event until it returns
+ * non-zero, @for_ms have passed (0: never), or the connection ends and cannot be made again.
+ */
+QD_API int qd_watch(struct qd_client *c, uint32_t for_ms, qd_event_fn *event, void *data, struct qd_error *err);
+
 enum qd_value_kind { QD_NIL, QD_BOOL, QD_INT, QD_UINT, QD_NUMBER, QD_STRING, QD_ARRAY, QD_MAP };
 QD_API enum qd_value_kind qd_value_kind(const struct qd_value *v); /* QD_NIL for NULL */
 QD_API size_t qd_value_n(const struct qd_value *v);                /* items of an array or map */

@@ -1,0 +1,194 @@
+/* open: get an artifact, building it if need be; then tell about it, copy it, or run a command with it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "client/cli/cli.h"
+#include "client/cli/print.h"
+#include "client/cli/progress.h"
+#include "kernels/core/cleanup.h"
+#include "kernels/core/error.h"
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+static const struct column opened_facts[] = {
+    {"key", "key", COLUMN_TEXT},       {"model", "model", COLUMN_TEXT},  {"scheme", "scheme", COLUMN_TEXT},
+    {"recipe", "recipe", COLUMN_TEXT}, {"layout", "layout", COLUMN_TEXT}, {"size", "bytes", COLUMN_BYTES},
+    {"tensors", "n_tensors", COLUMN_COUNT}, {"digest", "digest", COLUMN_TEXT}, {"signed by", "signer", COLUMN_TEXT},
+    {"SQNR", "sqnr_db", COLUMN_DB},    {"written to", "output", COLUMN_TEXT}, {NULL, NULL, COLUMN_TEXT},
+};
+
+static int on_progress(const struct qd_progress *p, void *data)
+{
+    progress_show(data, p);
+    return interrupted;
+}
+
+static json_t *json_of_artifact(const struct qd_artifact *a)
+{
+    const struct qd_artifact_info *i = qd_artifact_info(a);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "key", i->key, "model", i->model,
+                     "scheme", i->scheme, "recipe", i->recipe, "layout", i->layout, "features", i->features, "source",
+                     i->source, "digest", i->digest, "signer", i->signer, "bytes", (json_int_t)i->bytes, "created",
+                     (json_int_t)i->created, "n_tensors", (json_int_t)qd_artifact_n_tensors(a), "sqnr_db",
+                     i->sqnr_db < 1e300 ? json_real(i->sqnr_db) : json_string("inf"));
+}
+
+/* Copies payload file 0 to @path: beside it first, then renamed, so that a stop leaves nothing half. */
+static int copy_out(const struct qd_artifact *a, const char *path, bool force, struct qd_error *err)
+{
+    char tmp[PATH_MAX];
+    if (snprintf(tmp, sizeof tmp, "%s.part", path) >= (int)sizeof tmp)
+        return err_new(err, QD_E_LIMIT, "the path '%s' is too long", path);
+    if (!force && access(path, F_OK) == 0) {
+        (void)err_new(err, QD_E_EXISTS, "'%s' is already there", path);
+        return err_hint(err, QD_E_EXISTS, "add --force to replace it");
+    }
+    CLEANUP(fd_close) int out = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (out < 0)
+        return err_sys(err, errno, "create '%s'", tmp);
+    uint64_t left;
+    (void)qd_artifact_map(a, 0, &left); /* for the size */
+    loff_t from = 0;
+    while (left) {
+        ssize_t n = copy_file_range(qd_artifact_fd(a, 0), &from, out, NULL, left, 0);
+        if (n < 0 && errno == EINTR && !interrupted)
+            continue;
+        if (n <= 0 || interrupted) {
+            int saved = n < 0 ? errno : EINTR;
+            (void)unlink(tmp); /* the failure is already told */
+            return err_sys(err, saved, "write '%s'", path);
+        }
+        left -= (uint64_t)n;
+    }
+    if (fsync(out) < 0 || rename(tmp, path) < 0) {
+        int saved = errno;
+        (void)unlink(tmp); /* as above */
+        return err_sys(err, saved, "write '%s'", path);
+    }
+    return 0;
+}
+
+/* Replaces this process by the command; every "{}" in it becomes the artifact's path, which needs no right but the open descriptor. */
+static int run_with(struct cli *cli, const struct qd_artifact *a, char **command)
+{
+    static char path[32];
+    struct qd_error err;
+    int fd = dup(qd_artifact_fd(a, 0)); /* a duplicate is inherited: no close-on-exec */
+    if (fd < 0) {
+        (void)err_sys(&err, errno, "descriptor for '%s'", command[0]);
+        return cli_fail(cli, &err);
+    }
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* fits */
+    for (char **word = command; *word; word++)
+        if (strcmp(*word, "{}") == 0)
+            *word = path;
+    (void)fflush(stdout);
+    (void)execvp(command[0], command); /* returns only on failure */
+    (void)err_sys(&err, errno, "start '%s'", command[0]);
+    return cli_fail(cli, &err);
+}
+
+static int print_opened(struct cli *cli, const struct qd_artifact *a, const char *output)
+{
+    json_t *facts = json_of_artifact(a);
+    if (output)
+        (void)json_object_set_new(facts, "output", json_string(output)); /* one line less at worst */
+    if (cli->json)
+        return print_json(facts);
+    if (!cli->quiet)
+        print_facts(facts, opened_facts);
+    json_decref(facts);
+    return 0;
+}
+
+static int verify_level(const char *name, enum qd_verify *ret)
+{
+    static const char *const names[] = {[QD_VERIFY_SIGNATURE] = "signature", [QD_VERIFY_LAZY] = "lazy", [QD_VERIFY_FULL] = "full"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *ret = (enum qd_verify)i;
+            return 0;
+        }
+    return -1;
+}
+
+struct open_arguments {
+    struct qd_open_options options;
+    const char *file, *output, *verify;
+    bool force;
+    uint32_t wait_s;
+};
+
+/* The artifact, with progress on stderr. */
+static int open_artifact(struct cli *cli, struct open_arguments *args, struct qd_artifact **ret, struct qd_error *err)
+{
+    struct progress_view view;
+    CLEANUP(fd_close) int source = -1;
+    struct qd_client *client = cli_client(cli, err);
+    if (!client)
+        return err->code;
+    if (args->file) {
+        source = open(args->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (source < 0)
+            return err_sys(err, errno, "open '%s'", args->file);
+        args->options.use_source_fd = true;
+        args->options.source_fd = source;
+    }
+    progress_begin(&view, cli->quiet);
+    args->options.progress = on_progress;
+    args->options.progress_data = &view;
+    args->options.wait_ms = args->wait_s * 1000;
+    int r = qd_open(client, &args->options, ret, err);
+    progress_end(&view);
+    return r;
+}
+
+int cmd_open(struct cli *cli, int argc, char **argv)
+{
+    struct open_arguments args = {.verify = "signature"};
+    const struct cli_option options[] = {
+        {"scheme", 's', OPTION_TEXT, &args.options.scheme}, {"layout", 0, OPTION_TEXT, &args.options.layout},
+        {"pure", 0, OPTION_FLAG, &args.options.pure},       {"no-build", 0, OPTION_FLAG, &args.options.no_build},
+        {"strict", 0, OPTION_FLAG, &args.options.strict},   {"verify", 0, OPTION_TEXT, &args.verify},
+        {"wait", 0, OPTION_COUNT, &args.wait_s},            {"file", 'f', OPTION_TEXT, &args.file},
+        {"output", 'o', OPTION_TEXT, &args.output},         {"force", 0, OPTION_FLAG, &args.force}, {0}};
+    int first;
+    int status = cli_parse(cli, argc, argv, options, 0, -1, &first);
+    if (status)
+        return status;
+    if (!args.file && !argv[first])
+        return cli_misuse(cli, argv[0], "name a model, or a file with --file");
+    if (verify_level(args.verify, &args.options.verify) < 0)
+        return cli_misuse(cli, argv[0], "--verify: '%s' is none of signature, lazy, full", args.verify);
+    char **command = argv + first;
+    if (!args.file)
+        args.options.model = *command++;
+    struct sigaction act = {.sa_handler = on_interrupt};
+    (void)sigaction(SIGINT, &act, NULL); /* without it an interrupt only ends us sooner */
+    struct qd_error err;
+    struct qd_artifact *artifact;
+    if (open_artifact(cli, &args, &artifact, &err) < 0)
+        return cli_fail(cli, &err);
+    if (args.output && copy_out(artifact, args.output, args.force, &err) < 0)
+        status = cli_fail(cli, &err);
+    else if (*command)
+        status = run_with(cli, artifact, command);
+    else
+        status = print_opened(cli, artifact, args.output);
+    qd_artifact_free(artifact);
+    return status;
+}

@@ -1,0 +1,71 @@
+#include "client/cli/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/cli/print.h"
+
+enum { BAR_CELLS = 24, LINE_EVERY_MS = 5000 };
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t); /* cannot fail for this clock */
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+void progress_begin(struct progress_view *v, bool silent)
+{
+    *v = (struct progress_view){.silent = silent, .is_terminal = isatty(STDERR_FILENO)};
+}
+
+static void show_bar(struct progress_view *v, const struct qd_progress *p, double share, const char *rate)
+{
+    char cells[BAR_CELLS + 1];
+    int full = (int)(share * BAR_CELLS);
+    memset(cells, '.', BAR_CELLS);
+    memset(cells, '#', (size_t)full);
+    cells[BAR_CELLS] = '\0';
+    fprintf(stderr, "\r\033[K%s %s: %-8s [%s] %3.0f %%  %s/s", p->model, p->scheme, p->state, cells, 100 * share, rate);
+    if (p->seconds_left >= 0)
+        fprintf(stderr, "  %.0f s left", p->seconds_left);
+    fflush(stderr);
+    v->bar_shown = true;
+}
+
+/* A line when the state changes, then one every few seconds. */
+static void show_line(struct progress_view *v, const struct qd_progress *p, double share, const char *rate)
+{
+    uint64_t now = now_ms();
+    if (strcmp(v->state, p->state) == 0 && now - v->said_ms < LINE_EVERY_MS)
+        return;
+    (void)snprintf(v->state, sizeof v->state, "%s", p->state); /* state names are short */
+    v->said_ms = now;
+    fprintf(stderr, "%s %s: %s", p->model, p->scheme, p->state);
+    if (share > 0)
+        fprintf(stderr, " %.0f %% (%s/s)", 100 * share, rate);
+    fputc('\n', stderr);
+}
+
+void progress_show(struct progress_view *v, const struct qd_progress *p)
+{
+    if (v->silent)
+        return;
+    double share = p->total_bytes ? (double)p->done_bytes / (double)p->total_bytes : 0;
+    share = share > 1 ? 1 : share;
+    char rate[16];
+    format_bytes(p->bytes_per_s > 0 ? (uint64_t)p->bytes_per_s : 0, rate);
+    if (v->is_terminal)
+        show_bar(v, p, share, rate);
+    else
+        show_line(v, p, share, rate);
+}
+
+void progress_end(struct progress_view *v)
+{
+    if (v->bar_shown)
+        fputs("\r\033[K", stderr);
+    v->bar_shown = false;
+}
