@@ -52,7 +52,7 @@ int qd_error_exit_code(int code)
     return code == 0 ? 0 : 70;
 }
 
-static void set_text(char *dst, size_t dst_bytes, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void set_text(char *dst, size_t dst_bytes, const char *fmt, va_list args)
 {
     (void)vsnprintf(dst, dst_bytes, fmt, args); /* a cut sentence is still the best we have */
     for (char *p = dst; *p; p++)                /* names in files may hold control bytes */
