@@ -34,11 +34,11 @@ def read_run(folder):
 
 
 def count_run(label, folder, status):
-    cases, left_out = read_run(folder)
+    cases, left_out = read_run(folder) if status != "build" else ([], set())
     counts = {kind: sum(1 for case in cases if case[2] == kind) for kind in ("passed", "failed", "skipped")}
     if status != "0" and counts["failed"] == 0:
         counts["failed"] = 1
-        print(f"failed: {label}: the run ended with status {status}, see {folder}/dev-test.log")
+        print(f"failed: {label}: the run ended with status {status}, see {folder}/dev.log")
     for suite, name, kind in cases:
         if kind == "failed":
             print(f"failed: {label}: {suite}: {name}, see {folder}/meson-logs/testlog.txt")
