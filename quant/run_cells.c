@@ -1,0 +1,124 @@
+/* Cells of one tensor from source bytes to the output file: decode, check, encode, decode, measure. */
+#include "quant/run_worker.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "kernels/core/io.h"
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int put(struct worker *w, const void *data, size_t n, uint64_t offset, struct qd_error *err)
+{
+    int r = pwrite_whole(w->run->options->out_fd, data, n, offset);
+    return r < 0 ? err_sys(err, -r, "write the output at byte %" PRIu64, offset) : 0;
+}
+
+/* "[3, 17]": the element's coordinates, as its shape counts them (row element first). */
+static void coordinates(const struct tensor *t, uint64_t element, char *dst, size_t n)
+{
+    size_t at = (size_t)snprintf(dst, n, "[");
+    uint32_t n_dims = t->n_dims ? t->n_dims : 1;
+    for (uint32_t d = 0; d < n_dims && at < n; d++) {
+        at += (size_t)snprintf(dst + at, n - at, "%s%" PRIu64, d ? ", " : "", element % t->shape[d]);
+        element /= t->shape[d];
+    }
+    if (at < n)
+        (void)snprintf(dst + at, n - at, "]"); /* for people */
+}
+
+static int refuse_nonfinite(const struct job_tensor *t, uint64_t element, float value, struct qd_error *err)
+{
+    char where[128];
+    coordinates(t->planned->source, element, where, sizeof where);
+    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %s cannot be quantized", t->name, element, where,
+                    isnan(value) ? "NaN" : "infinity");
+    return err_hint(err, r, "the model is damaged or its training diverged; get a sound copy");
+}
+
+static int refuse_overflow(const struct job_tensor *t, uint64_t element, float value, struct qd_error *err)
+{
+    char where[128];
+    const char *type = qd_type_info(t->planned->type)->name;
+    coordinates(t->planned->source, element, where, sizeof where);
+    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %g is beyond what %s can hold", t->name, element,
+                    where, (double)value, type);
+    return err_hint(err, r, "use scheme bf16, which has the range of f32");
+}
+
+/* All lanes finite: no decoded value was NaN or infinite (squares of finite floats do not overflow a double). */
+static bool noise_finite(const struct error_sums *sums)
+{
+    double sum = 0;
+    for (int i = 0; i < 16; i++)
+        sum += sums->noise[i];
+    return isfinite(sum);
+}
+
+/* The values of @n source elements: in place where they are aligned f32, else decoded to w->x. */
+static const float *decode(struct worker *w, const struct job_tensor *t, const uint8_t *src, size_t n)
+{
+    enum qd_type type = t->planned->source->type;
+    if (type == QD_TYPE_F32 && (uintptr_t)src % sizeof(float) == 0)
+        return (const float *)(const void *)src;
+    w->run->options->ops->dequantize[type](w->x, src, n);
+    return w->x;
+}
+
+/* At most CHUNK_ELEMENTS elements, the first of which is number @element of the tensor. */
+static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t element, const uint8_t *src, size_t n, uint8_t *dst,
+                        struct error_sums *sums, struct qd_error *err)
+{
+    const struct ops *ops = w->run->options->ops;
+    enum qd_type type = t->planned->type;
+    const float *x = decode(w, t, src, n);
+    size_t bad = ops->find_nonfinite(x, n);
+    if (bad < n)
+        return refuse_nonfinite(t, element + bad, x[bad], err);
+
+    ops->quantize[type](dst, x, n);
+    ops->dequantize[type](w->y, dst, n);
+    ops->measure(sums, x, w->y, n);
+    if (noise_finite(sums))
+        return 0;
+    bad = ops->find_nonfinite(w->y, n);
+    return refuse_overflow(t, element + bad, x[bad < n ? bad : 0], err);
+}
+
+/* Cells [first, first + n) that are neighbours in the output: encoded into w->out, written at once. */
+static int encode_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
+                      struct error_sums *sums, struct qd_error *err)
+{
+    uint64_t chunk = CHUNK_ELEMENTS / t->cell_elements;
+    for (uint64_t done = 0; done < n;) {
+        uint64_t now = least(chunk, n - done);
+        int r = encode_chunk(w, t, (first + done) * t->cell_elements, src + done * t->cell_source_bytes,
+                             (size_t)(now * t->cell_elements), w->out + done * t->cell_bytes, sums, err);
+        if (r < 0)
+            return r;
+        done += now;
+    }
+    return put(w, w->out, (size_t)(n * t->cell_bytes), layout_output(t, first), err);
+}
+
+int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t end, const uint8_t *src,
+                struct error_total *sum, struct qd_error *err)
+{
+    struct error_sums lanes = {0};
+    uint64_t fits = t->copy ? UINT64_MAX : OUT_BYTES / t->cell_bytes;
+    while (first < end) {
+        uint64_t in_row = t->cells_in_row - first % t->cells_in_row;
+        uint64_t n = least(least(end - first, in_row), fits);
+        int r = t->copy ? put(w, src, (size_t)n, layout_output(t, first), err) : encode_run(w, t, first, n, src, &lanes, err);
+        if (r < 0)
+            return r;
+        first += n;
+        src += n * t->cell_source_bytes;
+    }
+    *sum = error_fold(&lanes);
+    return 0;
+}

@@ -1,0 +1,253 @@
+#include "quant/run_layout.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t shard_of(uint64_t offset)
+{
+    return offset / SHARD_BYTES;
+}
+
+static uint64_t n_pieces_of(const struct job_tensor *t)
+{
+    return t->end > t->offset ? shard_of(t->end - 1) - shard_of(t->offset) + 1 : 0;
+}
+
+static void set_cells(struct job_tensor *t, const struct tensor *from, enum qd_type to)
+{
+    const struct qd_type_info *a = qd_type_info(from->type), *b = qd_type_info(to);
+    t->copy = from->type == to;
+    t->cell_elements = t->copy ? 1 : b->block_elements;
+    t->cell_source_bytes = t->copy ? 1 : b->block_elements * a->block_bytes;
+    t->cell_bytes = t->copy ? 1 : b->block_bytes;
+    t->n_cells = from->bytes / t->cell_source_bytes;
+    t->cells_in_row = t->n_cells;
+    if (from->row_order != ROWS_ROPE_PAIRED || !from->n_elements)
+        return;
+    t->head_rows = from->head_rows;
+    t->cells_in_row = t->n_cells / (from->n_elements / from->shape[0]);
+}
+
+static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan_tensor *pt)
+{
+    const struct tensor *from = pt->source;
+    t->planned = pt;
+    t->name = from->name;
+    t->file = from->file;
+    t->offset = from->offset;
+    t->end = from->offset + from->bytes;
+    set_cells(t, from, pt->type);
+
+    uint64_t n = n_pieces_of(t);
+    t->first_piece = l->n_pieces;
+    t->first_seam = l->n_seams;
+    t->seams = n > 1 && t->offset % t->cell_source_bytes != 0; /* shards are multiples of a cell */
+    l->n_pieces += n;
+    l->n_seams += t->seams ? n - 1 : 0;
+}
+
+/* What the planner promises and the arithmetic here relies on. */
+static int check_tensor(const struct job_tensor *t, const struct plan_tensor *pt, const struct layout *l, struct qd_error *err)
+{
+    const struct tensor *from = pt->source;
+    bool whole = t->n_cells * t->cell_source_bytes == from->bytes && t->n_cells * t->cell_bytes == pt->bytes;
+    bool inside = t->file < l->n_files && t->end <= l->file_bytes[t->file];
+    bool plain = t->copy || qd_type_info(from->type)->block_elements == 1;
+    bool rows = !t->head_rows || (t->head_rows % 2 == 0 && (from->n_elements / from->shape[0]) % t->head_rows == 0);
+    if (!whole || !inside || !plain || !rows || t->cell_source_bytes > CELL_BYTES_MAX)
+        return err_new(err, QD_E_INTERNAL, "tensor '%s': the plan does not fit its source", t->name);
+    return 0;
+}
+
+static int no_memory(struct qd_error *err)
+{
+    return err_new(err, QD_E_NO_MEMORY, "layout of the run");
+}
+
+static int set_files(struct layout *l, const struct source *s, struct qd_error *err)
+{
+    l->n_files = source_n_files(s);
+    l->file_bytes = calloc(l->n_files + 1, sizeof *l->file_bytes);
+    l->unit_first = calloc(l->n_files + 1, sizeof *l->unit_first);
+    l->file_first = calloc(l->n_files + 1, sizeof *l->file_first);
+    if (!l->file_bytes || !l->unit_first || !l->file_first)
+        return no_memory(err);
+    for (size_t i = 0; i < l->n_files; i++) {
+        l->file_bytes[i] = source_bytes(s, i);
+        l->unit_first[i + 1] = l->unit_first[i] + shard_count(l->file_bytes[i]);
+    }
+    l->n_units = l->unit_first[l->n_files];
+    return 0;
+}
+
+static int set_tensors(struct layout *l, const struct plan *p, struct qd_error *err)
+{
+    l->n_tensors = p->n_tensors;
+    l->tensors = calloc(p->n_tensors + 1, sizeof *l->tensors);
+    if (!l->tensors)
+        return no_memory(err);
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        set_tensor(l, &l->tensors[i], &p->tensors[i]);
+        int r = check_tensor(&l->tensors[i], &p->tensors[i], l, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int compare_place(const void *a, const void *b, void *data)
+{
+    const struct job_tensor *tensors = data;
+    const struct job_tensor *x = &tensors[*(const size_t *)a], *y = &tensors[*(const size_t *)b];
+    if (x->file != y->file)
+        return x->file < y->file ? -1 : 1;
+    if (x->offset != y->offset)
+        return x->offset < y->offset ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+static int set_order(struct layout *l, struct qd_error *err)
+{
+    l->by_offset = calloc(l->n_tensors + 1, sizeof *l->by_offset);
+    l->furthest = calloc(l->n_tensors + 1, sizeof *l->furthest);
+    if (!l->by_offset || !l->furthest)
+        return no_memory(err);
+    for (size_t i = 0; i < l->n_tensors; i++)
+        l->by_offset[i] = i;
+    qsort_r(l->by_offset, l->n_tensors, sizeof *l->by_offset, compare_place, l->tensors);
+    for (size_t i = 0; i < l->n_tensors; i++) {
+        const struct job_tensor *t = &l->tensors[l->by_offset[i]];
+        bool first = i == 0 || l->tensors[l->by_offset[i - 1]].file != t->file;
+        l->furthest[i] = first || t->end > l->furthest[i - 1] ? t->end : l->furthest[i - 1];
+        l->file_first[t->file + 1]++;
+    }
+    for (size_t f = 0; f < l->n_files; f++)
+        l->file_first[f + 1] += l->file_first[f];
+    return 0;
+}
+
+static int set_slots(struct layout *l, struct qd_error *err)
+{
+    size_t seam_bytes = 0;
+    l->pieces = calloc(l->n_pieces + 1, sizeof *l->pieces);
+    l->seams = calloc(l->n_seams + 1, sizeof *l->seams);
+    for (size_t i = 0; i < l->n_tensors; i++)
+        seam_bytes += l->tensors[i].seams ? (n_pieces_of(&l->tensors[i]) - 1) * l->tensors[i].cell_source_bytes : 0;
+    l->seam_bytes = calloc(1, seam_bytes + 1);
+    if (!l->pieces || !l->seams || !l->seam_bytes)
+        return no_memory(err);
+
+    uint8_t *at = l->seam_bytes;
+    for (size_t i = 0; i < l->n_tensors; i++) {
+        const struct job_tensor *t = &l->tensors[i];
+        for (uint64_t k = 0; t->seams && k + 1 < n_pieces_of(t); k++, at += t->cell_source_bytes)
+            l->seams[t->first_seam + k].bytes = at;
+    }
+    return 0;
+}
+
+int layout_build(struct layout *l, const struct source *s, const struct plan *p, struct qd_error *err)
+{
+    int r = set_files(l, s, err);
+    if (r == 0)
+        r = set_tensors(l, p, err);
+    if (r == 0)
+        r = set_order(l, err);
+    return r == 0 ? set_slots(l, err) : r;
+}
+
+void layout_clear(struct layout *l)
+{
+    free(l->tensors);
+    free(l->by_offset);
+    free(l->furthest);
+    free(l->file_first);
+    free(l->file_bytes);
+    free(l->unit_first);
+    free(l->pieces);
+    free(l->seams);
+    free(l->seam_bytes);
+    *l = (struct layout){0};
+}
+
+struct unit layout_unit(const struct layout *l, uint64_t index)
+{
+    size_t low = 0, high = l->n_files; /* the file with unit_first[low] <= index < unit_first[low + 1] */
+    while (high - low > 1) {
+        size_t mid = low + (high - low) / 2;
+        if (l->unit_first[mid] <= index)
+            low = mid;
+        else
+            high = mid;
+    }
+    struct unit u = {.index = index, .file = (uint32_t)low, .shard = index - l->unit_first[low]};
+    u.begin = u.shard * SHARD_BYTES;
+    u.end = u.begin + SHARD_BYTES < l->file_bytes[low] ? u.begin + SHARD_BYTES : l->file_bytes[low];
+    return u;
+}
+
+size_t layout_first(const struct layout *l, uint32_t file, uint64_t begin)
+{
+    size_t low = l->file_first[file], high = l->file_first[file + 1];
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (l->furthest[mid] > begin)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return low;
+}
+
+struct job_tensor *layout_next(const struct layout *l, uint32_t file, uint64_t begin, uint64_t end, size_t *at)
+{
+    while (*at < l->file_first[file + 1]) {
+        struct job_tensor *t = &l->tensors[l->by_offset[*at]];
+        if (t->offset >= end)
+            return NULL;
+        ++*at;
+        if (t->end > begin && t->end > t->offset)
+            return t;
+    }
+    return NULL;
+}
+
+struct error_total *layout_piece(const struct layout *l, const struct job_tensor *t, uint64_t shard)
+{
+    return &l->pieces[t->first_piece + (shard - shard_of(t->offset))];
+}
+
+struct seam *layout_seam(const struct layout *l, const struct job_tensor *t, uint64_t left_shard)
+{
+    return &l->seams[t->first_seam + (left_shard - shard_of(t->offset))];
+}
+
+void layout_cells(const struct job_tensor *t, const struct unit *u, uint64_t *ret_first, uint64_t *ret_end)
+{
+    uint64_t cell = t->cell_source_bytes;
+    *ret_first = t->offset >= u->begin ? 0 : (u->begin - t->offset + cell - 1) / cell;
+    *ret_end = t->end <= u->end ? t->n_cells : (u->end - t->offset) / cell;
+}
+
+struct error_total layout_error(const struct layout *l, const struct job_tensor *t)
+{
+    struct error_total sum = {0};
+    uint64_t n = n_pieces_of(t);
+    for (uint64_t k = 0; k < n; k++) {
+        error_add(&sum, &l->pieces[t->first_piece + k]);
+        if (t->seams && k + 1 < n)
+            error_add(&sum, &l->seams[t->first_seam + k].error);
+    }
+    return sum;
+}
+
+uint64_t layout_output(const struct job_tensor *t, uint64_t cell)
+{
+    if (!t->head_rows)
+        return t->planned->offset + cell * t->cell_bytes;
+    /* Row r of a head, half h = r / (rows / 2), i = r % (rows / 2), becomes row 2 i + h. */
+    uint64_t row = cell / t->cells_in_row, half_rows = t->head_rows / 2;
+    uint64_t head = row / t->head_rows, in_head = row % t->head_rows;
+    uint64_t to = head * t->head_rows + 2 * (in_head % half_rows) + in_head / half_rows;
+    return t->planned->offset + (to * t->cells_in_row + cell % t->cells_in_row) * t->cell_bytes;
+}

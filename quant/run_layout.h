@@ -1,0 +1,91 @@
+/*
+ * The layout of a run: which tensors meet which shard, and where sums and seams are kept. Made
+ * once from a plan, read by all threads. Internal to plan_run.
+ *
+ *   unit     one shard (16 MiB) of one source file; numbered in file order
+ *   cell     the smallest bytes that are encoded together: a block of the output type and the
+ *            source bytes behind it; one byte where a tensor is copied. A shard is a multiple of it.
+ *   piece    a tensor's part of one unit; its error sums have one slot
+ *   seam     a cell of which each of two units holds a part
+ */
+#ifndef QUANTD_QUANT_RUN_LAYOUT_H
+#define QUANTD_QUANT_RUN_LAYOUT_H
+
+#include <stdatomic.h>
+
+#include "quant/measure.h"
+#include "quant/plan.h"
+
+enum { CELL_BYTES_MAX = 2048 }; /* 256 elements of f64 */
+
+struct job_tensor {
+    const struct plan_tensor *planned;
+    const char *name;
+    uint32_t file;
+    uint64_t offset, end;   /* in the source file */
+    bool copy;              /* same type: bytes go over as they are */
+    uint32_t cell_elements; /* 1 for a copy */
+    uint32_t cell_source_bytes;
+    uint32_t cell_bytes;    /* in the output */
+    uint64_t n_cells;
+    uint64_t cells_in_row;  /* cells that are neighbours in the output too: all, or a row's when rows move */
+    uint64_t head_rows;     /* rows of a head whose rotary halves are paired; 0: as stored */
+    size_t first_piece;     /* slot of its first piece; the others follow */
+    size_t first_seam;      /* slot of the seam behind its first piece */
+    bool seams;             /* cells do straddle shards */
+};
+
+struct seam {
+    _Atomic int n_parts; /* of two */
+    uint8_t *bytes;      /* a cell of the source */
+    struct error_total error;
+};
+
+struct layout {
+    struct job_tensor *tensors; /* output order */
+    size_t n_tensors;
+    size_t *by_offset;    /* indices sorted by (file, offset) */
+    uint64_t *furthest;   /* beside by_offset: the largest end so far in that file */
+    size_t n_files;
+    size_t *file_first;   /* [n_files + 1] ranges of by_offset */
+    uint64_t *file_bytes; /* [n_files] */
+    uint64_t *unit_first; /* [n_files + 1]: number of a file's first unit */
+    uint64_t n_units;
+    struct error_total *pieces;
+    size_t n_pieces;
+    struct seam *seams;
+    size_t n_seams;
+    uint8_t *seam_bytes;
+};
+
+/* A unit's place. */
+struct unit {
+    uint64_t index;
+    uint32_t file;
+    uint64_t shard;
+    uint64_t begin, end; /* bytes of the file */
+};
+
+int layout_build(struct layout *l, const struct source *s, const struct plan *p, struct qd_error *err);
+void layout_clear(struct layout *l);
+
+struct unit layout_unit(const struct layout *l, uint64_t index);
+
+/* Tensors that meet [begin, end) of a file, in source order: start with *at = layout_first(), then call until NULL. */
+size_t layout_first(const struct layout *l, uint32_t file, uint64_t begin);
+struct job_tensor *layout_next(const struct layout *l, uint32_t file, uint64_t begin, uint64_t end, size_t *at);
+
+/* Slots. */
+struct error_total *layout_piece(const struct layout *l, const struct job_tensor *t, uint64_t shard);
+struct seam *layout_seam(const struct layout *l, const struct job_tensor *t, uint64_t left_shard);
+
+/* Cells of @t that lie whole in the unit: [*ret_first, *ret_end). */
+void layout_cells(const struct job_tensor *t, const struct unit *u, uint64_t *ret_first, uint64_t *ret_end);
+
+/* Error of the whole tensor, pieces and seams added in file order. */
+struct error_total layout_error(const struct layout *l, const struct job_tensor *t);
+
+/* A tensor's place in the output file for its cell @cell. */
+uint64_t layout_output(const struct job_tensor *t, uint64_t cell);
+
+#endif
