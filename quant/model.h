@@ -69,7 +69,10 @@ int model_read(struct source *s, size_t budget_bytes, struct model **ret, struct
 struct model *model_free(struct model *m);
 DEFINE_CLEANUP(model_free, struct model *)
 
-/* The one place that validates; readers call it last. Linear in the number of tensors. */
+/* Sets n_elements and bytes from type and shape, checked: products wrap nowhere, rows divide into blocks. The message is a reason alone ("..."), without subject. */
+int tensor_measure(struct tensor *t, struct qd_error *err);
+
+/* The one place that validates; model_read calls it last. Linear in the number of tensors. */
 int model_check(const struct model *m, const struct source *s, struct qd_error *err);
 
 const struct tensor *model_find(const struct model *m, const char *name);

@@ -25,16 +25,25 @@ struct source;
  */
 int source_open(const char *path, struct source **ret, struct qd_error *err);
 
-/* The same from a descriptor that somebody else opened; @name is its name within the model's folder. Takes @fd. */
+/* The same from a descriptor that somebody else opened; @name is its name within the model's folder. Takes @fd, also on failure. */
 int source_from_fd(int fd, const char *name, struct source **ret, struct qd_error *err);
 struct source *source_free(struct source *s);
 DEFINE_CLEANUP(source_free, struct source *)
 
-/* Adds a companion with its role ("weights" "index" "config" "tokenizer"). Takes @fd, also on failure. Refuses one with links to it elsewhere only in model folders that say so. Returns its index. */
+/* Adds a companion with its role ("weights" "index" "config" "tokenizer"). Takes @fd, also on failure. Returns its index. */
 int source_add(struct source *s, int fd, const char *role, const char *name, struct qd_error *err);
 
-/* Opens @name beneath the folder of @s's first file: openat2(RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS), component by component where the kernel lacks it. *ret_fd = -1 and 0 where it is missing. */
+/*
+ * Opens @name beneath @folder_fd for reading: openat2(RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS), component
+ * by component where the kernel lacks it. *ret_fd = -1 and 0 where it is missing. Leaving the folder, or
+ * a symbolic link on the way: QD_E_DENIED.
+ */
 int open_beneath(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
+
+/* The same by components alone; what open_beneath does on a kernel without openat2. */
+int open_beneath_walk(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
+
+/* Opens @name beneath the folder of @s's first file and adds it; missing and not @required is no error, nothing is added. One already there is left as it is. */
 int source_add_companion(struct source *s, const char *role, const char *name, int required, struct qd_error *err);
 
 size_t source_n_files(const struct source *s);
@@ -52,6 +61,7 @@ int source_has_witness(const struct source *s);
 /*
  * Reads metadata [offset, offset + n) into @dst through whole granules, each of which is digested
  * and remembered: the shard pass must meet the same bytes again. Out of file: QD_E_CORRUPT.
+ * One thread at a time, and none in source_read_granule meanwhile.
  */
 int source_read_meta(struct source *s, size_t file, uint64_t offset, void *dst, size_t n, struct qd_error *err);
 
