@@ -231,7 +231,7 @@ static void model_read__budget_smaller_than_the_header__is_refused(void **state)
 /* Slots looked at while @n names are added. */
 static uint64_t probes_for(size_t n)
 {
-    char (*names)[16] = calloc(n, sizeof *names);
+    char (*names)[32] = calloc(n, sizeof *names);
     assert_non_null(names);
     CLEANUP(name_set_clear) struct name_set s = {0};
     assert_int_equal(name_set_init(&s, 0), 0);
@@ -259,7 +259,7 @@ static void gguf__hundred_thousand_tensors__are_read(void **state)
     (void)state;
     enum { N = 100000 };
     struct gguf_tensor *tensors = calloc(N, sizeof *tensors);
-    char (*names)[16] = calloc(N, sizeof *names);
+    char (*names)[32] = calloc(N, sizeof *names);
     assert_true(tensors && names);
     for (size_t i = 0; i < N; i++) {
         (void)snprintf(names[i], sizeof names[i], "t%zu", i);
