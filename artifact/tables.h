@@ -18,7 +18,9 @@ enum {
     TABLE_TENSORS_MAX = 1 << 20,   /* the reader's own limit on tensors of a model */
     TABLE_NAME_MAX = 1024,         /* bytes; GGUF says 63, safetensors nothing */
     TABLE_BYTES_MAX = 256 << 20,   /* metadata of a model with a large tokenizer is 10 MB */
-    TABLE_DIMS_MAX = 8
+    TABLE_DIMS_MAX = 8,
+    TABLE_KEYS_MAX = 1 << 20,      /* metadata keys; the reader's limit is lower */
+    TABLE_KEY_MAX = 65535          /* bytes of a metadata key: GGUF's own limit */
 };
 
 /* What an artifact's tensor is, and how far it is from its source. */
