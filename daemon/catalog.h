@@ -3,13 +3,14 @@
  * a model is ready when its files have been quiet for the configured time with a stable stat.
  *
  * A model is a *.gguf file (of split files, the first part), a *.safetensors file, or a folder
- * that holds model.safetensors or model.safetensors.index.json. Its name is its path below the
- * root without the suffix ("llama/tiny" for <root>/llama/tiny.gguf); where two roots give the same name,
+ * that holds model.safetensors or model.safetensors.index.json (daemon/scan.h). Its name is its path below the
+ * root without the suffix ("llama/tiny" for <root>/llama/tiny.gguf) and without the number of a split part; where two roots give the same name,
  * the later one is called "<root's last component>/<name>"; still a clash: the first keeps it and the other is bad, and says so.
  */
 #ifndef QUANTD_DAEMON_CATALOG_H
 #define QUANTD_DAEMON_CATALOG_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -28,6 +29,7 @@ struct catalog_model {
     const char *name;
     const char *path;       /* absolute: the file, or the folder */
     const char *first_file; /* absolute: the file a worker is given first */
+    const char *const *files; /* absolute, NULL-terminated: all that look like its own */
     const char *root;       /* absolute: the watched folder it was found in */
     const char *format;     /* after a probe; "" before */
     enum model_state state;
@@ -47,6 +49,12 @@ struct catalog *catalog_free(struct catalog *c);
 
 /* Applies the roots of a reloaded configuration. */
 int catalog_reload(struct catalog *c, struct qd_error *err);
+
+/* @scanned is called on the loop after every scan, whether or not it changed anything. One listener. */
+void catalog_on_scanned(struct catalog *c, void (*scanned)(void *data), void *data);
+
+/* True while a scan is under way or due: what is not found now may be found then. Hears the events in the queue first. */
+bool catalog_busy(struct catalog *c);
 
 /* Scans all roots again (overflow, SIGHUP, `rescan`); returns how many roots. */
 unsigned catalog_rescan(struct catalog *c);
