@@ -19,7 +19,7 @@ until_true() {
 }
 
 demo_end() {
-    [ -z "$DEMO_PID" ] || kill "$DEMO_PID" 2>/dev/null || true
+    kill $(jobs -p) 2>/dev/null || true
     [ -z "$DEMO" ] || rm -rf "$DEMO"
 }
 
