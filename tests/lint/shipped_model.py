@@ -10,62 +10,15 @@ import sys
 
 import tree
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+import gguf
+
 MAX_BYTES = 3_000_000
-SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-STRING, ARRAY = 8, 9
-F32, BF16 = 0, 30
 LAYER_NAMES = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
 }
-
-
-class Reader:
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def one(self, code):
-        value, = struct.unpack_from(code, self.data, self.at)
-        self.at += struct.calcsize(code)
-        return value
-
-    def string(self):
-        n = self.one("<Q")
-        self.at += n
-        return self.data[self.at - n:self.at].decode()
-
-    def value(self, kind):
-        if kind == STRING:
-            return self.string()
-        if kind == ARRAY:
-            item, n = self.one("<I"), self.one("<Q")
-            return [self.value(item) for _ in range(n)]
-        return self.one(SCALARS[kind])
-
-
-def read_gguf(path):
-    """(facts, {name: (type, shape as PyTorch says it, bytes)})"""
-    with open(path, "rb") as f:
-        r = Reader(f.read())
-    r.at = 8
-    n_tensors, n_facts = r.one("<Q"), r.one("<Q")
-    facts = {}
-    for _ in range(n_facts):
-        key = r.string()
-        facts[key] = r.value(r.one("<I"))
-    entries = []
-    for _ in range(n_tensors):
-        name = r.string()
-        shape = [r.one("<Q") for _ in range(r.one("<I"))][::-1]
-        entries.append((name, shape, r.one("<I"), r.one("<Q")))
-    start, out = -(-r.at // facts["general.alignment"]) * facts["general.alignment"], {}
-    for name, shape, kind, offset in entries:
-        n = {F32: 4, BF16: 2}[kind]
-        for dim in shape:
-            n *= dim
-        out[name] = (kind, shape, r.data[start + offset:start + offset + n])
-    return facts, out
 
 
 def read_safetensors(path):
@@ -99,16 +52,17 @@ def as_f32(blob):
 
 
 def check(folder):
-    facts, gguf = read_gguf(os.path.join(folder, "tiny-kjv.gguf"))
+    facts, ours = gguf.read(os.path.join(folder, "tiny-kjv.gguf"))
     tensors = read_safetensors(os.path.join(folder, "tiny-kjv", "model.safetensors"))
     heads = {"attn_q": facts["llama.attention.head_count"], "attn_k": facts["llama.attention.head_count_kv"]}
-    findings = [] if len(gguf) == len(tensors) else ["the files differ in their number of tensors"]
-    for name, (kind, shape, blob) in gguf.items():
+    findings = [] if len(ours) == len(tensors) else ["the files differ in their number of tensors"]
+    for name, reversed_shape, kind, blob in ours.values():
+        shape = reversed_shape[::-1]
         wanted_shape, wanted = tensors[folder_name(name)]
         for part, n_heads in heads.items():
             if f".{part}." in name:
                 wanted = pairs_together(wanted, wanted_shape, n_heads)
-        if shape != wanted_shape or blob != (as_f32(wanted) if kind == F32 else wanted):
+        if shape != wanted_shape or blob != (as_f32(wanted) if kind == gguf.F32 else wanted):
             findings.append(f"{name}: differs from {folder_name(name)}")
         if len(shape) == 2 and shape[1] % 256:
             findings.append(f"{name}: rows of {shape[1]} are no multiple of 256")

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Counts what meson ran and says it in one line: N passed, N failed, N skipped.
 
-usage: count.py (LABEL=BUILD-FOLDER=EXIT-STATUS | "left out=WHAT")...
-Reads each folder's meson-logs/testlog.junit.xml, where every test case of a TAP program has its own entry. A test that
-cannot run here prints `left out: NAME: WHY`; those are skipped ones, each named once. A run that failed as a whole
-(meson's exit status) never counts as passed, whatever its log says.
+usage: count.py (LABEL=LOG=EXIT-STATUS | "left out=WHAT")...
+LOG is a run's testlog.junit.xml, where every test case of a TAP program has its own entry; beside it stands LOG with
+.txt instead of .junit.xml, for people. A test that cannot run here prints a line with "left out"; each such line counts
+as one that was skipped. A run that failed as a whole (meson's exit status) never counts as passed, whatever its log says.
 """
 import os
 import re
 import sys
 import xml.etree.ElementTree as ET
 
-_LEFT_OUT = re.compile(r"left out: ([^\n]+)")
+_LEFT_OUT = re.compile(r"^(?:# )?(.*\bleft out\b.*)$", re.MULTILINE)
 
 
 def outcome(case):
@@ -20,11 +20,8 @@ def outcome(case):
     return "skipped" if case.find("skipped") is not None else "passed"
 
 
-def read_run(folder):
+def read_log(path):
     """[(suite, test, outcome)] and the set of lines that say what was left out."""
-    path = os.path.join(folder, "meson-logs", "testlog.junit.xml")
-    if not os.path.exists(path):
-        return [], set()
     cases, left_out = [], set()
     for suite in ET.parse(path).getroot().iter("testsuite"):
         for case in suite.iter("testcase"):
@@ -33,19 +30,20 @@ def read_run(folder):
     return cases, left_out
 
 
-def count_run(label, folder, status):
-    cases, left_out = read_run(folder) if status != "build" else ([], set())
+def count_run(label, log, status):
+    cases, left_out = read_log(log) if os.path.exists(log) else ([], set())
     counts = {kind: sum(1 for case in cases if case[2] == kind) for kind in ("passed", "failed", "skipped")}
+    shown = log.replace(".junit.xml", ".txt")
     if status != "0" and counts["failed"] == 0:
         counts["failed"] = 1
-        print(f"failed: {label}: the run ended with status {status}, see {folder}/dev.log")
+        print(f"failed: {label}: the run ended with '{status}', see {shown}")
     for suite, name, kind in cases:
         if kind == "failed":
-            print(f"failed: {label}: {suite}: {name}, see {folder}/meson-logs/testlog.txt")
+            print(f"failed: {label}: {suite}: {name}, see {shown}")
         elif kind == "skipped":
             print(f"left out: {label}: {suite}: {name}")
     for text in sorted(left_out):
-        print(f"left out: {label}: {text}")
+        print(f"left out: {label}: {text.removeprefix('left out: ')}")
     counts["skipped"] += len(left_out)
     print(f"{label}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return counts
