@@ -355,7 +355,8 @@ static void walk_folder(struct walk *w, int fd, const char *path, unsigned depth
         }
         take_entry(w, fd, &d, &room, e->d_name, depth);
     }
-    qsort(d.files, d.n_files, sizeof *d.files, by_file_name);
+    if (d.n_files)
+        qsort(d.files, d.n_files, sizeof *d.files, by_file_name);
     if (!w->no_memory)
         add_models(w, &d);
     (void)closedir(dir); /* only read */
@@ -420,8 +421,10 @@ int scan_root(const char *root, struct watch *watch, struct scan **ret, struct q
         return err_new(err, QD_E_NO_MEMORY, "scan of '%s'", root);
     if (s->cut)
         (void)snprintf(s->problem, sizeof s->problem, "more than %d files or deeper than %d folders: not all was looked at", SCAN_FILES_MAX, SCAN_DEPTH_MAX);
-    qsort(s->models, s->n_models, sizeof *s->models, by_path);
-    qsort(s->wds, s->n_wds, sizeof *s->wds, by_number);
+    if (s->n_models)
+        qsort(s->models, s->n_models, sizeof *s->models, by_path);
+    if (s->n_wds)
+        qsort(s->wds, s->n_wds, sizeof *s->wds, by_number);
     *ret = steal(&s);
     return 0;
 }

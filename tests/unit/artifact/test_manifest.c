@@ -23,7 +23,7 @@ static struct manifest sample(void)
     memset(m.key.bytes, 0x11, DIGEST_BYTES);
     memset(m.source.bytes, 0x22, DIGEST_BYTES);
     for (size_t i = 0; i < 4; i++) {
-        m.files[i] = (struct manifest_file){.role = (enum manifest_role)i, .name = names[i], .bytes = 1000 << (8 * i)};
+        m.files[i] = (struct manifest_file){.role = (enum manifest_role)i, .name = names[i], .bytes = UINT64_C(1000) << (8 * i)};
         memset(m.files[i].digest.bytes, (int)(0x30 + i), DIGEST_BYTES);
     }
     m.files[0].has_verity = true;
