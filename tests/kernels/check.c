@@ -1,0 +1,388 @@
+/*
+ * Every kernel that this CPU can run against its scalar definition: all kinds of data, sizes from
+ * nothing to odd counts, all alignments, rows that end at an unreadable page, guard bytes around
+ * the output; and a digest per operation that is the same number on every architecture.
+ * Prints TAP. No library but libc, so that it builds for any target.
+ */
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kernels/cpu.h"
+#include "kernels/kernels.h"
+#include "tests/kernels/data.h"
+
+enum { GUARD_BYTES = 64, GUARD = 0xa5, PAGE = 65536, ROOM = 4 * PAGE, MAX_ELEMENTS = 8192 };
+
+static int n_tests, n_failed;
+
+__attribute__((format(printf, 2, 3))) static void report(bool ok, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    printf("%sok %d - ", ok ? "" : "not ", ++n_tests);
+    vprintf(fmt, args);
+    printf("\n");
+    va_end(args);
+    n_failed += !ok;
+}
+
+/* ROOM bytes followed by a page that nobody may touch. */
+static uint8_t *fenced(void)
+{
+    uint8_t *p = mmap(NULL, ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p + ROOM, PAGE, PROT_NONE) < 0) {
+        perror("mmap");
+        exit(1);
+    }
+    return p;
+}
+
+/* One call of a kernel and of scalar: where, how much, on what. */
+struct trial {
+    const struct kernel_entry *tested, *scalar;
+    const struct qd_type_info *type; /* of (de)quantize */
+    size_t n;                        /* elements */
+    size_t src_offset, dst_offset;   /* bytes away from the fence */
+    const char *data;                /* for the message */
+};
+
+static struct {
+    uint8_t *src, *src2, *dst; /* fenced */
+    uint8_t want[ROOM];
+    float row[MAX_ELEMENTS], row2[MAX_ELEMENTS];
+    uint8_t blocks[MAX_ELEMENTS * 4];
+} mem;
+
+static bool complain(const struct trial *t, const char *what)
+{
+    printf("# %s %s: %s; n %zu, data %s, src -%zu, dst -%zu\n", t->tested->op, t->tested->variant, what, t->n, t->data,
+           t->src_offset, t->dst_offset);
+    return false;
+}
+
+/* The output of @bytes equals mem.want and nothing around it was touched. */
+static bool output_is_right(const struct trial *t, const uint8_t *out, size_t bytes)
+{
+    for (size_t i = 0; i < GUARD_BYTES; i++)
+        if (out[-1 - (long)i] != GUARD || (i < t->dst_offset && out[bytes + i] != GUARD))
+            return complain(t, "wrote outside its output");
+    for (size_t i = 0; i < bytes; i++)
+        if (out[i] != mem.want[i]) {
+            printf("# byte %zu is %02x, scalar has %02x\n", i, out[i], mem.want[i]);
+            return complain(t, "differs from scalar");
+        }
+    return true;
+}
+
+static uint8_t *output_place(const struct trial *t, size_t bytes)
+{
+    uint8_t *out = mem.dst + ROOM - t->dst_offset - bytes;
+    memset(out - GUARD_BYTES, GUARD, GUARD_BYTES + bytes + t->dst_offset);
+    return out;
+}
+
+static uint8_t *input_place(const struct trial *t, uint8_t *room, const void *data, size_t bytes)
+{
+    uint8_t *in = room + ROOM - t->src_offset - bytes;
+    memcpy(in, data, bytes);
+    return in;
+}
+
+static bool try_quantize(const struct trial *t, const float *row)
+{
+    size_t bytes = (size_t)(t->n / t->type->block_elements * t->type->block_bytes);
+    uint8_t *out = output_place(t, bytes);
+    const void *in = input_place(t, mem.src, row, t->n * 4);
+    ((quantize_fn *)t->scalar->fn)(mem.want, in, t->n);
+    ((quantize_fn *)t->tested->fn)(out, in, t->n);
+    if (memcmp(in, row, t->n * 4) != 0)
+        return complain(t, "changed its input");
+    return output_is_right(t, out, bytes);
+}
+
+static bool try_dequantize(const struct trial *t, const uint8_t *blocks)
+{
+    size_t bytes = (size_t)(t->n / t->type->block_elements * t->type->block_bytes);
+    uint8_t *out = output_place(t, t->n * 4);
+    const void *in = input_place(t, mem.src, blocks, bytes);
+    ((dequantize_fn *)t->scalar->fn)((float *)(void *)mem.want, in, t->n);
+    ((dequantize_fn *)t->tested->fn)((float *)(void *)out, in, t->n);
+    return output_is_right(t, out, t->n * 4);
+}
+
+static bool try_measure(const struct trial *t, const float *row, const float *row2)
+{
+    const void *x = input_place(t, mem.src, row, t->n * 4), *y = input_place(t, mem.src2, row2, t->n * 4);
+    struct error_sums want = {.noise = {1e-9}, .signal = {3}, .max_abs = {0.5f}, .n = 7}, got = want;
+    ((measure_fn *)t->scalar->fn)(&want, x, y, t->n);
+    ((measure_fn *)t->tested->fn)(&got, x, y, t->n);
+    return memcmp(&want, &got, sizeof want) == 0 || complain(t, "differs from scalar");
+}
+
+/* @row is finite; a NaN or Inf is planted at @at (t->n: none). */
+static bool try_find(const struct trial *t, const float *row, size_t at, uint32_t bits)
+{
+    uint8_t *x = input_place(t, mem.src, row, t->n * 4);
+    if (at < t->n)
+        memcpy(x + at * 4, &bits, 4);
+    if (at + 3 < t->n) /* a later one must not be taken for the first */
+        memcpy(x + (at + 3) * 4, &bits, 4);
+    size_t got = ((find_nonfinite_fn *)t->tested->fn)((const float *)(void *)x, t->n);
+    return got == at || complain(t, "found the wrong place");
+}
+
+static const uint32_t nonfinite_bits[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x7f800001, 0xff800001};
+
+static bool try_find_everywhere(const struct trial *t, const float *row, uint64_t seed)
+{
+    size_t step = t->n < 300 ? 1 : t->n / 97;
+    bool ok = try_find(t, row, t->n, 0);
+    for (size_t at = 0; ok && at < t->n; at += step)
+        ok = try_find(t, row, at, nonfinite_bits[(seed + at) % 6]);
+    return ok;
+}
+
+enum op_class { OP_QUANTIZE, OP_DEQUANTIZE, OP_MEASURE, OP_FIND };
+
+static enum op_class class_of(const char *op)
+{
+    if (strncmp(op, "quantize_", 9) == 0)
+        return OP_QUANTIZE;
+    if (strncmp(op, "dequantize_", 11) == 0)
+        return OP_DEQUANTIZE;
+    return strcmp(op, "measure") == 0 ? OP_MEASURE : OP_FIND;
+}
+
+static const struct qd_type_info *type_of(const char *op)
+{
+    const char *end = strchr(op, '_');
+    int type = end ? qd_type_by_name(end + 1) : -1;
+    return type < 0 ? NULL : qd_type_info((enum qd_type)type);
+}
+
+static bool try_one(struct trial *t, enum data_kind kind, uint64_t seed)
+{
+    t->data = data_name(kind);
+    switch (class_of(t->tested->op)) {
+    case OP_QUANTIZE:
+        data_fill(kind, mem.row, t->n, seed);
+        return try_quantize(t, mem.row);
+    case OP_DEQUANTIZE:
+        data_fill_blocks(mem.blocks, t->n / t->type->block_elements, t->type->block_bytes, 1, seed * 31 + kind);
+        return try_dequantize(t, mem.blocks);
+    case OP_MEASURE:
+        data_fill(kind, mem.row, t->n, seed);
+        data_fill(kind, mem.row2, t->n, seed + 1);
+        return try_measure(t, mem.row, mem.row2);
+    case OP_FIND:
+        data_fill(kind, mem.row, t->n, seed);
+        return try_find_everywhere(t, mem.row, seed);
+    }
+    return false;
+}
+
+/* Sizes in blocks (or elements of plain types): nothing, one, around every vector width and group, odd ones, large. */
+static const size_t sizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 23, 31, 32, 33, 47, 48, 49, 63, 64, 65, 67, 95, 96, 97, 100, 127, 128, 129, 191, 193, 211, 255};
+static const size_t offsets[] = {0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 60, 64};
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static void check_sizes(struct trial t)
+{
+    bool ok = true;
+    size_t elements = t.type ? t.type->block_elements : 1, tried = 0;
+    for (size_t s = 0; ok && s < COUNT(sizes); s++)
+        for (int kind = 0; ok && kind < DATA_N_KINDS; kind++, tried++) {
+            t.n = sizes[s] * elements;
+            t.src_offset = offsets[tried % COUNT(offsets)];
+            t.dst_offset = offsets[tried / 3 % COUNT(offsets)];
+            ok = try_one(&t, (enum data_kind)kind, tried);
+        }
+    report(ok, "%s %s: %zu rows of every size and kind", t.tested->op, t.tested->variant, tried);
+}
+
+static void check_alignments(struct trial t)
+{
+    bool ok = true;
+    size_t tried = 0;
+    t.n = 35 * (t.type ? t.type->block_elements : 3);
+    for (t.src_offset = 0; ok && t.src_offset <= 64; t.src_offset++)
+        for (t.dst_offset = 0; ok && t.dst_offset <= 64; t.dst_offset += 1 + t.src_offset % 3, tried++)
+            ok = try_one(&t, DATA_gaussian, tried);
+    report(ok, "%s %s: %zu pairs of alignments", t.tested->op, t.tested->variant, tried);
+}
+
+static void check_large(struct trial t)
+{
+    bool ok = true;
+    t.n = MAX_ELEMENTS;
+    t.src_offset = t.dst_offset = 0;
+    for (int kind = 0; ok && kind < DATA_N_KINDS; kind++)
+        for (uint64_t seed = 100; ok && seed < 108; seed++)
+            ok = try_one(&t, (enum data_kind)kind, seed);
+    report(ok, "%s %s: %d elements of every kind", t.tested->op, t.tested->variant, MAX_ELEMENTS * 8);
+}
+
+/* Plain 16-bit types also define what becomes of NaN and Inf; blocks define scales that are none. */
+static void check_nonfinite(struct trial t)
+{
+    bool ok = true;
+    t.n = MAX_ELEMENTS - MAX_ELEMENTS % 32;
+    t.src_offset = t.dst_offset = 0;
+    t.data = "NaN and Inf";
+    enum op_class class = class_of(t.tested->op);
+    if (class == OP_QUANTIZE && t.type->block_elements == 1) {
+        data_fill_nonfinite(mem.row, t.n, 5);
+        ok = try_quantize(&t, mem.row);
+    } else if (class == OP_DEQUANTIZE) {
+        data_fill_blocks(mem.blocks, t.n / t.type->block_elements, t.type->block_bytes, 0, 6);
+        ok = try_dequantize(&t, mem.blocks);
+    } else {
+        return;
+    }
+    report(ok, "%s %s: NaN and Inf", t.tested->op, t.tested->variant);
+}
+
+/* Every 16-bit float there is. */
+static void check_all_halves(struct trial t)
+{
+    bool ok = true;
+    t.src_offset = t.dst_offset = 0;
+    t.n = MAX_ELEMENTS;
+    t.data = "all 65536 values";
+    for (uint32_t first = 0; ok && first < 65536; first += MAX_ELEMENTS) {
+        for (uint32_t i = 0; i < MAX_ELEMENTS; i++) {
+            uint16_t h = (uint16_t)(first + i);
+            memcpy(mem.blocks + i * 2, &h, 2);
+        }
+        ok = try_dequantize(&t, mem.blocks);
+    }
+    report(ok, "%s %s: all 65536 values", t.tested->op, t.tested->variant);
+}
+
+/* f32 bit patterns in even steps through all 2^32. */
+static void check_bit_patterns(struct trial t)
+{
+    enum { STEP = 1021 }; /* a prime: reaches every low bit pattern */
+    bool ok = true;
+    uint64_t bits = 0;
+    t.src_offset = t.dst_offset = 0;
+    t.n = MAX_ELEMENTS;
+    t.data = "bit patterns";
+    while (ok && bits <= UINT32_MAX) {
+        for (size_t i = 0; i < t.n; i++, bits += STEP) {
+            uint32_t b = (uint32_t)bits;
+            memcpy(&mem.row[i], &b, 4);
+        }
+        ok = try_quantize(&t, mem.row);
+    }
+    report(ok, "%s %s: f32 bit patterns in steps of %d", t.tested->op, t.tested->variant, STEP);
+}
+
+static void check_variant(const struct kernel_entry *tested, const struct kernel_entry *scalar)
+{
+    struct trial t = {.tested = tested, .scalar = scalar, .type = type_of(tested->op)};
+    check_sizes(t);
+    check_alignments(t);
+    check_large(t);
+    check_nonfinite(t);
+    if (t.type && t.type->block_bytes == 2 && class_of(tested->op) == OP_DEQUANTIZE)
+        check_all_halves(t);
+    if (t.type && t.type->block_bytes == 2 && class_of(tested->op) == OP_QUANTIZE)
+        check_bit_patterns(t);
+}
+
+/*
+ * Digests of what each operation makes of all kinds of data. They are facts of the formats: the
+ * same on every architecture and with every compiler. A change here changes artifacts.
+ */
+static const struct {
+    const char *op;
+    uint64_t digest;
+} golden[] = {
+#include "tests/kernels/golden.inc"
+};
+
+static uint64_t digest_quantize(const struct trial *t, uint64_t hash, int kind)
+{
+    data_fill((enum data_kind)kind, mem.row, t->n, 1);
+    ((quantize_fn *)t->tested->fn)(mem.want, mem.row, t->n);
+    return data_hash(hash, mem.want, t->n / t->type->block_elements * t->type->block_bytes);
+}
+
+static uint64_t digest_dequantize(const struct trial *t, uint64_t hash, int kind)
+{
+    data_fill_blocks(mem.blocks, t->n / t->type->block_elements, t->type->block_bytes, 1, 77 + (uint64_t)kind);
+    ((dequantize_fn *)t->tested->fn)((float *)(void *)mem.want, mem.blocks, t->n);
+    return data_hash(hash, mem.want, t->n * 4);
+}
+
+static uint64_t digest_measure(const struct trial *t, uint64_t hash, int kind)
+{
+    struct error_sums sums = {0};
+    data_fill((enum data_kind)kind, mem.row, t->n, 1);
+    data_fill((enum data_kind)kind, mem.row2, t->n, 2);
+    ((measure_fn *)t->tested->fn)(&sums, mem.row, mem.row2, t->n - 5);
+    return data_hash(hash, &sums, sizeof sums);
+}
+
+static uint64_t digest_find(const struct trial *t, uint64_t hash, int kind)
+{
+    data_fill((enum data_kind)kind, mem.row, t->n, 1);
+    memcpy(&mem.row[kind * 31], &nonfinite_bits[kind % 6], 4);
+    uint64_t at = ((find_nonfinite_fn *)t->tested->fn)(mem.row, t->n);
+    return data_hash(hash, &at, sizeof at);
+}
+
+static uint64_t digest_of(const struct kernel_entry *e)
+{
+    static uint64_t (*const digests[])(const struct trial *, uint64_t, int) = {
+        [OP_QUANTIZE] = digest_quantize, [OP_DEQUANTIZE] = digest_dequantize, [OP_MEASURE] = digest_measure, [OP_FIND] = digest_find};
+    struct trial t = {.tested = e, .type = type_of(e->op), .n = 1024};
+    uint64_t hash = HASH_START;
+    for (int kind = 0; kind < DATA_N_KINDS; kind++)
+        hash = digests[class_of(e->op)](&t, hash, kind);
+    return hash;
+}
+
+static void check_golden(const struct kernel_entry *e)
+{
+    uint64_t want = 0, got = digest_of(e);
+    for (size_t i = 0; i < COUNT(golden); i++)
+        if (strcmp(golden[i].op, e->op) == 0)
+            want = golden[i].digest;
+    if (got != want)
+        printf("# {\"%s\", UINT64_C(0x%016llx)},\n", e->op, (unsigned long long)got);
+    report(got == want, "%s %s: digest", e->op, e->variant);
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0); /* what was tried before a crash is seen */
+    size_t n;
+    const struct kernel_entry *list = kernels_list(&n), *scalar = NULL;
+    uint64_t features = cpu_features_detected();
+    char text[512];
+    (void)cpu_features_string(features, text, sizeof text); /* for people */
+    printf("# %s: %s\n", cpu_name(), text);
+    mem.src = fenced();
+    mem.src2 = fenced();
+    mem.dst = fenced();
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i].variant, "scalar") == 0)
+            scalar = &list[i];
+        if ((features & list[i].needs) != list[i].needs) {
+            (void)cpu_features_string(list[i].needs & ~features, text, sizeof text); /* for people */
+            printf("# left out: %s %s (this CPU lacks %s)\n", list[i].op, list[i].variant, text);
+            continue;
+        }
+        check_variant(&list[i], scalar);
+        check_golden(&list[i]);
+    }
+    printf("1..%d\n", n_tests);
+    return n_failed != 0;
+}
