@@ -26,6 +26,7 @@ struct entry {
     bool fresh;          /* never seen to change */
     bool announced;      /* somebody heard of it */
     bool clashes;        /* bad only because another has its name */
+    size_t rank;         /* of its root: the earlier root keeps a name, whichever scan was done first */
     char *name;          /* owned: a name other than the scan's, NULL mostly */
     char *format;        /* owned */
     char *note;          /* owned: why a worker refused it */
@@ -120,6 +121,8 @@ static int by_name(const void *a, const void *b)
 {
     const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
     int r = strcmp(x->m.name, y->m.name);
+    if (!r)
+        r = (x->rank > y->rank) - (x->rank < y->rank);
     return r ? r : (x->m.generation > y->m.generation) - (x->m.generation < y->m.generation); /* the first keeps the name */
 }
 
@@ -134,8 +137,10 @@ static bool collect(struct catalog *c)
     c->names = names;
     c->n_names = n;
     for (size_t i = 0; i < c->n_roots; i++)
-        for (size_t k = 0; k < n_entries(c->roots[i]); k++)
+        for (size_t k = 0; k < n_entries(c->roots[i]); k++) {
+            c->roots[i]->entries[k].rank = i;
             *names++ = &c->roots[i]->entries[k];
+        }
     qsort(c->names, n, sizeof *c->names, by_name);
     return true;
 }
