@@ -37,6 +37,12 @@ enum {
     /* The largest tokenizer.json known has 33 MB (262,144 tokens with merges). */
     LIMIT_SIDE_FILE_BYTES = 64 << 20,
 
+    /* The largest vocabularies known have 262,144 tokens. */
+    LIMIT_TOKENS = 1 << 20,
+
+    /* Chat templates are the longest texts of model files, some 100 kB. */
+    LIMIT_JSON_TEXT_BYTES = 4 << 20,
+
     /* JSON of model files nests 5 deep; each level costs a bit of state, not stack. */
     LIMIT_JSON_DEPTH = 64,
 
