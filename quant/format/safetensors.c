@@ -264,7 +264,7 @@ static int read_length(struct stream *st, uint64_t *ret)
 /* Adds the tensors of one file. */
 static int read_file(struct source *s, size_t file, struct arena *arena, struct entries *entries, struct qd_error *err)
 {
-    uint64_t file_bytes = source_bytes(s, file), n_header;
+    uint64_t file_bytes = source_bytes(s, file), n_header = 0;
     CLEANUP(free) struct stream *st = stream_new(s, file, 0, file_bytes, err);
     if (!st)
         return QD_E_NO_MEMORY;
