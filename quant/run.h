@@ -16,6 +16,9 @@
 #include "kernels/kernels.h"
 #include "quant/plan.h"
 
+/* What a run costs in memory: a thread (its granule, output and chunk), and everything of it that threads share, up to a 1 TB source. */
+enum { RUN_THREAD_BYTES = 2304 << 10, RUN_BASE_BYTES = 16 << 20 };
+
 struct run_progress {
     uint64_t done_bytes;  /* of the source, headers included */
     uint64_t total_bytes;
@@ -37,7 +40,7 @@ struct run_result {
     struct arena *arena;              /* owned */
     struct tensor_table tensors;      /* with quality, in output order */
     struct quality_sums {
-        uint64_t n_tensors;
+        uint64_t n_tensors; /* that were encoded; copies are exact */
         double sqnr_db, rel_rmse, max_abs, worst_sqnr_db;
         const char *worst;
     } quality;

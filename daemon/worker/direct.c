@@ -1,0 +1,241 @@
+#include "daemon/worker/direct.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+#include <time.h>
+
+#include "daemon/worker/direct_args.h"
+#include "daemon/worker/outfile.h"
+#include "kernels/cpu.h"
+#include "quant/limits.h"
+#include "quant/run.h"
+
+enum { BAR_CELLS = 30, LINE_EVERY_PERCENT = 10 };
+
+/* What one call holds; filled from top to bottom. */
+struct direct {
+    struct direct_args args;
+    struct source *source;    /* owned, as all below */
+    struct model *model;
+    struct plan *plan;
+    struct run_result *result;
+    char why[POLICY_WHY_MAX];
+    bool terminal;
+    unsigned told_percent;
+    double started, seconds;
+};
+
+static _Atomic int cancelled;
+
+static void on_signal(int number)
+{
+    (void)number;
+    cancelled = 1;
+}
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* --- progress: a bar on a terminal, a line every ten percent elsewhere --- */
+
+static void show_bar(const struct direct *d, unsigned percent, double rate, const char *tensor)
+{
+    char bar[BAR_CELLS + 1];
+    for (unsigned i = 0; i < BAR_CELLS; i++)
+        bar[i] = i < percent * BAR_CELLS / 100 ? '#' : '.';
+    bar[BAR_CELLS] = 0;
+    fprintf(stderr, "\r[%s] %3u %%  %6.0f MB/s  %-40.40s", bar, percent, rate, percent < 100 && tensor ? tensor : "");
+    if (percent == 100 && d->told_percent != 100)
+        fputc('\n', stderr);
+}
+
+static void on_progress(const struct run_progress *p, void *data)
+{
+    struct direct *d = data;
+    unsigned percent = p->total_bytes ? (unsigned)(p->done_bytes * 100.0 / p->total_bytes) : 100;
+    double seconds = seconds_now() - d->started;
+    double rate = seconds > 0 ? (double)p->done_bytes / seconds / 1e6 : 0;
+    if (d->terminal)
+        show_bar(d, percent, rate, p->tensor);
+    else if (percent < d->told_percent + LINE_EVERY_PERCENT)
+        return;
+    else
+        fprintf(stderr, "%u %% of %" PRIu64 " bytes, %.0f MB/s\n", percent, p->total_bytes, rate);
+    d->told_percent = percent;
+}
+
+/* --- steps --- */
+
+static int open_companions(struct direct *d, struct qd_error *err)
+{
+    CLEANUP(probe_free) struct probe *probe = NULL;
+    int r = model_probe(d->source, &probe, err);
+    if (r < 0)
+        return r;
+    source_set_role(d->source, 0, probe->role);
+    for (size_t i = 0; i < probe->n_files; i++) {
+        const struct probe_file *f = &probe->files[i];
+        r = source_add_companion(d->source, f->role, f->name, f->required, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int read_model(struct direct *d, struct qd_error *err)
+{
+    int r = source_open(d->args.in, &d->source, err);
+    if (r < 0)
+        return r;
+    source_set_witness(d->source, 0);
+    r = open_companions(d, err);
+    return r < 0 ? r : model_read(d->source, LIMIT_HEADER_BUDGET_BYTES, &d->model, err);
+}
+
+static int make_plan(struct direct *d, struct qd_error *err)
+{
+    struct policy_facts facts = {.memory_bytes = policy_memory_bytes(), .cpu_features = cpu_features()};
+    for (size_t i = 0; i < d->model->n_tensors; i++) {
+        facts.model_bytes += d->model->tensors[i].bytes;
+        facts.n_elements += d->model->tensors[i].n_elements;
+    }
+    struct recipe recipe;
+    int r = policy_resolve(d->args.scheme, d->args.pure, &facts, &recipe, d->why, err);
+    return r < 0 ? r : plan_build(d->model, &recipe, &d->plan, err);
+}
+
+/* As many threads as the ceiling allows beside what the model's header takes. */
+static int fit_memory(struct direct *d, struct qd_error *err)
+{
+    uint64_t fixed = RUN_BASE_BYTES + 2 * (uint64_t)arena_used(d->model->arena) + 2 * (uint64_t)d->plan->header.n;
+    uint64_t need = fixed + RUN_THREAD_BYTES;
+    if (need > d->args.max_memory_bytes)
+        return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, --max-memory allows %" PRIu64, need, d->args.max_memory_bytes);
+    uint64_t n = (d->args.max_memory_bytes - fixed) / RUN_THREAD_BYTES;
+    d->args.n_threads = n < d->args.n_threads ? (unsigned)n : d->args.n_threads;
+    return 0;
+}
+
+static int write_output(struct direct *d, struct qd_error *err)
+{
+    CLEANUP(outfile_close) struct outfile out = {.fd = -1, .folder_fd = -1};
+    int r = outfile_open(&out, d->args.out, d->args.force, err);
+    if (r < 0)
+        return r;
+    struct run_options options = {
+        .ops = ops_native(), .n_threads = d->args.n_threads, .out_fd = out.fd, .journal_fd = -1, .journal_tag = "",
+        .progress = d->args.quiet ? NULL : on_progress, .progress_data = d, .cancel = &cancelled,
+    };
+    r = plan_run(d->source, d->plan, &options, &d->result, err);
+    return r < 0 ? r : outfile_publish(&out, err);
+}
+
+/* --- what it says at the end --- */
+
+static json_t *number(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null(); /* JSON has no infinity: null is "exact" */
+}
+
+static int print_json(const struct direct *d, struct qd_error *err)
+{
+    char recipe[RECIPE_TEXT_MAX];
+    recipe_text(&d->plan->recipe, recipe);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:s, s:o}", "input", d->args.in, "output",
+                             d->args.out, "format", d->model->format, "scheme", scheme_name(d->plan->recipe.scheme), "recipe", recipe,
+                             "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes,
+                             "tensors", (json_int_t)d->plan->n_tensors, "threads", (int)d->args.n_threads, "sqnr_db",
+                             number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
+                             number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
+                             d->result->quality.worst, "seconds", number(d->seconds));
+    if (!root)
+        return err_new(err, QD_E_NO_MEMORY, "summary (or a name that is no UTF-8)");
+    int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_decref(root);
+    putchar('\n');
+    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the summary") : 0;
+}
+
+static int print_words(const struct direct *d, struct qd_error *err)
+{
+    const struct run_result *res = d->result;
+    printf("%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out, scheme_name(d->plan->recipe.scheme), d->plan->file_bytes,
+           d->plan->source_bytes, d->seconds);
+    if (d->args.scheme == SCHEME_AUTO)
+        printf("%s\n", d->why);
+    if (isfinite(res->quality.sqnr_db))
+        printf("error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n", res->quality.sqnr_db, res->quality.rel_rmse,
+               res->quality.worst, res->quality.worst_sqnr_db);
+    else
+        printf("exact: every value is the source's\n");
+    return fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the summary") : 0;
+}
+
+static int print_plan(const struct direct *d, struct qd_error *err)
+{
+    CLEANUP(buffer_clear) struct buffer text = {0};
+    if (plan_print(d->plan, &text) < 0)
+        return err_new(err, QD_E_NO_MEMORY, "text of the plan");
+    printf("%s\n", d->why);
+    if (fwrite(text.data, 1, text.n, stdout) != text.n || fflush(stdout) != 0)
+        return err_new(err, QD_E_IO, "cannot write the plan");
+    return 0;
+}
+
+static int direct_run(struct direct *d, struct qd_error *err)
+{
+    int r = read_model(d, err);
+    if (r == 0)
+        r = make_plan(d, err);
+    if (r == 0 && d->args.dry_run)
+        return print_plan(d, err);
+    if (r == 0)
+        r = fit_memory(d, err);
+    if (r == 0)
+        r = write_output(d, err);
+    if (r < 0)
+        return err_in(err, r, "%s", d->args.in);
+    d->seconds = seconds_now() - d->started;
+    return d->args.json ? print_json(d, err) : print_words(d, err);
+}
+
+static int complain(const struct direct *d, const struct qd_error *err)
+{
+    fprintf(stderr, "%squantize: %s\n", d->terminal && d->told_percent ? "\n" : "", err->message);
+    if (err->hint[0])
+        fprintf(stderr, "hint: %s\n", err->hint);
+    return qd_error_exit_code(err->code);
+}
+
+int direct_main(int argc, char **argv)
+{
+    struct direct d = {.started = seconds_now(), .terminal = isatty(STDERR_FILENO) != 0};
+    struct qd_error err = {0};
+    if (direct_args_parse(argc, argv, &d.args, &err) < 0)
+        return complain(&d, &err);
+    if (d.args.help) {
+        fputs(direct_usage, stdout);
+        return EX_OK;
+    }
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills at once */
+    (void)sigaction(SIGINT, &action, NULL);  /* cannot fail with these arguments */
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error that is told */
+
+    int r = direct_run(&d, &err);
+    int code = r < 0 ? complain(&d, &err) : EX_OK;
+    (void)run_result_free(d.result); /* these return NULL by convention */
+    (void)plan_free(d.plan);
+    (void)model_free(d.model);
+    (void)source_free(d.source);
+    return code;
+}

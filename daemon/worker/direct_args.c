@@ -1,0 +1,136 @@
+#include "daemon/worker/direct_args.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { THREADS_MAX = 1024, DEFAULT_MEMORY = 256 << 20 };
+
+const char direct_usage[] =
+    "usage: quantctl quantize IN [-o] OUT [options]   (quantd-worker --direct IN OUT [options])\n"
+    "  IN                a GGUF file, a safetensors file, or a folder with one\n"
+    "  -o, --output OUT  the GGUF to write; it appears when it is whole\n"
+    "  -s, --scheme S    auto (default), f16, bf16, q8_0, q4_0\n"
+    "  -p, --pure        one type for every matrix whose rows allow it\n"
+    "  -t, --threads N   default: the processors this process may use\n"
+    "  -f, --force       replace OUT where it exists\n"
+    "  -m, --max-memory BYTES[K|M|G]   ceiling, default 256M\n"
+    "  -n, --dry-run     print the plan: type, bytes, offset and reason of every tensor\n"
+    "  -j, --json        a summary as JSON on standard output\n"
+    "  -q, --quiet       no progress\n";
+
+static const struct option options[] = {
+    {"output", required_argument, NULL, 'o'},  {"scheme", required_argument, NULL, 's'},
+    {"pure", no_argument, NULL, 'p'},          {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},         {"max-memory", required_argument, NULL, 'm'},
+    {"dry-run", no_argument, NULL, 'n'},       {"json", no_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static unsigned processors(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n > 0 ? (unsigned)n : 1;
+}
+
+static int parse_threads(const char *text, unsigned *ret, struct qd_error *err)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (errno || *end || text[0] < '0' || text[0] > '9' || v < 1 || v > THREADS_MAX)
+        return err_new(err, QD_E_INVALID, "'%s' is no number of threads (1 to %d)", text, THREADS_MAX);
+    *ret = (unsigned)v;
+    return 0;
+}
+
+static int parse_bytes(const char *text, uint64_t *ret, struct qd_error *err)
+{
+    static const char suffixes[] = "KMGT";
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    const char *suffix = *end ? strchr(suffixes, *end) : NULL;
+    unsigned shift = suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
+    bool sound = !errno && text[0] >= '0' && text[0] <= '9' && (!*end || (suffix && !end[1])) && v <= UINT64_MAX >> shift;
+    if (!sound)
+        return err_new(err, QD_E_INVALID, "'%s' is no size: bytes, or a number with K, M or G", text);
+    *ret = v << shift;
+    return 0;
+}
+
+static int parse_option(int c, struct direct_args *a, struct qd_error *err)
+{
+    switch (c) {
+    case 'o':
+        a->out = optarg;
+        return 0;
+    case 's':
+        return scheme_parse(optarg, &a->scheme, err);
+    case 't':
+        return parse_threads(optarg, &a->n_threads, err);
+    case 'm':
+        return parse_bytes(optarg, &a->max_memory_bytes, err);
+    case 'p':
+        a->pure = true;
+        return 0;
+    case 'f':
+        a->force = true;
+        return 0;
+    case 'n':
+        a->dry_run = true;
+        return 0;
+    case 'j':
+        a->json = true;
+        return 0;
+    case 'q':
+        a->quiet = true;
+        return 0;
+    case 'h':
+        a->help = true;
+        return 0;
+    }
+    return QD_E_INVALID;
+}
+
+static int wrong_option(char **argv, int c, struct qd_error *err)
+{
+    const char *what = c == ':' ? "needs a value" : "is no option";
+    int r = err_new(err, QD_E_INVALID, "'%s' %s", argv[optind - 1], what);
+    return err_hint(err, r, "--help lists the options");
+}
+
+static int take_names(int argc, char **argv, struct direct_args *a, struct qd_error *err)
+{
+    if (optind < argc)
+        a->in = argv[optind++];
+    if (optind < argc && !a->out)
+        a->out = argv[optind++];
+    if (!a->in || (!a->out && !a->dry_run) || optind < argc) {
+        int r = err_new(err, QD_E_INVALID, optind < argc ? "too many names: '%s'" : "%swhich model, and where to?", optind < argc ? argv[optind] : "");
+        return err_hint(err, r, "quantctl quantize IN -o OUT --scheme q8_0");
+    }
+    return 0;
+}
+
+int direct_args_parse(int argc, char **argv, struct direct_args *ret, struct qd_error *err)
+{
+    struct direct_args a = {.scheme = SCHEME_AUTO, .n_threads = processors(), .max_memory_bytes = DEFAULT_MEMORY};
+    int c;
+    optind = 0; /* glibc: start over */
+    while ((c = getopt_long(argc, argv, ":o:s:pt:fm:njqh", options, NULL)) != -1) {
+        if (c == '?' || c == ':')
+            return wrong_option(argv, c, err);
+        int r = parse_option(c, &a, err);
+        if (r < 0)
+            return r;
+    }
+    int r = a.help ? 0 : take_names(argc, argv, &a, err);
+    if (r == 0)
+        *ret = a;
+    return r;
+}
