@@ -108,7 +108,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < n; i++) {
         peer_fn *peer = counterpart(lib, list[i].op);
         if (!peer || (cpu_features_detected() & list[i].needs) != list[i].needs)
-            printf("# left out: %s %s (%s)\n", list[i].op, list[i].variant, peer ? "not on this CPU" : "no counterpart");
+            printf("# %s: %s %s\n", peer ? "left out: not on this CPU" : "the peer has no counterpart", list[i].op, list[i].variant);
         else
             n_failed += !compare(&list[i], peer, ++n_tests);
     }
