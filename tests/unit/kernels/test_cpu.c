@@ -114,6 +114,31 @@ static void kernels_list__every_operation__starts_with_scalar(void **state)
             assert_string_equal(list[i].variant, "scalar");
 }
 
+/* The function that kernels.def names last for @op among those that @features allow. */
+static void (*last_allowed(const char *op, uint64_t features))(void)
+{
+    size_t n;
+    const struct kernel_entry *list = kernels_list(&n);
+    void (*fn)(void) = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(list[i].op, op) == 0 && (features & list[i].needs) == list[i].needs)
+            fn = list[i].fn;
+    return fn;
+}
+
+static void ops_for__any_features__takes_the_last_line_they_allow(void **state)
+{
+    (void)state;
+    static const uint64_t sets[] = {0, CPU_F16C, CPU_AVX2, CPU_AVX2 | CPU_F16C, CPU_AVX512 | CPU_AVX2 | CPU_F16C, CPU_NEON};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        const struct ops *ops = ops_for(sets[i]);
+        assert_true((void (*)(void))ops->quantize[QD_TYPE_Q8_0] == last_allowed("quantize_q8_0", sets[i]));
+        assert_true((void (*)(void))ops->dequantize[QD_TYPE_BF16] == last_allowed("dequantize_bf16", sets[i]));
+        assert_true((void (*)(void))ops->measure == last_allowed("measure", sets[i]));
+        assert_true((void (*)(void))ops->find_nonfinite == last_allowed("find_nonfinite", sets[i]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +151,7 @@ int main(void)
         cmocka_unit_test(cpu_features_parse__other_architecture_or_name__is_refused),
         cmocka_unit_test(cpu_features__in_use__are_some_of_those_detected),
         cmocka_unit_test(ops_for__no_features__is_complete_and_the_same_pointer_each_time),
+        cmocka_unit_test(ops_for__any_features__takes_the_last_line_they_allow),
         cmocka_unit_test(kernels_list__every_operation__starts_with_scalar),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
