@@ -1,7 +1,8 @@
 /*
  * Conn: packets over SOCK_SEQPACKET Unix sockets, with descriptors. Sockets are non-blocking and
  * close-on-exec; SIGPIPE is never raised. Functions return 0 or a negative code:
- * QD_E_WOULD_BLOCK when the socket is not ready (poll and repeat), QD_E_UNAVAILABLE when the peer is gone.
+ * QD_E_WOULD_BLOCK when the socket is not ready (poll and repeat; nothing is written to @err),
+ * QD_E_UNAVAILABLE when the peer is gone.
  */
 #ifndef QUANTD_IPC_CONN_H
 #define QUANTD_IPC_CONN_H
@@ -11,7 +12,7 @@
 #include "ipc/packet.h"
 #include "kernels/core/error.h"
 
-/* Connects to the socket at @path. Nobody listens or no such path: QD_E_UNAVAILABLE. A full backlog is waited for. */
+/* Connects to the socket at @path. Nobody listens or no such path: QD_E_UNAVAILABLE. A full backlog is waited for, 5 s. */
 int conn_connect(const char *path, int *ret_fd, struct qd_error *err);
 
 /*

@@ -48,6 +48,15 @@ enum message {
     RECORDS(MESSAGE_ENUM) WORKER_RECORDS(MESSAGE_ENUM) MESSAGES(MESSAGE_ENUM) WORKER_MESSAGES(MESSAGE_ENUM) N_MESSAGES
 };
 
+/* Room for any of them. */
+/* clang-format off */
+#define MESSAGE_MEMBER(name) struct msg_##name name;
+union any_message {
+    RECORDS(MESSAGE_MEMBER) WORKER_RECORDS(MESSAGE_MEMBER) MESSAGES(MESSAGE_MEMBER) WORKER_MESSAGES(MESSAGE_MEMBER)
+};
+/* clang-format on */
+
+#undef MESSAGE_MEMBER
 #undef MESSAGE_ENUM
 #undef MESSAGE_STRUCT
 
@@ -110,7 +119,8 @@ extern const struct method worker_methods[N_WORKER_METHODS];
 extern const struct event events[N_EVENTS];
 extern const struct event worker_events[N_WORKER_EVENTS];
 
-/* The method of that name among the public ones; NULL where there is none. */
+/* The public method or event of that name; NULL where there is none. */
 const struct method *method_find(const char *name);
+const struct event *event_find(const char *name);
 
 #endif
