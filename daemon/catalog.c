@@ -675,5 +675,6 @@ struct catalog_root catalog_root_at(const struct catalog *c, size_t i)
 {
     const struct root *r = c->roots[i];
     bool missing = !r->scan || r->scan->missing;
-    return (struct catalog_root){.path = r->path, .n_models = (unsigned)n_entries(r), .state = missing ? "missing" : r->rescan_s ? "polling" : "watching"};
+    return (struct catalog_root){.path = r->path, .n_models = (unsigned)n_entries(r), .scanned = r->scan != NULL,
+                                 .state = missing ? "missing" : r->rescan_s ? "polling" : "watching"};
 }

@@ -74,6 +74,7 @@ struct catalog_root {
     const char *path;
     const char *state; /* "watching" "polling" "missing" */
     unsigned n_models;
+    bool scanned;      /* looked at once */
 };
 size_t catalog_n_roots(const struct catalog *c);
 struct catalog_root catalog_root_at(const struct catalog *c, size_t i);

@@ -16,6 +16,7 @@ struct keyring;
 struct catalog;
 struct jobs;
 struct listener;
+struct serving;
 
 struct daemon {
     uv_loop_t *loop;
@@ -27,6 +28,7 @@ struct daemon {
     struct hints *hints;
     struct catalog *catalog;
     struct jobs *jobs;
+    struct serving *serving; /* what the handlers keep between requests */
     struct listener *listener;
 };
 

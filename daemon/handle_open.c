@@ -1,0 +1,551 @@
+/*
+ * open: the way of a request from a name to descriptors (architecture, section 8).
+ *
+ *     catalog -> rights -> recipe -> key known? -> store -> reply          (warm: nothing is allocated)
+ *     not yet: struct opening waits for the catalog, the pool (strict) or a job, and starts again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cache/store.h"
+#include "daemon/config.h"
+#include "daemon/handlers.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/pool.h"
+#include "kernels/core/cleanup.h"
+#include "kernels/cpu.h"
+
+enum {
+    PROGRESS_INTERVAL_MS = 100, /* ten a second */
+    CATALOG_PATIENCE_MS = 3000  /* for a name that is not there while folders are being scanned */
+};
+
+/* What a request asks for; strings are borrowed. */
+struct ask {
+    const char *model;
+    const char *scheme;
+    bool pure, no_build, strict, background;
+    int source_fd; /* -1: by name */
+    uint64_t source_bytes;
+};
+
+/* What it comes to. */
+struct target {
+    const char *model, *first_file; /* borrow the catalog */
+    struct recipe recipe;
+    char why[POLICY_WHY_MAX];
+    struct digest key;
+    bool known; /* key is */
+};
+
+/* An open that could not be answered at once. */
+struct opening {
+    struct pending pending; /* first: abandon() casts back */
+    struct daemon *daemon;
+    struct ask ask;         /* model and scheme owned; source_fd owned */
+    struct target target;
+    struct job_waiter waiter;
+    bool joined;            /* a job has @waiter */
+    bool on_pool;           /* strict check under way */
+    bool checked;           /* strict check passed */
+    bool waits_for_catalog, due;
+    bool finished;
+    struct opening *next, *prev; /* of those that wait for the catalog */
+    uint64_t started_ms, progress_ms;
+    enum job_state progress_state;
+    uv_timer_t timer;       /* of wait_ms */
+    bool has_timer;
+    struct store_verify verify;
+};
+
+static void opening_step(struct opening *o);
+
+/* ---- answering --------------------------------------------------------------------------------------- */
+
+static bool features_present(const struct daemon *d, const struct manifest *m)
+{
+    uint64_t needed;
+    if (m->features[0] == '\0')
+        return true;
+    return cpu_features_parse(m->features, &needed) == 0 && (needed & ~d->serving->hardware.feature_bits) == 0;
+}
+
+/* 1 and @ret: served from the store. 0: to be built. QD_E_CORRUPT is told to all and then to be built. */
+static int look_up(struct daemon *d, const struct target *t, struct lease **ret, struct qd_error *err)
+{
+    CLEANUP(lease_release) struct lease *lease = NULL;
+    int r = store_lookup(d->store, &t->key, &lease, err);
+    if (r == QD_E_CORRUPT) {
+        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model), log_field("reason", err->message));
+        serving_artifact_changed(d, &t->key, t->model, scheme_name(t->recipe.scheme), "damaged");
+        return 0;
+    }
+    if (r == QD_E_NOT_FOUND || r == QD_E_UNTRUSTED)
+        return 0;
+    if (r < 0)
+        return r;
+    if (!features_present(d, lease->manifest))
+        return 0;
+    *ret = steal(&lease);
+    return 1;
+}
+
+/* Takes @lease. */
+static void reply_opened(struct peer *p, uint32_t id, const struct target *t, struct lease *lease, bool built)
+{
+    char key[DIGEST_HEX_BYTES];
+    int fd = envelope_fd(p->daemon->serving, &t->key, lease->envelope);
+    if (fd < 0) {
+        struct qd_error err;
+        (void)err_sys(&err, errno, "descriptor of the envelope");
+        (void)lease_release(lease);
+        peer_fail(p, id, &err);
+        return;
+    }
+    digest_hex(&t->key, key);
+    struct msg_opened m = {.key = key, .n_files = (uint32_t)lease->n_fds, .built = built, .why = t->why[0] ? t->why : NULL};
+    peer_reply_lease(p, id, MESSAGE(opened, &m), fd, lease);
+    touch_now_and_then(p->daemon->serving);
+}
+
+/* ---- from ask to target --------------------------------------------------------------------------------- */
+
+/* 1: ready; 0: worth waiting for; negative: no. */
+static int find_ready_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err)
+{
+    struct catalog *catalog = p->daemon->catalog;
+    bool busy = !catalog_find(catalog, name) && catalog_busy(catalog);
+    int r = find_model(p, name, ret, err);
+    if (r < 0)
+        return r == QD_E_NOT_FOUND && busy ? 0 : r;
+    switch ((*ret)->state) {
+    case MODEL_READY:
+        return 1;
+    case MODEL_SETTLING:
+        if (!(*ret)->problem)
+            return 0;
+        (void)err_new(err, QD_E_BUSY, "model '%s' is not whole: %s", name, (*ret)->problem);
+        return err_hint(err, QD_E_BUSY, "put the missing files beside the others");
+    case MODEL_BAD:
+        return err_new(err, QD_E_CORRUPT, "model '%s': %s", name, (*ret)->problem);
+    }
+    return QD_E_INTERNAL;
+}
+
+static struct job_request job_request_of(const struct peer *p, const struct ask *a, const struct target *t)
+{
+    return (struct job_request){.model = t->model, .first_file = t->first_file, .source_fd = a->source_fd, .recipe = t->recipe,
+                                .interactive = !a->background, .uid = p->who.uid};
+}
+
+/* 1: @ret is filled, its key perhaps known; 0: wait for the catalog; negative: no. */
+static int aim(struct peer *p, const struct ask *a, struct target *ret, struct qd_error *err)
+{
+    const struct catalog_model *m = NULL;
+    int r = a->source_fd >= 0 ? 1 : find_ready_model(p, a->model, &m, err);
+    if (r <= 0)
+        return r;
+    ret->model = m ? m->name : "fd";
+    ret->first_file = m ? m->first_file : NULL;
+    r = resolve_recipe(p->daemon, m ? m->bytes : a->source_bytes, a->scheme, a->pure, &ret->recipe, ret->why, err);
+    if (r < 0)
+        return r;
+    struct job_request rq = job_request_of(p, a, ret);
+    ret->known = jobs_known_key(p->daemon->jobs, &rq, &ret->key) == 1;
+    return 1;
+}
+
+/* ---- life of an opening ------------------------------------------------------------------------------------- */
+
+static void wait_for_catalog(struct opening *o, bool wait)
+{
+    struct serving *s = o->daemon->serving;
+    if (wait == o->waits_for_catalog)
+        return;
+    o->waits_for_catalog = wait;
+    if (wait) {
+        o->prev = NULL;
+        o->next = s->waiting;
+        if (o->next)
+            o->next->prev = o;
+        s->waiting = o;
+        return;
+    }
+    if (o->prev)
+        o->prev->next = o->next;
+    else
+        s->waiting = o->next;
+    if (o->next)
+        o->next->prev = o->prev;
+}
+
+static void opening_free(struct opening *o)
+{
+    o->daemon->serving->n_openings--;
+    free((char *)o->ask.model);
+    free((char *)o->ask.scheme);
+    (void)fd_close(o->ask.source_fd);
+    free(o);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    opening_free(handle->data);
+}
+
+/* The request is answered, or nobody is left to answer to. */
+static void opening_end(struct opening *o)
+{
+    if (o->finished)
+        return;
+    o->finished = true;
+    wait_for_catalog(o, false);
+    if (o->joined)
+        job_leave(o->daemon->jobs, &o->waiter);
+    o->joined = false;
+    pending_done(&o->pending);
+    if (o->on_pool)
+        return; /* check_done frees */
+    if (o->has_timer)
+        uv_close((uv_handle_t *)&o->timer, on_timer_closed);
+    else
+        opening_free(o);
+}
+
+static void opening_fail(struct opening *o, const struct qd_error *err)
+{
+    if (o->pending.peer)
+        peer_fail(o->pending.peer, o->pending.id, err);
+    opening_end(o);
+}
+
+static void on_abandon(struct pending *pending)
+{
+    opening_end((struct opening *)pending);
+}
+
+static const char *shown_model(const struct opening *o)
+{
+    return o->ask.model ? o->ask.model : "fd";
+}
+
+static void on_wait_over(uv_timer_t *timer)
+{
+    struct opening *o = timer->data;
+    struct qd_error err;
+    (void)err_new(&err, QD_E_TIMEOUT, "model '%s': not ready in the time given", shown_model(o));
+    (void)err_hint(&err, QD_E_TIMEOUT, "ask again or wait longer: what was done of it is kept");
+    opening_fail(o, &err);
+}
+
+/* ---- job --------------------------------------------------------------------------------------------------------- */
+
+static void on_progress(struct job_waiter *w, const struct job_progress *g)
+{
+    struct opening *o = w->data;
+    uint64_t now = uv_now(o->daemon->loop);
+    if (!o->pending.peer || (g->state == o->progress_state && now - o->progress_ms < PROGRESS_INTERVAL_MS))
+        return;
+    o->progress_state = g->state;
+    o->progress_ms = now;
+    struct msg_progress e = {
+        .id = o->pending.id, .model = g->model, .scheme = g->scheme, .state = job_state_name(g->state),
+        .tensor = g->tensor && g->tensor[0] ? g->tensor : NULL, .done_bytes = g->done_bytes, .total_bytes = g->total_bytes,
+        .has_bytes_per_s = true, .bytes_per_s = g->bytes_per_s, .has_seconds_left = true, .seconds_left = g->seconds_left,
+    };
+    peer_event(o->pending.peer, "progress", MESSAGE(progress, &e));
+}
+
+static void on_done(struct job_waiter *w, const struct job_outcome *outcome)
+{
+    struct opening *o = w->data;
+    struct lease *lease = NULL;
+    struct qd_error err;
+    o->joined = false;
+    if (outcome->result < 0) {
+        opening_fail(o, outcome->err);
+        return;
+    }
+    o->target.model = shown_model(o); /* the catalog may have moved on */
+    o->target.key = outcome->key;
+    int r = look_up(o->daemon, &o->target, &lease, &err);
+    if (r <= 0) {
+        if (r == 0)
+            (void)err_new(&err, QD_E_CORRUPT, "the artifact was built and is gone again");
+        opening_fail(o, &err);
+        return;
+    }
+    if (o->pending.peer)
+        reply_opened(o->pending.peer, o->pending.id, &o->target, steal(&lease), outcome->built);
+    (void)lease_release(lease);
+    opening_end(o);
+}
+
+static void join_job(struct opening *o)
+{
+    struct qd_error err;
+    if (!o->daemon->key) {
+        (void)err_new(&err, QD_E_UNAVAILABLE, "signing is stopped: %s", o->daemon->key_problem);
+        (void)err_hint(&err, QD_E_UNAVAILABLE, "what is in the cache is served on; see `quantctl status`");
+        opening_fail(o, &err);
+        return;
+    }
+    struct job_request rq = job_request_of(o->pending.peer, &o->ask, &o->target);
+    rq.source_fd = o->ask.source_fd >= 0 ? fcntl(o->ask.source_fd, F_DUPFD_CLOEXEC, 0) : -1; /* the job takes its own */
+    if (o->ask.source_fd >= 0 && rq.source_fd < 0) {
+        (void)err_sys(&err, errno, "descriptor of the source");
+        opening_fail(o, &err);
+        return;
+    }
+    o->waiter = (struct job_waiter){.progress = on_progress, .done = on_done, .data = o};
+    o->progress_state = JOB_STATES;
+    if (jobs_submit(o->daemon->jobs, &rq, &o->waiter, &err) < 0)
+        opening_fail(o, &err);
+    else
+        o->joined = true;
+}
+
+/* ---- strict: every byte on the pool ---------------------------------------------------------------------------------- */
+
+static int check_work(void *data, struct qd_error *err)
+{
+    struct opening *o = data;
+    return store_verify(o->daemon->store, &o->target.key, &o->daemon->serving->stopping, NULL, &o->verify, err);
+}
+
+static void check_done(void *data, int result, const struct qd_error *err)
+{
+    struct opening *o = data;
+    o->on_pool = false;
+    if (o->finished) { /* abandoned meanwhile */
+        o->finished = false;
+        opening_end(o);
+        return;
+    }
+    if (result == QD_E_CORRUPT) {
+        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", shown_model(o)), log_field("reason", o->verify.bad));
+        serving_artifact_changed(o->daemon, &o->target.key, shown_model(o), scheme_name(o->target.recipe.scheme), "damaged");
+    } else if (result < 0 && result != QD_E_NOT_FOUND) {
+        opening_fail(o, err);
+        return;
+    }
+    o->checked = result == 0;
+    opening_step(o);
+}
+
+static void start_check(struct opening *o)
+{
+    struct qd_error err;
+    if (pool_submit(o->daemon->loop, check_work, check_done, o, &err) < 0)
+        opening_fail(o, &err);
+    else
+        o->on_pool = true;
+}
+
+/* ---- the steps ------------------------------------------------------------------------------------------------------------- */
+
+static int say_not_built(const struct ask *a, const struct target *t, struct qd_error *err)
+{
+    (void)err_new(err, QD_E_NOT_FOUND, "model '%s' in %s is not in the cache", a->model ? a->model : "fd", scheme_name(t->recipe.scheme));
+    return err_hint(err, QD_E_NOT_FOUND, "open it without no_build to have it made");
+}
+
+/* A model that settles is waited for; one that is not there only while the folders are looked at. */
+static bool is_patient(const struct opening *o)
+{
+    return catalog_find(o->daemon->catalog, o->ask.model) || uv_now(o->daemon->loop) - o->started_ms < CATALOG_PATIENCE_MS;
+}
+
+/* Looks again from the start: what was true when the request came may have changed. */
+static void opening_step(struct opening *o)
+{
+    struct qd_error err;
+    struct lease *lease = NULL;
+    struct peer *p = o->pending.peer;
+    int r = aim(p, &o->ask, &o->target, &err);
+    if (r == 0 && !is_patient(o))
+        r = err.code;
+    if (r <= 0) {
+        wait_for_catalog(o, r == 0);
+        if (r < 0)
+            opening_fail(o, &err);
+        return;
+    }
+    wait_for_catalog(o, false);
+    if (o->target.known)
+        r = look_up(o->daemon, &o->target, &lease, &err);
+    else
+        r = 0;
+    if (r > 0 && o->ask.strict && !o->checked) {
+        (void)lease_release(lease);
+        start_check(o);
+        return;
+    }
+    if (r > 0) {
+        reply_opened(p, o->pending.id, &o->target, lease, false);
+        opening_end(o);
+        return;
+    }
+    if (r == 0 && !o->ask.no_build) {
+        join_job(o);
+        return;
+    }
+    if (r == 0)
+        (void)say_not_built(&o->ask, &o->target, &err);
+    opening_fail(o, &err);
+}
+
+static struct opening *next_due(const struct serving *s)
+{
+    for (struct opening *o = s->waiting; o; o = o->next)
+        if (o->due)
+            return o;
+    return NULL;
+}
+
+void serving_scanned(void *data)
+{
+    struct daemon *d = data;
+    struct opening *o;
+    for (o = d->serving->waiting; o; o = o->next)
+        o->due = true;
+    while ((o = next_due(d->serving))) { /* from the start each time: a step may end any of them */
+        o->due = false;
+        opening_step(o);
+    }
+}
+
+void serving_stop(struct serving *s)
+{
+    struct qd_error err;
+    (void)err_new(&err, QD_E_UNAVAILABLE, "the daemon is stopping");
+    s->stopping = 1;
+    while (s->waiting)
+        opening_fail(s->waiting, &err);
+}
+
+static int opening_new(struct peer *p, struct request *rq, struct ask *a, const struct msg_open *m, struct qd_error *err)
+{
+    struct opening *o = calloc(1, sizeof *o);
+    if (!o)
+        return err_new(err, QD_E_NO_MEMORY, "open");
+    o->daemon = p->daemon;
+    o->ask = *a;
+    o->ask.source_fd = -1;
+    o->ask.model = a->model ? strdup(a->model) : NULL;
+    o->ask.scheme = a->scheme ? strdup(a->scheme) : NULL;
+    o->started_ms = uv_now(p->daemon->loop);
+    o->pending.abandon = on_abandon;
+    p->daemon->serving->n_openings++;
+    int r = (a->model && !o->ask.model) || (a->scheme && !o->ask.scheme) ? err_new(err, QD_E_NO_MEMORY, "open") : peer_pend(p, &o->pending, rq->id, err);
+    if (r < 0) {
+        opening_free(o);
+        return r;
+    }
+    o->ask.source_fd = a->source_fd;
+    a->source_fd = -1;
+    if (m->has_wait_ms) {
+        (void)uv_timer_init(p->daemon->loop, &o->timer); /* never fails */
+        o->timer.data = o;
+        o->has_timer = true;
+        (void)uv_timer_start(&o->timer, on_wait_over, m->wait_ms, 0); /* fails on a closing handle only */
+    }
+    opening_step(o);
+    return 0;
+}
+
+/* ---- the request -------------------------------------------------------------------------------------------------------------- */
+
+static int check_source_fd(int fd, struct ask *a, struct qd_error *err)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fstat(fd, &st) < 0)
+        return err_sys(err, errno, "the descriptor of the source");
+    if (!S_ISREG(st.st_mode))
+        return err_new(err, QD_E_INVALID, "the descriptor of the source is no regular file");
+    if ((flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH))
+        return err_new(err, QD_E_DENIED, "the descriptor of the source is not open for reading");
+    a->source_bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+static int read_ask(struct request *rq, const struct msg_open *p, struct ask *ret, struct qd_error *err)
+{
+    if (p->layout && strcmp(p->layout, "portable") != 0)
+        return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this daemon serves \"portable\"", p->layout);
+    *ret = (struct ask){.model = p->by_fd ? NULL : p->model, .scheme = p->scheme, .pure = p->pure, .no_build = p->no_build, .strict = p->strict,
+                        .background = p->background, .source_fd = -1};
+    if (!p->by_fd)
+        return p->model ? 0 : err_new(err, QD_E_INVALID, "open: neither a model's name nor a descriptor");
+    if (rq->packet->cut)
+        return err_new(err, QD_E_PROTOCOL, "open: descriptors were lost on the way");
+    ret->source_fd = packet_steal_fd(rq->packet, 0);
+    return ret->source_fd >= 0 ? check_source_fd(ret->source_fd, ret, err) : err_new(err, QD_E_INVALID, "open: the packet carries no descriptor");
+}
+
+/* The warm way. 1: answered; 0: it takes waiting. */
+static int answer_at_once(struct peer *p, uint32_t id, const struct ask *a, struct qd_error *err)
+{
+    struct target t = {0};
+    struct lease *lease = NULL;
+    int r = a->strict ? 0 : aim(p, a, &t, err);
+    if (r <= 0 || !t.known)
+        return r < 0 ? r : 0;
+    r = look_up(p->daemon, &t, &lease, err);
+    if (r > 0)
+        reply_opened(p, id, &t, lease, false);
+    return r;
+}
+
+int handle_open(struct peer *peer, struct request *rq, const struct msg_open *p, struct qd_error *err)
+{
+    struct ask a = {.source_fd = -1};
+    int r = read_ask(rq, p, &a, err);
+    if (r == 0)
+        r = answer_at_once(peer, rq->id, &a, err);
+    if (r == 0)
+        r = opening_new(peer, rq, &a, p, err);
+    (void)fd_close(a.source_fd);
+    return r < 0 ? r : 0;
+}
+
+/* ---- builds that nobody waits for ------------------------------------------------------------------------------------------------ */
+
+struct background {
+    struct job_waiter waiter;
+    struct daemon *daemon;
+};
+
+static void on_background_done(struct job_waiter *w, const struct job_outcome *o)
+{
+    struct background *b = w->data;
+    if (o->result < 0)
+        log_line(LOG_AT_WARNING, "job", "background build failed%s", log_field("reason", o->err->message));
+    b->daemon->serving->n_openings--;
+    free(b);
+}
+
+int build_in_background(struct daemon *d, const char *model, const struct recipe *recipe, struct qd_error *err)
+{
+    const struct catalog_model *m = catalog_find(d->catalog, model);
+    if (!m || m->state != MODEL_READY)
+        return err_new(err, QD_E_NOT_FOUND, "no model '%s'", model);
+    CLEANUP(free) struct background *b = calloc(1, sizeof *b);
+    if (!b)
+        return err_new(err, QD_E_NO_MEMORY, "background build");
+    b->daemon = d;
+    b->waiter = (struct job_waiter){.done = on_background_done, .data = b};
+    struct job_request rq = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .recipe = *recipe, .uid = geteuid()};
+    int r = jobs_submit(d->jobs, &rq, &b->waiter, err);
+    if (r < 0)
+        return r;
+    d->serving->n_openings++;
+    (void)steal(&b); /* on_background_done owns it */
+    return 0;
+}

@@ -1,0 +1,194 @@
+/* plan: what an open would build. A worker plans; its table stays here for the pages that follow. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/handlers.h"
+#include "ipc/records.h"
+#include "kernels/core/arena.h"
+#include "kernels/core/cleanup.h"
+#include "kernels/core/io.h"
+
+enum { PLAN_PAGE_BYTES = 64 << 20 /* of a table; a million tensors need a hundred bytes each */ };
+
+struct planning {
+    struct pending pending; /* first: abandon() casts back */
+    struct daemon *daemon;
+    struct job_waiter waiter;
+    char *model; /* owned */
+    uint64_t generation;
+    struct recipe recipe;
+    char why[POLICY_WHY_MAX];
+    uint32_t from;
+};
+
+static void planning_free(struct planning *g)
+{
+    pending_done(&g->pending);
+    g->daemon->serving->n_openings--;
+    free(g->model);
+    free(g);
+}
+
+static void on_abandon(struct pending *pending)
+{
+    struct planning *g = (struct planning *)pending;
+    job_leave(g->daemon->jobs, &g->waiter);
+    planning_free(g);
+}
+
+/* ---- kept plans ---- */
+
+static struct kept_plan *find_plan(struct serving *s, const char *model, uint64_t generation, const struct recipe *recipe)
+{
+    for (size_t i = 0; i < PLANS_KEPT; i++) {
+        struct kept_plan *k = &s->plans[i];
+        bool same = k->model && strcmp(k->model, model) == 0 && k->generation == generation;
+        if (same && k->recipe.scheme == recipe->scheme && k->recipe.pure == recipe->pure)
+            return k;
+    }
+    return NULL;
+}
+
+static struct kept_plan *keep_plan(struct serving *s, struct planning *g, const struct job_plan *plan, struct qd_error *err)
+{
+    struct kept_plan *slot = &s->plans[0];
+    for (size_t i = 1; i < PLANS_KEPT; i++)
+        if (s->plans[i].used < slot->used)
+            slot = &s->plans[i];
+    int fd = fcntl(plan->table_fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        (void)err_new(err, QD_E_SYSTEM, "descriptor of the plan");
+        return NULL;
+    }
+    (void)fd_close(slot->table_fd);
+    free(slot->model);
+    *slot = (struct kept_plan){.model = steal(&g->model), .generation = g->generation, .recipe = g->recipe, .table_fd = fd, .file_bytes = plan->file_bytes,
+                               .source_bytes = plan->source_bytes, .n_tensors = plan->n_tensors, .used = ++s->clock};
+    return slot;
+}
+
+/* ---- a page ---- */
+
+static int read_table(int fd, struct buffer *dst, struct qd_error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || st.st_size > PLAN_PAGE_BYTES)
+        return err_new(err, QD_E_LIMIT, "the plan is larger than %d bytes", PLAN_PAGE_BYTES);
+    buffer_put_zeros(dst, (size_t)st.st_size);
+    if (dst->failed || pread_whole(fd, dst->data, dst->n, 0) != (ssize_t)dst->n)
+        return err_new(err, QD_E_NO_MEMORY, "the plan's table");
+    return 0;
+}
+
+/* Strings of the records borrow the reader until its next record: each is copied. */
+static int copy_record(struct arena *arena, const struct msg_tensor_plan *from, struct msg_tensor_plan *to)
+{
+    const char *const texts[] = {from->name, from->shape, from->from, from->to, from->reason};
+    const char **const copies[] = {&to->name, &to->shape, &to->from, &to->to, &to->reason};
+    *to = *from;
+    for (size_t i = 0; i < 5; i++)
+        if (!(*copies[i] = arena_text(arena, (struct bytes){(const uint8_t *)texts[i], strlen(texts[i])})))
+            return QD_E_NO_MEMORY;
+    return 0;
+}
+
+static int read_page(struct bytes table, uint32_t from, struct arena *arena, struct msg_planned *m, struct qd_error *err)
+{
+    CLEANUP(record_reader_clear) struct record_reader reader = {0};
+    struct msg_tensor_plan *items = arena_alloc(arena, LIST_ITEMS_MAX, sizeof *items), item;
+    if (!items)
+        return err_new(err, QD_E_NO_MEMORY, "page of a plan");
+    int r = record_reader_open(table, &reader, err);
+    if (r == 0)
+        r = (int)record_skip(&reader, from, err);
+    while (r >= 0 && m->tensors_n < LIST_ITEMS_MAX && (r = record_read(&reader, MSG_tensor_plan, &item, err)) > 0)
+        r = copy_record(arena, &item, &items[m->tensors_n++]);
+    m->tensors = items;
+    return r < 0 ? r : 0;
+}
+
+static int reply_page(struct peer *p, uint32_t id, const struct kept_plan *k, const char *why, uint32_t from, struct qd_error *err)
+{
+    CLEANUP(arena_free) struct arena *arena = arena_new(16 << 20);
+    CLEANUP(buffer_clear) struct buffer table = {0};
+    char recipe[RECIPE_TEXT_MAX];
+    recipe_text(&k->recipe, recipe);
+    struct msg_planned m = {.scheme = scheme_name(k->recipe.scheme), .recipe = recipe, .why = why[0] ? why : NULL, .source_bytes = k->source_bytes,
+                            .file_bytes = k->file_bytes, .n_tensors = k->n_tensors};
+    if (!arena)
+        return err_new(err, QD_E_NO_MEMORY, "page of a plan");
+    int r = read_table(k->table_fd, &table, err);
+    if (r == 0)
+        r = read_page(buffer_span(&table), from, arena, &m, err);
+    if (r < 0)
+        return r;
+    (void)message_page(MSG_planned, &m, from, k->n_tensors);
+    peer_reply(p, id, MESSAGE(planned, &m));
+    return 0;
+}
+
+/* ---- the request ---- */
+
+static void on_done(struct job_waiter *w, const struct job_outcome *o)
+{
+    struct planning *g = w->data;
+    struct qd_error err;
+    int r = o->result;
+    if (r == 0) {
+        const struct kept_plan *k = keep_plan(g->daemon->serving, g, o->plan, &err);
+        r = k ? reply_page(g->pending.peer, g->pending.id, k, g->why, g->from, &err) : err.code;
+    }
+    if (r < 0)
+        peer_fail(g->pending.peer, g->pending.id, o->result < 0 ? o->err : &err);
+    planning_free(g);
+}
+
+static int start_planning(struct peer *p, struct request *rq, const struct catalog_model *m, const struct recipe *recipe, const char *why, uint32_t from,
+                          struct qd_error *err)
+{
+    struct planning *g = calloc(1, sizeof *g);
+    if (!g || !(g->model = strdup(m->name))) {
+        free(g);
+        return err_new(err, QD_E_NO_MEMORY, "plan");
+    }
+    g->daemon = p->daemon;
+    g->generation = m->generation;
+    g->recipe = *recipe;
+    g->from = from;
+    (void)memcpy(g->why, why, sizeof g->why);
+    g->pending.abandon = on_abandon;
+    g->waiter = (struct job_waiter){.done = on_done, .data = g};
+    p->daemon->serving->n_openings++;
+    int r = peer_pend(p, &g->pending, rq->id, err);
+    struct job_request request = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .recipe = *recipe, .interactive = true, .plan_only = true,
+                                  .uid = p->who.uid};
+    if (r == 0)
+        r = jobs_submit(p->daemon->jobs, &request, &g->waiter, err);
+    if (r < 0)
+        planning_free(g);
+    return r;
+}
+
+int handle_plan(struct peer *peer, struct request *rq, const struct msg_plan *p, struct qd_error *err)
+{
+    const struct catalog_model *m;
+    struct recipe recipe;
+    char why[POLICY_WHY_MAX] = "";
+    int r = find_model(peer, p->model, &m, err);
+    if (r < 0)
+        return r;
+    if (m->state == MODEL_BAD)
+        return err_new(err, QD_E_CORRUPT, "model '%s': %s", m->name, m->problem);
+    if (m->state == MODEL_SETTLING)
+        return err_new(err, QD_E_BUSY, "model '%s' is still being written", m->name);
+    r = resolve_recipe(peer->daemon, m->bytes, p->scheme, p->pure, &recipe, why, err);
+    if (r < 0)
+        return r;
+    uint32_t from = p->has_from ? p->from : 0;
+    const struct kept_plan *k = find_plan(peer->daemon->serving, m->name, m->generation, &recipe);
+    return k ? reply_page(peer, rq->id, k, why, from, err) : start_planning(peer, rq, m, &recipe, why, from, err);
+}

@@ -1,0 +1,188 @@
+#include "daemon/handlers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "cache/store.h"
+#include "daemon/config.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/pool.h"
+#include "daemon/rights.h"
+#include "kernels/core/cleanup.h"
+#include "kernels/core/io.h"
+
+/* ---- dispatch ---------------------------------------------------------------------------------- */
+
+static int check_hello(const struct peer *p, const struct request *rq, struct qd_error *err)
+{
+    if (p->version != 0 || strcmp(rq->method, "hello") == 0)
+        return 0;
+    (void)err_new(err, QD_E_PROTOCOL, "'%s' before hello", rq->method);
+    return err_hint(err, QD_E_PROTOCOL, "the first request of a connection is hello");
+}
+
+/* The thunks of handler.h, with the one rule for all methods in front. */
+#define THUNK(method, params, result, doc)                                                                             \
+    static int thunk_##method(void *owner, struct request *rq, const void *params_, struct qd_error *err)              \
+    {                                                                                                                  \
+        int r = check_hello(owner, rq, err);                                                                           \
+        return r < 0 ? r : handle_##method(owner, rq, params_, err);                                                   \
+    }
+METHODS(THUNK)
+static const struct handler handlers[] = {METHODS(HANDLER_ROW)};
+
+int handlers_serve(struct peer *p, struct packet *packet, struct buffer *ret_reply, struct qd_error *err)
+{
+    return request_serve(handlers, sizeof handlers / sizeof handlers[0], p, packet, ret_reply, err);
+}
+
+/* ---- shared ------------------------------------------------------------------------------------- */
+
+int need_admin(const struct peer *p, const char *what, struct qd_error *err)
+{
+    if (p->admin)
+        return 0;
+    (void)err_new(err, QD_E_DENIED, "%s: uid %u is no administrator of quantd", what, (unsigned)p->who.uid);
+    return err_hint(err, QD_E_DENIED, "ask root, or to be named in `admins` of [daemon] in quantd.conf");
+}
+
+bool may_see(const struct peer *p, const char *model)
+{
+    if (p->admin)
+        return true;
+    const struct catalog_model *m = catalog_find(p->daemon->catalog, model);
+    return m && rights_may_open(p->daemon->config, &p->who, m);
+}
+
+int find_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err)
+{
+    const struct daemon *d = p->daemon;
+    const struct catalog_model *m = catalog_find(d->catalog, name);
+    if (!m) {
+        const char *near = catalog_nearest(d->catalog, name);
+        (void)err_new(err, QD_E_NOT_FOUND, "no model '%s'", name);
+        if (near && may_see(p, near))
+            return err_hint(err, QD_E_NOT_FOUND, "did you mean '%s'?", near);
+        return err_hint(err, QD_E_NOT_FOUND, "`quantctl models` lists those there are");
+    }
+    if (!rights_may_open(d->config, &p->who, m)) {
+        (void)err_new(err, QD_E_DENIED, "model '%s': uid %u may not read its files", name, (unsigned)p->who.uid);
+        return err_hint(err, QD_E_DENIED, "a model may be opened by whoever may read its source; `allow` of its [root] grants more");
+    }
+    *ret = m;
+    return 0;
+}
+
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why, struct qd_error *err)
+{
+    enum scheme asked = SCHEME_AUTO;
+    int r = scheme && scheme[0] && strcmp(scheme, "auto") != 0 ? scheme_parse(scheme, &asked, err) : 0;
+    if (r < 0)
+        return r;
+    const struct hardware *h = &d->serving->hardware;
+    struct policy_facts facts = {.memory_bytes = h->memory_bytes, .model_bytes = model_bytes, .cpu_features = h->feature_bits};
+    return policy_resolve(asked, pure, &facts, ret, why, err);
+}
+
+/* ---- envelopes as descriptors ---------------------------------------------------------------------- */
+
+static int sealed_memfd(struct bytes content)
+{
+    CLEANUP(fd_close) int fd = memfd_create("quantd-envelope", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || write_whole(fd, content.data, content.n) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+        return -1;
+    return steal_fd(&fd);
+}
+
+static bool same_content(int fd, struct bytes content)
+{
+    uint8_t kept[ENVELOPE_BYTES_MAX];
+    return content.n <= sizeof kept - 1 && pread_whole(fd, kept, content.n + 1, 0) == (ssize_t)content.n && memcmp(kept, content.data, content.n) == 0;
+}
+
+int envelope_fd(struct serving *s, const struct digest *key, struct bytes envelope)
+{
+    struct kept_envelope *slot = &s->envelopes[0];
+    for (size_t i = 0; i < ENVELOPES_KEPT; i++) {
+        struct kept_envelope *e = &s->envelopes[i];
+        if (e->fd >= 0 && digest_equal(&e->key, key)) {
+            slot = e;
+            break;
+        }
+        if (e->used < slot->used)
+            slot = e;
+    }
+    slot->used = ++s->clock;
+    if (slot->fd >= 0 && digest_equal(&slot->key, key) && same_content(slot->fd, envelope))
+        return slot->fd;
+    (void)fd_close(slot->fd);
+    slot->fd = sealed_memfd(envelope);
+    slot->key = *key;
+    return slot->fd;
+}
+
+/* ---- last use ------------------------------------------------------------------------------------------ */
+
+static int touch_work(void *data, struct qd_error *err)
+{
+    struct serving *s = data;
+    (void)err;
+    store_touch(s->daemon->store);
+    return 0;
+}
+
+static void touch_done(void *data, int result, const struct qd_error *err)
+{
+    struct serving *s = data;
+    (void)result; /* a lost last use only ages an artifact */
+    (void)err;
+    s->n_ops--;
+}
+
+void touch_now_and_then(struct serving *s)
+{
+    uint64_t now = uv_now(s->daemon->loop);
+    if (now - s->touched_ms < TOUCH_INTERVAL_MS)
+        return;
+    s->touched_ms = now;
+    if (pool_submit(s->daemon->loop, touch_work, touch_done, s, NULL) == 0)
+        s->n_ops++;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+int serving_new(struct daemon *d, struct qd_error *err)
+{
+    CLEANUP(free) struct serving *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_new(err, QD_E_NO_MEMORY, "daemon");
+    s->daemon = d;
+    s->started_ms = s->touched_ms = uv_now(d->loop);
+    for (size_t i = 0; i < ENVELOPES_KEPT; i++)
+        s->envelopes[i].fd = -1;
+    for (size_t i = 0; i < PLANS_KEPT; i++)
+        s->plans[i].table_fd = -1;
+    int r = hardware_look(d->config, &s->hardware, err);
+    if (r < 0)
+        return r;
+    d->serving = steal(&s);
+    return 0;
+}
+
+struct serving *serving_free(struct serving *s)
+{
+    if (!s)
+        return NULL;
+    for (size_t i = 0; i < ENVELOPES_KEPT; i++)
+        (void)fd_close(s->envelopes[i].fd);
+    for (size_t i = 0; i < PLANS_KEPT; i++) {
+        (void)fd_close(s->plans[i].table_fd);
+        free(s->plans[i].model);
+    }
+    free(s);
+    return NULL;
+}

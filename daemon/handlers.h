@@ -1,0 +1,98 @@
+/*
+ * Handlers: a function per method of protocol.def, in handle_*.c by what they are about. Each
+ * answers at once, or hangs a struct pending into the peer and answers later. What they keep
+ * between requests is struct serving. hello comes first; methods that change what others use are for admins.
+ */
+#ifndef QUANTD_DAEMON_HANDLERS_H
+#define QUANTD_DAEMON_HANDLERS_H
+
+#include "artifact/digest.h"
+#include "daemon/catalog.h"
+#include "daemon/hardware.h"
+#include "daemon/job.h"
+#include "daemon/peer.h"
+#include "ipc/handler.h"
+
+enum {
+    ENVELOPES_KEPT = 128, /* memfds of envelopes served lately: an open then makes none */
+    PLANS_KEPT = 4,       /* plans whose pages may still be asked for */
+    TOUCH_INTERVAL_MS = 60000
+};
+
+struct opening;
+
+struct kept_envelope {
+    struct digest key;
+    struct digest print; /* of the envelope's bytes */
+    int fd;              /* owned; sealed memfd; -1: empty slot */
+    uint64_t used;
+};
+
+struct kept_plan {
+    char *model;         /* owned; NULL: empty slot */
+    uint64_t generation; /* of the model */
+    struct recipe recipe;
+    int table_fd;        /* owned */
+    uint64_t file_bytes, source_bytes;
+    uint32_t n_tensors;
+    uint64_t used;
+};
+
+struct serving {
+    struct daemon *daemon;
+    struct hardware hardware;
+    uint64_t started_ms;
+    struct kept_envelope envelopes[ENVELOPES_KEPT];
+    struct kept_plan plans[PLANS_KEPT];
+    uint64_t clock;          /* of `used` */
+    uint64_t touched_ms;     /* when last-use times were written */
+    struct opening *waiting; /* for the catalog */
+    _Atomic int stopping;    /* ends verification on the pool */
+    unsigned n_openings, n_ops; /* alive; 0 when all is quiet */
+};
+
+int serving_new(struct daemon *d, struct qd_error *err); /* sets d->serving; looks at the hardware */
+struct serving *serving_free(struct serving *s);
+
+/* Serves one request: as request_serve. */
+int handlers_serve(struct peer *p, struct packet *packet, struct buffer *ret_reply, struct qd_error *err);
+
+#define HANDLER_OWNER struct peer
+METHODS(HANDLER_DECLARE)
+
+/* ---- events that the parts cause ---- */
+void serving_model_changed(struct serving *s, const struct catalog_model *m, enum catalog_change change);
+void serving_job_changed(const struct job_view *v, void *data); /* @data: struct daemon */
+void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme, const char *change);
+void serving_scanned(void *data); /* struct daemon: the catalog looked again; openings that wait for it go on */
+
+/* The daemon stops: openings that wait for the catalog are answered, checks on the pool end. */
+void serving_stop(struct serving *s);
+
+/* ---- shared by the handle_*.c ---- */
+
+/* The caller may know of this model's artifacts and jobs: admins, and who may open the model. */
+bool may_see(const struct peer *p, const char *model);
+
+/* The model that a request names, ready or not. QD_E_NOT_FOUND with the nearest name that the caller may see, QD_E_DENIED. */
+int find_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err);
+
+/* QD_E_DENIED unless the caller is an admin. */
+int need_admin(const struct peer *p, const char *what, struct qd_error *err);
+
+/* Asks policy for the recipe of a model. @why[POLICY_WHY_MAX]. */
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why, struct qd_error *err);
+
+/* A sealed memfd of the envelope, borrowed from the kept ones; -1 on failure. */
+int envelope_fd(struct serving *s, const struct digest *key, struct bytes envelope);
+
+/* An artifact by key, unique prefix or MODEL:SCHEME among those the caller may see. @ret_model[], @ret_scheme[]: MANIFEST_TEXT_MAX, may be NULL. */
+int find_artifact(struct peer *p, const char *text, struct digest *ret_key, struct qd_error *err);
+
+/* Writes last-use times now and then: on the pool, only after use, never by a timer. */
+void touch_now_and_then(struct serving *s);
+
+/* Queues a background job for a model; nobody waits for it. For warm roots and what was found damaged. */
+int build_in_background(struct daemon *d, const char *model, const struct recipe *recipe, struct qd_error *err);
+
+#endif
