@@ -33,7 +33,7 @@ void pack_bool(msgpack_packer *pk, bool v)
         (void)msgpack_pack_false(pk);
 }
 
-int pack_text(msgpack_packer *pk, const char *text, struct qd_error *err)
+int message_pack_text(msgpack_packer *pk, const char *text, struct qd_error *err)
 {
     size_t n = strlen(text);
     if (n > TEXT_BYTES_MAX)
@@ -102,7 +102,7 @@ static int pack_member(msgpack_packer *pk, const struct field *f, const void *ms
     switch (f->kind) {
     case FIELD_str:
         text = *(const char *const *)member;
-        return pack_text(pk, text ? text : "", err);
+        return message_pack_text(pk, text ? text : "", err);
     case FIELD_list:
         return pack_list(pk, f, msg, err);
     case FIELD_bin:
@@ -204,10 +204,10 @@ int error_encode(struct buffer *dst, uint32_t id, const struct qd_error *why, st
     pack_key(&pk, "code");
     pack_key(&pk, qd_error_name(why->code));
     pack_key(&pk, "message");
-    int r = pack_text(&pk, why->message, err);
+    int r = message_pack_text(&pk, why->message, err);
     if (r == 0 && why->hint[0]) {
         pack_key(&pk, "hint");
-        r = pack_text(&pk, why->hint, err);
+        r = message_pack_text(&pk, why->hint, err);
     }
     (void)msgpack_pack_nil(&pk);
     return finish_message(dst, start, r, err);

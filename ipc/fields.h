@@ -22,7 +22,7 @@ void pack_start(msgpack_packer *pk, enum incoming_kind kind, uint32_t id);
 int finish_message(struct buffer *dst, size_t start, int r, struct qd_error *err);
 
 /* Bytes that are not UTF-8 are packed as '?'. QD_E_LIMIT beyond TEXT_BYTES_MAX. */
-int pack_text(msgpack_packer *pk, const char *text, struct qd_error *err);
+int message_pack_text(msgpack_packer *pk, const char *text, struct qd_error *err);
 int pack_fields(msgpack_packer *pk, enum message type, const void *msg, struct qd_error *err);
 
 /*

@@ -148,7 +148,7 @@ static int pack_param(msgpack_packer *pk, const struct param *p, struct qd_error
     pack_key(pk, p->key);
     switch (p->kind) {
     case PARAM_STR:
-        return pack_text(pk, p->text ? p->text : "", err);
+        return message_pack_text(pk, p->text ? p->text : "", err);
     case PARAM_U64:
         (void)msgpack_pack_uint64(pk, p->number); /* a failed append is seen in the buffer, at the end */
         return 0;
