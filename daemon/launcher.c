@@ -1,0 +1,839 @@
+#include "daemon/launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "artifact/tables.h"
+#include "cache/store.h"
+#include "daemon/config.h"
+#include "daemon/log.h"
+#include "daemon/pool.h"
+#include "daemon/stamp.h"
+#include "daemon/workerproc.h"
+#include "kernels/core/io.h"
+#include "quant/source.h"
+
+enum {
+    STEP_STALL_MS = 120 * 1000,     /* a header of 100 MB from a slow disk, with much to spare */
+    RUN_STALL_MS = 10 * 60 * 1000,  /* progress comes every 100 ms; ten minutes of nothing is stuck */
+    PROGRESS_MS = 200,              /* of hashing and sealing; a run reports by itself */
+    HASH_THREADS_MAX = 4,           /* beyond, disks are the limit */
+    TAG_MAX = DIGEST_HEX_BYTES + 64,
+    PLAN_BYTES_MAX = TABLE_BYTES_MAX,
+    WORST_NAME_MAX = TABLE_NAME_MAX,
+};
+
+struct launch_file {
+    char *role, *name; /* owned */
+    bool required;
+    int fd;            /* owned; -1: missing, and allowed to be */
+    struct stat st;
+    struct digest digest;
+};
+
+struct launch;
+typedef void step_fn(struct launch *l);
+
+struct launch {
+    struct daemon *d;
+    struct launch_hooks hooks;
+    void *data;
+    char *model, *first_path, *boot_id; /* owned; first_path NULL: by descriptor */
+    struct known *known;
+    struct file_stamp stamp;
+    struct recipe recipe;
+    bool idle, plan_only;
+    uint64_t memory_bytes;
+    unsigned n_threads;
+
+    struct workerproc *worker;     /* NULL: none, or reaped */
+    step_fn *next;                 /* after the pool's or the worker's answer */
+    pool_work *pool_run;
+    step_fn *pool_next;
+    void (*on_reply)(struct launch *l, struct incoming *in, struct packet *p);
+    unsigned n_busy;               /* pool work under way: 0 or 1 */
+    _Atomic int cancel;
+    _Atomic uint64_t done_bytes;
+    uint64_t total_bytes;
+    uv_timer_t ticker;             /* progress of pool steps */
+    bool committing;
+
+    int folder_fd;                 /* owned; -1: by descriptor */
+    struct launch_file *files;     /* owned; [0] is the first */
+    size_t n_files, n_added;
+    char format[16];
+    struct digest source_id, key;
+    struct job_plan plan;
+    int plan_fd;                   /* owned */
+    struct store_work *work;       /* owned */
+    char *tensors_raw, *metadata_raw; /* owned; copies of the worker's tables */
+    size_t tensors_bytes, metadata_bytes;
+    struct quality quality;
+    char worst[WORST_NAME_MAX];
+    bool built, discard;
+
+    int result;                    /* first failure */
+    struct qd_error err;
+    bool ending;
+};
+
+static void finish(struct launch *l);
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+static struct launch *launch_free(struct launch *l)
+{
+    if (!l)
+        return NULL;
+    for (size_t i = 0; i < l->n_files; i++) {
+        free(l->files[i].role);
+        free(l->files[i].name);
+        (void)fd_close(l->files[i].fd); /* only read */
+    }
+    (void)fd_close(l->folder_fd);
+    (void)fd_close(l->plan_fd);
+    free(l->files);
+    free(l->model);
+    free(l->first_path);
+    free(l->boot_id);
+    free(l->tensors_raw);
+    free(l->metadata_raw);
+    free(l);
+    return NULL;
+}
+DEFINE_CLEANUP(launch_free, struct launch *)
+
+/* ---- the way on, and the way out ----------------------------------------------------------- */
+
+/* Remembers the first failure; what follows from it is noise. */
+static void fail(struct launch *l, int result, const struct qd_error *err)
+{
+    if (l->result < 0)
+        return;
+    l->result = result;
+    l->err = *err;
+}
+
+static int check_cancel(struct launch *l)
+{
+    if (l->cancel && l->result == 0)
+        fail(l, QD_E_CANCELLED, &(struct qd_error){.code = QD_E_CANCELLED, .message = "cancelled"});
+    return l->result;
+}
+
+/* Every answer ends here: the next step, or the way out. */
+static void go_on(struct launch *l, step_fn *step)
+{
+    if (check_cancel(l) < 0)
+        finish(l);
+    else
+        step(l);
+}
+
+static int on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    return l->pool_run(l, err);
+}
+
+static void on_pool_done(void *data, int result, const struct qd_error *err)
+{
+    struct launch *l = data;
+    l->n_busy--;
+    (void)uv_timer_stop(&l->ticker);
+    if (result < 0)
+        fail(l, result, err);
+    go_on(l, l->pool_next);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct launch *l = t->data;
+    l->hooks.progress(l->data, NULL, l->done_bytes, l->total_bytes);
+}
+
+static void run_on_pool(struct launch *l, pool_work *run, step_fn *next, bool with_progress)
+{
+    struct qd_error err;
+    l->pool_run = run;
+    l->pool_next = next;
+    int r = pool_submit(l->d->loop, on_pool, on_pool_done, l, &err);
+    if (r < 0) {
+        fail(l, r, &err);
+        finish(l);
+        return;
+    }
+    l->n_busy++;
+    if (with_progress)
+        (void)uv_timer_start(&l->ticker, on_tick, PROGRESS_MS, PROGRESS_MS); /* cannot fail with a callback */
+}
+
+static void ask_worker(struct launch *l, const char *method, enum message type, const void *params, const int *fds, size_t n_fds,
+                       unsigned stall_ms, void (*on_reply)(struct launch *, struct incoming *, struct packet *))
+{
+    struct qd_error err;
+    l->on_reply = on_reply;
+    int r = l->worker ? workerproc_request(l->worker, method, type, params, fds, n_fds, stall_ms, &err)
+                      : err_new(&err, QD_E_WORKER_DIED, "the worker is gone");
+    if (r < 0 && !(r == QD_E_UNAVAILABLE && l->worker)) { /* unavailable: it died, and ended() says how */
+        fail(l, r, &err);
+        finish(l);
+    }
+}
+
+/* ---- commit ---------------------------------------------------------------------------------- */
+
+static int commit_on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    char recipe[RECIPE_TEXT_MAX];
+    recipe_text(&l->recipe, recipe);
+    const struct manifest manifest = {
+        .key = l->key, .model = l->model, .scheme = scheme_name(l->recipe.scheme), .recipe = recipe, .layout = "portable", .features = "",
+        .encoder_revision = recipe_encoder_revision(&l->recipe), .source = l->source_id, .quality = l->quality};
+    const struct store_commit commit = {
+        .manifest = &manifest, .payload_name = "model.gguf", .payload_bytes = l->plan.file_bytes,
+        .tensors = {(const uint8_t *)l->tensors_raw, l->tensors_bytes}, .metadata = {(const uint8_t *)l->metadata_raw, l->metadata_bytes},
+        .key = l->d->key, .n_threads = l->n_threads, .done_bytes = &l->done_bytes};
+    int r = store_commit(l->d->store, l->work, &commit, err);
+    if (r == 0 || r == QD_E_EXISTS) {
+        if (r == 0)
+            l->work = NULL; /* taken */
+        else
+            l->discard = true; /* somebody was faster; ours is the same */
+        return 0;
+    }
+    l->discard = r == QD_E_CORRUPT; /* what it made is of no use to another run */
+    return r;
+}
+
+static void after_commit(struct launch *l)
+{
+    l->built = true;
+    finish(l);
+}
+
+static void step_commit(struct launch *l)
+{
+    if (!l->d->key) {
+        struct qd_error err;
+        (void)err_new(&err, QD_E_UNAVAILABLE, "signing has stopped: %s", l->d->key_problem);
+        fail(l, err.code, &err);
+        finish(l);
+        return;
+    }
+    l->committing = true;
+    l->hooks.state(l->data, JOB_SEALING);
+    l->done_bytes = 0;
+    l->total_bytes = l->plan.file_bytes;
+    run_on_pool(l, commit_on_pool, after_commit, true);
+}
+
+/* ---- run --------------------------------------------------------------------------------------- */
+
+/* A copy of a table that the worker handed over: it may be anything, so its size is bounded first. */
+static int copy_table(int fd, const char *what, char **ret, size_t *ret_bytes, struct qd_error *err)
+{
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return err_new(err, QD_E_PROTOCOL, "the worker handed over no %s table", what);
+    if (st.st_size > TABLE_BYTES_MAX)
+        return err_new(err, QD_E_LIMIT, "the %s table has %lld bytes", what, (long long)st.st_size);
+    CLEANUP(free) char *copy = malloc((size_t)st.st_size + 1);
+    if (!copy)
+        return err_new(err, QD_E_NO_MEMORY, "%s table", what);
+    ssize_t n = pread_whole(fd, copy, (size_t)st.st_size, 0);
+    if (n != (ssize_t)st.st_size)
+        return err_new(err, QD_E_PROTOCOL, "the %s table cannot be read", what);
+    *ret = steal(&copy);
+    *ret_bytes = (size_t)n;
+    return 0;
+}
+
+static const struct launch_file *find_file(const struct launch *l, const char *role, const char *name)
+{
+    for (size_t i = 0; i < l->n_files; i++)
+        if (l->files[i].fd >= 0 && strcmp(l->files[i].role, role) == 0 && strcmp(l->files[i].name, name) == 0)
+            return &l->files[i];
+    return NULL;
+}
+
+/* What the worker read is what we hashed, file by file; both lists have no doubles, so equal counts make equal sets. */
+static int check_witness(const struct launch *l, const struct msg_w_done *done, struct qd_error *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->n_files; i++)
+        n += l->files[i].fd >= 0;
+    if (done->witness_n != n)
+        return err_new(err, QD_E_PROTOCOL, "the worker read %zu files of %zu", done->witness_n, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct msg_w_file *w = &done->witness[i];
+        const struct launch_file *f = find_file(l, w->role, w->name);
+        if (!f || w->digest.n != DIGEST_BYTES)
+            return err_new(err, QD_E_PROTOCOL, "the worker read a file that it was not given");
+        for (size_t j = 0; j < i; j++)
+            if (find_file(l, done->witness[j].role, done->witness[j].name) == f)
+                return err_new(err, QD_E_PROTOCOL, "the worker read a file twice");
+        if (!w->has_bytes || w->bytes != (uint64_t)f->st.st_size || memcmp(w->digest.data, f->digest.bytes, DIGEST_BYTES) != 0) {
+            (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was quantized", f->name);
+            return err_hint(err, QD_E_SOURCE_CHANGED, "nothing was signed; ask again when its writer is done");
+        }
+    }
+    return 0;
+}
+
+static int take_done(struct launch *l, struct incoming *in, struct packet *p, struct qd_error *err)
+{
+    struct msg_w_done done;
+    CLEANUP(fd_close) int tensors_fd = packet_steal_fd(p, 0);
+    CLEANUP(fd_close) int metadata_fd = packet_steal_fd(p, 1);
+    int r = incoming_decode(in, INTO(w_done, &done), err);
+    if (r == 0)
+        r = check_witness(l, &done, err);
+    if (r == QD_E_SOURCE_CHANGED)
+        l->discard = true; /* encoded from other bytes than the key's */
+    if (r == 0)
+        r = copy_table(tensors_fd, "tensor", &l->tensors_raw, &l->tensors_bytes, err);
+    if (r == 0)
+        r = copy_table(metadata_fd, "metadata", &l->metadata_raw, &l->metadata_bytes, err);
+    if (r < 0)
+        return r;
+    if (strlen(done.worst) >= sizeof l->worst)
+        return err_new(err, QD_E_PROTOCOL, "the worker's worst tensor has too long a name");
+    memcpy(l->worst, done.worst, strlen(done.worst) + 1);
+    l->quality = (struct quality){.n_tensors = done.n_tensors, .sqnr_db = done.sqnr_db, .rel_rmse = done.rel_rmse, .max_abs = done.max_abs,
+                                  .worst = l->worst, .worst_sqnr_db = done.worst_sqnr_db};
+    return 0;
+}
+
+/* The worker is reaped before its file is judged. */
+static void on_run_reply(struct launch *l, struct incoming *in, struct packet *p)
+{
+    struct qd_error err;
+    int r = in->failed ? incoming_error(in, &err) : take_done(l, in, p, &err);
+    if (r < 0) {
+        l->discard |= r != QD_E_CANCELLED && r != QD_E_NO_SPACE && r != QD_E_IO;
+        fail(l, r, &err);
+        finish(l);
+        return;
+    }
+    l->next = step_commit;
+    workerproc_stop(l->worker);
+}
+
+static void step_run(struct launch *l)
+{
+    char hex[DIGEST_HEX_BYTES], tag[TAG_MAX];
+    digest_hex(&l->key, hex);
+    (void)snprintf(tag, sizeof tag, "%s %s", hex, l->boot_id);
+    const struct msg_w_run params = {.journal_tag = tag, .threads = l->n_threads};
+    const int fds[] = {l->work->part_fd, l->work->journal_fd};
+    l->hooks.state(l->data, JOB_RUNNING);
+    if (l->worker)
+        workerproc_limit_file(l->worker, l->plan.file_bytes + TABLE_BYTES_MAX);
+    ask_worker(l, "w_run", MESSAGE(w_run, &params), fds, 2, RUN_STALL_MS, on_run_reply);
+}
+
+/* Evicts what is used least: for the budget, or because the disk is full. */
+static void make_room(struct launch *l, uint64_t bytes, bool disk_full)
+{
+    struct store_usage u;
+    struct store_gc gc;
+    if (store_usage(l->d->store, &u, NULL) < 0)
+        return;
+    uint64_t limit = disk_full ? u.object_bytes : u.budget_bytes;
+    if (disk_full || (u.budget_bytes && u.object_bytes + bytes > u.budget_bytes))
+        (void)store_gc(l->d->store, limit > bytes ? limit - bytes : 0, &gc, NULL); /* whether it helped is seen next */
+}
+
+static int prepare_on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    int r = store_work_open(l->d->store, &l->key, &l->work, err);
+    if (r < 0)
+        return r;
+    struct stat st;
+    uint64_t have = fstat(l->work->part_fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0; /* of an earlier run */
+    uint64_t want = l->plan.file_bytes + l->d->config->keep_free;
+    want = want > have ? want - have : 0;
+    make_room(l, l->plan.file_bytes, false);
+    r = store_has_room(l->d->store, want, err);
+    if (r == QD_E_NO_SPACE) {
+        make_room(l, want, true);
+        r = store_has_room(l->d->store, want, err);
+    }
+    l->discard = r < 0 && !l->work->resumed;
+    return r;
+}
+
+/* ---- plan ---------------------------------------------------------------------------------------- */
+
+static int take_plan(struct launch *l, struct incoming *in, struct packet *p, struct qd_error *err)
+{
+    struct msg_w_planned planned;
+    struct stat st;
+    int r = incoming_decode(in, INTO(w_planned, &planned), err);
+    if (r < 0)
+        return r;
+    l->plan_fd = packet_steal_fd(p, 0);
+    if (l->plan_fd < 0 || fstat(l->plan_fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > PLAN_BYTES_MAX)
+        return err_new(err, QD_E_PROTOCOL, "the worker handed over no plan");
+    if (planned.file_bytes == 0 || planned.file_bytes > INT64_MAX / 2 || planned.n_tensors > TABLE_TENSORS_MAX)
+        return err_new(err, QD_E_LIMIT, "the worker plans %" PRIu64 " bytes in %u tensors", planned.file_bytes, planned.n_tensors);
+    l->plan = (struct job_plan){
+        .file_bytes = planned.file_bytes, .source_bytes = planned.source_bytes, .n_tensors = planned.n_tensors, .table_fd = l->plan_fd};
+    return 0;
+}
+
+static void on_plan_reply(struct launch *l, struct incoming *in, struct packet *p)
+{
+    struct qd_error err;
+    int r = in->failed ? incoming_error(in, &err) : take_plan(l, in, p, &err);
+    if (r < 0)
+        fail(l, r, &err);
+    if (r < 0 || l->plan_only)
+        finish(l);
+    else
+        run_on_pool(l, prepare_on_pool, step_run, false);
+}
+
+static void step_plan(struct launch *l)
+{
+    char text[RECIPE_TEXT_MAX];
+    recipe_text(&l->recipe, text);
+    l->hooks.state(l->data, JOB_PLANNING);
+    const struct msg_w_plan params = {.recipe = text};
+    ask_worker(l, "w_plan", MESSAGE(w_plan, &params), NULL, 0, STEP_STALL_MS, on_plan_reply);
+}
+
+/* ---- hash, key ------------------------------------------------------------------------------------- */
+
+static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
+{
+    struct stat after;
+    int r = digest_file(f->fd, (uint64_t)f->st.st_size, l->n_threads, &f->digest, NULL, &l->cancel, &l->done_bytes, err);
+    if (r < 0)
+        return err_in(err, r, "'%s'", f->name);
+    if (fstat(f->fd, &after) < 0)
+        return err_sys(err, errno, "stat '%s'", f->name);
+    struct file_stamp was = stamp_of(&f->st), is = stamp_of(&after);
+    if (!stamp_equal(&was, &is))
+        return err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was hashed", f->name);
+    (void)hint_put(l->d->hints, &f->st, &f->digest, NULL); /* a hint that is lost costs hashing */
+    return 0;
+}
+
+static size_t list_files(const struct launch *l, struct source_file_id *ret)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->n_files; i++)
+        if (l->files[i].fd >= 0)
+            ret[n++] = (struct source_file_id){
+                .role = l->files[i].role, .name = l->files[i].name, .bytes = (uint64_t)l->files[i].st.st_size, .digest = l->files[i].digest};
+    return n;
+}
+
+static int make_key(struct launch *l, struct qd_error *err)
+{
+    CLEANUP(free) struct source_file_id *ids = calloc(l->n_files, sizeof *ids);
+    if (!ids)
+        return err_new(err, QD_E_NO_MEMORY, "source identity");
+    char recipe[RECIPE_TEXT_MAX];
+    recipe_text(&l->recipe, recipe);
+    int r = source_identity(ids, list_files(l, ids), &l->source_id, err);
+    return r < 0 ? r : artifact_key(&l->source_id, recipe, "portable", recipe_encoder_revision(&l->recipe), &l->key, err);
+}
+
+static int hash_on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < l->n_files; i++)
+        if (l->files[i].fd >= 0)
+            r = hash_file(l, &l->files[i], err);
+    return r < 0 ? r : make_key(l, err);
+}
+
+static void remember_source(struct launch *l)
+{
+    CLEANUP(free) struct source_file_id *ids = calloc(l->n_files, sizeof *ids);
+    if (ids && l->known)
+        (void)known_put(l->known, &l->files[0].st, ids, list_files(l, ids), NULL); /* forgotten: costs a probe */
+}
+
+static void step_key(struct launch *l)
+{
+    struct lease *lease = NULL;
+    remember_source(l);
+    if (l->plan_only) {
+        step_plan(l);
+        return;
+    }
+    if (store_lookup(l->d->store, &l->key, &lease, NULL) == 0) {
+        (void)lease_release(lease); /* returns NULL by convention */
+        finish(l);                  /* it is there already */
+        return;
+    }
+    if (!l->hooks.keyed(l->data, &l->key))
+        l->cancel = 1;
+    go_on(l, step_plan);
+}
+
+static void step_hash(struct launch *l)
+{
+    l->total_bytes = 0;
+    for (size_t i = 0; i < l->n_files; i++)
+        l->total_bytes += l->files[i].fd >= 0 ? (uint64_t)l->files[i].st.st_size : 0;
+    l->hooks.state(l->data, JOB_HASHING);
+    if (l->plan_only)
+        step_plan(l); /* no key is needed */
+    else
+        run_on_pool(l, hash_on_pool, step_key, true);
+}
+
+/* ---- companions -------------------------------------------------------------------------------------- */
+
+static void step_add(struct launch *l);
+
+static void on_add_reply(struct launch *l, struct incoming *in, struct packet *p)
+{
+    struct qd_error err;
+    (void)p;
+    if (in->failed)
+        fail(l, incoming_error(in, &err), &err);
+    go_on(l, step_add);
+}
+
+static void step_add(struct launch *l)
+{
+    while (l->n_added < l->n_files && l->files[l->n_added].fd < 0)
+        l->n_added++;
+    if (l->n_added == l->n_files) {
+        step_hash(l);
+        return;
+    }
+    const struct launch_file *f = &l->files[l->n_added++];
+    const struct msg_w_add params = {.role = f->role, .name = f->name};
+    ask_worker(l, "w_add", MESSAGE(w_add, &params), &f->fd, 1, STEP_STALL_MS, on_add_reply);
+}
+
+/*
+ * A companion with other links is taken only from the owner of the first file: whoever may write
+ * into the folder could else link somebody's secret there and have us read it (CVE-2024-27318 and kin).
+ */
+static int gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err)
+{
+    if (l->folder_fd < 0 && f->required)
+        return err_new(err, QD_E_UNSUPPORTED, "the model needs '%s' beside it: open it by its path, not by a descriptor", f->name);
+    if (l->folder_fd < 0)
+        return 0;
+    int r = open_beneath(l->folder_fd, f->name, &f->fd, err);
+    if (r == 0 && f->fd < 0 && f->required)
+        r = err_new(err, QD_E_NOT_FOUND, "the model needs '%s', which is not in its folder", f->name);
+    if (r < 0 || f->fd < 0)
+        return r;
+    if (fstat(f->fd, &f->st) < 0)
+        return err_sys(err, errno, "stat '%s'", f->name);
+    if (!S_ISREG(f->st.st_mode))
+        return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", f->name);
+    if (f->st.st_nlink > 1 && f->st.st_uid != l->files[0].st.st_uid)
+        return err_new(err, QD_E_DENIED, "'%s' is a link to somebody else's file", f->name);
+    return 0;
+}
+
+static int gather_on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    int r = 0;
+    for (size_t i = 1; r == 0 && i < l->n_files; i++)
+        r = gather_one(l, &l->files[i], err);
+    return r;
+}
+
+/* ---- probe ---------------------------------------------------------------------------------------------- */
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    while (*words && strcmp(*words, word) != 0)
+        words++;
+    return *words != NULL;
+}
+
+static int take_file(struct launch *l, const struct msg_w_file *w, struct qd_error *err)
+{
+    static const char *const roles[] = {"weights", "index", "config", "tokenizer", NULL};
+    struct launch_file *f = &l->files[l->n_files];
+    if (!is_one_of(w->role, roles) || !w->name[0] || strlen(w->name) > NAME_MAX || strchr(w->name, '/') || strcmp(w->name, "..") == 0 ||
+        strcmp(w->name, ".") == 0)
+        return err_new(err, QD_E_PROTOCOL, "the worker asks for a file '%.64s' of role '%.16s'", w->name, w->role);
+    for (size_t i = 0; i < l->n_files; i++)
+        if (strcmp(l->files[i].name, w->name) == 0)
+            return err_new(err, QD_E_PROTOCOL, "the worker asks for '%s' twice", w->name);
+    *f = (struct launch_file){.role = strdup(w->role), .name = strdup(w->name), .required = w->required, .fd = -1};
+    l->n_files++;
+    return f->role && f->name ? 0 : err_new(err, QD_E_NO_MEMORY, "file list");
+}
+
+static int take_probe(struct launch *l, struct incoming *in, struct qd_error *err)
+{
+    static const char *const formats[] = {"gguf", "safetensors", NULL};
+    struct msg_w_probed probed;
+    int r = incoming_decode(in, INTO(w_probed, &probed), err);
+    if (r < 0)
+        return r;
+    if (!is_one_of(probed.format, formats) || probed.files_n >= SOURCE_FILES_MAX)
+        return err_new(err, QD_E_PROTOCOL, "the worker found format '%.16s' with %zu companions", probed.format, probed.files_n);
+    (void)snprintf(l->format, sizeof l->format, "%s", probed.format); /* one of the above: fits */
+    free(l->files[0].role);
+    l->files[0].role = strdup(probed.role);
+    struct launch_file *grown = realloc(l->files, (probed.files_n + 1) * sizeof *grown);
+    if (!grown || !l->files[0].role)
+        return err_new(err, QD_E_NO_MEMORY, "file list");
+    l->files = grown;
+    for (size_t i = 0; r == 0 && i < probed.files_n; i++)
+        r = take_file(l, &probed.files[i], err);
+    return r;
+}
+
+static void on_probe_reply(struct launch *l, struct incoming *in, struct packet *p)
+{
+    struct qd_error err;
+    (void)p;
+    int r = in->failed ? incoming_error(in, &err) : take_probe(l, in, &err);
+    if (l->first_path && l->d->catalog && (r == 0 || (in->failed && (r == QD_E_UNSUPPORTED || r == QD_E_CORRUPT))))
+        catalog_note(l->d->catalog, l->model, r == 0 ? l->format : "", r == 0 ? NULL : err.message);
+    if (r < 0) {
+        fail(l, r, &err);
+        finish(l);
+        return;
+    }
+    l->n_added = 1;
+    run_on_pool(l, gather_on_pool, step_add, false);
+}
+
+/* ---- the worker --------------------------------------------------------------------------------------------- */
+
+static void on_worker_reply(void *data, struct incoming *in, struct packet *p)
+{
+    struct launch *l = data;
+    if (check_cancel(l) < 0)
+        finish(l);
+    else
+        l->on_reply(l, in, p);
+}
+
+/* Beyond what is planned the worker's word is worth nothing. */
+static void on_worker_progress(void *data, const struct msg_w_progress *p)
+{
+    struct launch *l = data;
+    if (!l->ending && p->done_bytes <= p->total_bytes)
+        l->hooks.progress(l->data, p->tensor, p->done_bytes, p->total_bytes);
+}
+
+static void on_worker_ended(void *data, const struct qd_error *why)
+{
+    struct launch *l = data;
+    step_fn *next = l->next;
+    l->worker = NULL;
+    l->next = NULL;
+    if (l->ending)
+        finish(l);
+    else if (next)
+        go_on(l, next); /* it had said all; how it ended is of no interest */
+    else {
+        (void)check_cancel(l);
+        struct qd_error err = *why;
+        if (!err.code)
+            (void)err_new(&err, QD_E_WORKER_DIED, "the worker ended before its work did");
+        fail(l, err.code, &err);
+        l->cancel = 1; /* hashing for nobody */
+        if (l->n_busy == 0)
+            finish(l);
+    }
+}
+
+static void step_probe(struct launch *l)
+{
+    static const struct workerproc_hooks hooks = {.replied = on_worker_reply, .progress = on_worker_progress, .ended = on_worker_ended};
+    const struct config *c = l->d->config;
+    const struct workerproc_options options = {.path = c->worker_path, .memory_bytes = l->memory_bytes, .idle = l->idle, .sandbox = c->sandbox};
+    struct qd_error err;
+    int r = workerproc_start(l->d->loop, &options, &hooks, l, &l->worker, &err);
+    if (r < 0) {
+        fail(l, r, &err);
+        finish(l);
+        return;
+    }
+    const struct launch_file *f = &l->files[0];
+    const struct msg_w_probe params = {.name = f->name};
+    ask_worker(l, "w_probe", MESSAGE(w_probe, &params), &f->fd, 1, STEP_STALL_MS, on_probe_reply);
+}
+
+/* ---- open ------------------------------------------------------------------------------------------------------ */
+
+static int open_folder(struct launch *l, struct qd_error *err)
+{
+    const char *slash = strrchr(l->first_path, '/');
+    CLEANUP(free) char *folder = slash ? strndup(l->first_path, slash == l->first_path ? 1 : (size_t)(slash - l->first_path)) : strdup(".");
+    if (!folder)
+        return err_new(err, QD_E_NO_MEMORY, "folder");
+    l->folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return l->folder_fd < 0 ? err_sys(err, errno, "open '%s'", folder) : 0;
+}
+
+static int open_first(struct launch *l, struct launch_file *f, struct qd_error *err)
+{
+    int r = open_folder(l, err);
+    if (r < 0)
+        return r;
+    f->fd = open(l->first_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a fifo must not hold us */
+    return f->fd < 0 ? err_sys(err, errno, "open '%s'", l->first_path) : 0;
+}
+
+static int open_on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    struct launch_file *f = &l->files[0];
+    int r = l->first_path ? open_first(l, f, err) : 0;
+    if (r < 0)
+        return r;
+    if (fstat(f->fd, &f->st) < 0)
+        return err_sys(err, errno, "stat '%s'", f->name);
+    if (!S_ISREG(f->st.st_mode))
+        return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", f->name);
+    struct file_stamp is = stamp_of(&f->st);
+    if (!stamp_equal(&is, &l->stamp))
+        return err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed since it was asked for", f->name);
+    int flags = l->first_path ? 0 : fcntl(f->fd, F_GETFL);
+    if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY)
+        return err_new(err, QD_E_DENIED, "the descriptor is not open for reading");
+    return 0;
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+static void on_ticker_closed(uv_handle_t *h)
+{
+    struct launch *l = h->data;
+    struct job_outcome o = {.result = l->result, .err = l->result < 0 ? &l->err : NULL, .key = l->key, .built = l->built};
+    if (l->result == 0 && l->plan_only)
+        o.plan = &l->plan;
+    l->hooks.done(l->data, &o);
+    (void)launch_free(l); /* returns NULL by convention */
+}
+
+static int close_work_on_pool(void *data, struct qd_error *err)
+{
+    struct launch *l = data;
+    (void)err;
+    l->work = l->discard ? store_work_discard(l->d->store, l->work) : store_work_close(l->d->store, l->work);
+    return 0;
+}
+
+static void on_work_closed(void *data, int result, const struct qd_error *err)
+{
+    struct launch *l = data;
+    (void)result, (void)err; /* it has no failures */
+    uv_close((uv_handle_t *)&l->ticker, on_ticker_closed);
+}
+
+/* Reaps the worker, waits for the pool, lets go of the work files; comes here again after each. */
+static void finish(struct launch *l)
+{
+    l->ending = true;
+    l->next = NULL;
+    (void)uv_timer_stop(&l->ticker);
+    if (l->n_busy > 0)
+        return; /* on_pool_done comes */
+    if (l->worker) {
+        if (l->result < 0 && l->result != QD_E_CANCELLED)
+            workerproc_kill(l->worker);
+        else
+            workerproc_stop(l->worker);
+        return; /* on_worker_ended comes */
+    }
+    if (uv_is_closing((uv_handle_t *)&l->ticker))
+        return;
+    struct qd_error err;
+    if (!l->work || pool_submit(l->d->loop, close_work_on_pool, on_work_closed, l, &err) < 0)
+        uv_close((uv_handle_t *)&l->ticker, on_ticker_closed);
+}
+
+/* ---- start --------------------------------------------------------------------------------------------------------- */
+
+static char *first_name(const struct launch_spec *s)
+{
+    const char *slash = s->first_file ? strrchr(s->first_file, '/') : NULL;
+    if (s->first_file)
+        return strdup(slash ? slash + 1 : s->first_file);
+    char link[64], path[PATH_MAX]; /* the name it was opened by, so that its key is that of the path */
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", s->source_fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    if (n <= 0)
+        return strdup("model");
+    path[n] = '\0';
+    slash = strrchr(path, '/');
+    return strdup(slash && slash[1] ? slash + 1 : "model");
+}
+
+static unsigned threads_of(const struct config *c)
+{
+    return c->threads ? c->threads : uv_available_parallelism();
+}
+
+static void on_started(uv_timer_t *t)
+{
+    struct launch *l = t->data;
+    l->hooks.state(l->data, JOB_PROBING);
+    run_on_pool(l, open_on_pool, step_probe, false);
+}
+
+int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data, struct launch **ret,
+                 struct qd_error *err)
+{
+    CLEANUP(launch_free) struct launch *l = calloc(1, sizeof *l);
+    if (!l)
+        return err_new(err, QD_E_NO_MEMORY, "job");
+    *l = (struct launch){.d = d, .hooks = *hooks, .data = data, .known = s->known, .stamp = s->stamp, .recipe = s->recipe, .idle = s->idle,
+                         .plan_only = s->plan_only, .memory_bytes = d->config->worker_memory, .folder_fd = -1, .plan_fd = -1};
+    l->n_threads = threads_of(d->config);
+    l->model = strdup(s->model);
+    l->boot_id = strdup(s->boot_id);
+    l->first_path = s->first_file ? strdup(s->first_file) : NULL;
+    l->files = calloc(1, sizeof *l->files);
+    if (!l->files || !l->model || !l->boot_id || (s->first_file && !l->first_path))
+        return err_new(err, QD_E_NO_MEMORY, "job");
+    l->n_files = 1;
+    l->files[0] = (struct launch_file){.role = strdup("weights"), .name = first_name(s), .required = true, .fd = -1};
+    if (!l->files[0].role || !l->files[0].name)
+        return err_new(err, QD_E_NO_MEMORY, "job");
+    l->files[0].fd = s->source_fd; /* no failure behind here */
+    (void)uv_timer_init(d->loop, &l->ticker); /* these cannot fail */
+    l->ticker.data = l;
+    (void)uv_timer_start(&l->ticker, on_started, 0, 0);
+    *ret = steal(&l);
+    return 0;
+}
+
+void launch_cancel(struct launch *l, bool at_once)
+{
+    if (l->committing)
+        return;
+    l->cancel = 1;
+    if (l->worker && at_once)
+        workerproc_kill(l->worker);
+    else if (l->worker)
+        workerproc_stop(l->worker);
+}
+
+bool launch_promote(struct launch *l)
+{
+    l->idle = l->idle && l->worker && !workerproc_promote(l->worker);
+    return !l->idle;
+}
