@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#include "daemon/worker/control.h"
 #include "ipc/conn.h"
 #include "kernels/core/cleanup.h"
 
