@@ -199,7 +199,7 @@ static void load_key(struct daemon *d)
     char path[PATH_MAX];
     int r = signing_key_load_or_create(d->config->state_dir, getenv("CREDENTIALS_DIRECTORY"), &d->key, &created, &err);
     if (r < 0) {
-        (void)snprintf(d->key_problem, sizeof d->key_problem, "%s", err.message);
+        (void)snprintf(d->key_problem, sizeof d->key_problem, "%.500s", err.message);
         log_line(LOG_AT_ERROR, "key", "signing is stopped: %s", err.message);
         return;
     }
