@@ -243,6 +243,11 @@ static const struct known_key *keyring_find(const struct keyring *k, const struc
     return NULL;
 }
 
+bool keyring_trusts(const struct keyring *k, const struct key_id *id)
+{
+    return keyring_find(k, id, false) && !keyring_find(k, id, true);
+}
+
 int envelope_verify(const struct envelope *e, const struct keyring *k, struct qd_error *err)
 {
     char id[2 * KEY_ID_BYTES + 1];

@@ -50,6 +50,9 @@ int keyring_revoke_folder(struct keyring *k, const char *folder, struct qd_error
 int public_key_read(const char *path, struct public_key *ret, struct qd_error *err);
 int public_key_format(const struct public_key *key, const char *comment, struct buffer *dst);
 
+/* Whether signatures of that key would count: trusted and not revoked. */
+bool keyring_trusts(const struct keyring *k, const struct key_id *id);
+
 /* 0, or QD_E_UNTRUSTED with the reason: unknown key, revoked key, bad signature. */
 int envelope_verify(const struct envelope *e, const struct keyring *k, struct qd_error *err);
 

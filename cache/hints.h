@@ -12,7 +12,7 @@
 
 #include "artifact/digest.h"
 
-enum { HINTS_MAX = 1 << 16 }; /* files remembered; 6 MiB in memory, the oldest go first */
+enum { HINTS_MAX = 1 << 14 }; /* files remembered; 3 MiB in memory at most, the older half goes first */
 
 struct hints;
 

@@ -164,17 +164,23 @@ int tensor_measure(struct tensor *t, struct qd_error *err)
     return 0;
 }
 
+/* The next step for a file whose content cannot be right. */
+static int hint_damaged(int r, struct qd_error *err)
+{
+    return err_hint(err, r, "the file is damaged, or was written by a faulty tool: fetch or convert it again");
+}
+
 static int check_tensor(const struct tensor *t, const struct source *s, struct qd_error *err)
 {
     if (!t->name || !t->name[0] || strlen(t->name) > LIMIT_TENSOR_NAME_BYTES)
-        return err_new(err, QD_E_LIMIT, "a tensor's name is empty or longer than %d bytes", LIMIT_TENSOR_NAME_BYTES);
+        return hint_damaged(err_new(err, QD_E_LIMIT, "'%s': a tensor's name is empty or longer than %d bytes", source_name(s, 0), LIMIT_TENSOR_NAME_BYTES), err);
     if (t->n_dims > MODEL_DIMS_MAX || (unsigned)t->type >= QD_N_TYPES || t->file >= source_n_files(s))
         return err_new(err, QD_E_INTERNAL, "tensor '%s' was read wrongly", t->name);
     struct tensor again = *t;
     struct qd_error reason;
     int r = tensor_measure(&again, &reason);
     if (r < 0)
-        return err_new(err, r, "tensor '%s' %s", t->name, reason.message);
+        return hint_damaged(err_new(err, r, "'%s': tensor '%s' %s", source_name(s, t->file), t->name, reason.message), err);
     if (again.n_elements != t->n_elements || again.bytes != t->bytes)
         return err_new(err, QD_E_INTERNAL, "tensor '%s' was measured wrongly", t->name);
     uint64_t file_bytes = source_bytes(s, t->file);
@@ -186,14 +192,15 @@ static int check_tensor(const struct tensor *t, const struct source *s, struct q
 }
 
 /* Rotary pairs: heads divide the rows, and each head has an even number of them. */
-static int check_row_order(const struct tensor *t, struct qd_error *err)
+static int check_row_order(const struct tensor *t, const struct source *s, struct qd_error *err)
 {
     uint64_t rows = t->shape[0] ? t->n_elements / t->shape[0] : 0;
     uint64_t all = t->n_dims == 1 ? t->shape[0] : rows; /* a bias has an element where a matrix has a row */
     if (t->row_order == ROWS_AS_STORED || (t->head_rows >= 2 && t->head_rows % 2 == 0 && all % t->head_rows == 0))
         return 0;
-    return err_new(err, QD_E_CORRUPT, "tensor '%s' has %" PRIu64 " rows, which %" PRIu64 " rows a head do not divide into pairs", t->name,
-                   all, t->head_rows);
+    int r = err_new(err, QD_E_CORRUPT, "'%s': tensor '%s' has %" PRIu64 " rows, which %" PRIu64 " rows a head do not divide into pairs",
+                    source_name(s, t->file), t->name, all, t->head_rows);
+    return hint_damaged(r, err);
 }
 
 int model_check(const struct model *m, const struct source *s, struct qd_error *err)
@@ -208,14 +215,16 @@ int model_check(const struct model *m, const struct source *s, struct qd_error *
         const struct tensor *t = &m->tensors[i];
         int r = check_tensor(t, s, err);
         if (r == 0)
-            r = check_row_order(t, err);
+            r = check_row_order(t, s, err);
         if (r < 0)
             return r;
         size_t earlier;
         r = name_set_add(&names, t->name, i, &earlier);
-        if (r > 0)
-            return err_new(err, QD_E_CORRUPT, "'%s': byte %" PRIu64 ": tensor %zu is called '%s', as tensor %zu is", source_name(s, t->file),
-                           t->offset, i, t->name, earlier);
+        if (r > 0) {
+            r = err_new(err, QD_E_CORRUPT, "'%s': byte %" PRIu64 ": tensor %zu is called '%s', as tensor %zu is", source_name(s, t->file),
+                        t->offset, i, t->name, earlier);
+            return hint_damaged(r, err);
+        }
         if (r < 0)
             return err_new(err, QD_E_NO_MEMORY, "'%s'", source_name(s, 0));
     }

@@ -345,7 +345,7 @@ static int cache_granule(struct source *s, size_t file, uint64_t granule, struct
     if (!s->cached && !(s->cached = malloc(SOURCE_GRANULE_BYTES)))
         return err_new(err, QD_E_NO_MEMORY, "reading '%s'", s->files[file].name);
     s->cached_bytes = 0;
-    size_t n;
+    size_t n = 0;
     int r = read_granule(&s->files[file], granule, s->cached, &n, err);
     if (r < 0)
         return r;
@@ -383,7 +383,7 @@ ssize_t source_read_granule(struct source *s, size_t file, uint64_t granule, voi
     struct source_file *f = &s->files[file];
     if (granule >= (source_bytes(s, file) + SOURCE_GRANULE_BYTES - 1) / SOURCE_GRANULE_BYTES)
         return err_new(err, QD_E_INTERNAL, "'%s' has no granule %llu", f->name, (unsigned long long)granule);
-    size_t n;
+    size_t n = 0;
     int r = read_granule(f, granule, dst, &n, err);
     if (r == 0 && s->witness)
         r = witness_check(f, granule, (struct bytes){dst, n}, false, err);

@@ -44,7 +44,8 @@ static struct chunk *arena_chunk_with(struct arena *a, size_t n_bytes)
 {
     if (a->chunks && a->chunks->capacity - a->chunks->used >= n_bytes)
         return a->chunks;
-    size_t capacity = n_bytes > CHUNK_BYTES ? n_bytes : CHUNK_BYTES;
+    size_t usual = a->budget < CHUNK_BYTES ? a->budget : CHUNK_BYTES; /* a small arena stays small */
+    size_t capacity = n_bytes > usual ? n_bytes : usual;
     struct chunk *c = calloc(1, sizeof *c + capacity);
     if (!c)
         return NULL;

@@ -450,9 +450,10 @@ static int check_total(const struct gguf_part *first, uint64_t n_tensors, const 
     if (v->type != META_I32)
         return err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count has value type %d, it must be i32", name, (int)v->type);
     memcpy(&total, v->data, sizeof total);
-    if (total < 0 || (uint64_t)total != n_tensors)
-        return err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count is %" PRId32 ", the parts hold %" PRIu64 " tensors", name, total, n_tensors);
-    return 0;
+    if (total >= 0 && (uint64_t)total == n_tensors)
+        return 0;
+    int r = err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count is %" PRId32 ", the parts hold %" PRIu64 " tensors", name, total, n_tensors);
+    return err_hint(err, r, "the parts come from different models: fetch them again");
 }
 
 /* One list of tensors from the parts, in order of the parts. */

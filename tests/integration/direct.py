@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""quantd-worker --direct as a program: exit statuses, what it says, and what it leaves when it fails or is killed.
+
+usage: direct.py ROOT WORKER
+"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+import gguf
+import tap
+
+ROOT, WORKER = sys.argv[1:3]
+MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
+EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_TEMPFAIL = 64, 65, 66, 73, 75
+
+
+def run(*arguments, **more):
+    return subprocess.run([WORKER, "--direct", *arguments], capture_output=True, text=True, **more)
+
+
+def expect(done, status, *words):
+    said = done.stdout + done.stderr
+    if done.returncode != status:
+        raise AssertionError(f"status {done.returncode}, not {status}: {said}")
+    for word in words:
+        if word not in said:
+            raise AssertionError(f"'{word}' is not in: {said}")
+
+
+def only(folder, *names):
+    if sorted(os.listdir(folder)) != sorted(names):
+        raise AssertionError(f"left: {os.listdir(folder)}")
+
+
+def makes_a_file(folder):
+    expect(run(MODEL, f"{folder}/a.gguf", "--scheme", "q8_0"), 0, "a.gguf: q8_0", "dB", "100 % of")
+    only(folder, "a.gguf")
+    facts, tensors = gguf.read(f"{folder}/a.gguf")
+    if facts["quantd.scheme"] != "q8_0" or facts["general.alignment"] != 4096 or not tensors:
+        raise AssertionError(facts)
+
+
+def keeps_what_is_there(folder):
+    expect(run(MODEL, f"{folder}/a.gguf", "--scheme", "q4_0"), EX_CANTCREAT, "is there already", "--force")
+    if gguf.read(f"{folder}/a.gguf")[0]["quantd.scheme"] != "q8_0":
+        raise AssertionError("replaced without --force")
+    expect(run(MODEL, f"{folder}/a.gguf", "--scheme", "q4_0", "--force"), 0)
+    if gguf.read(f"{folder}/a.gguf")[0]["quantd.scheme"] != "q4_0":
+        raise AssertionError("not replaced with --force")
+    only(folder, "a.gguf")
+
+
+def says_json(folder):
+    done = run(MODEL, f"{folder}/j.gguf", "--scheme", "auto", "--json", "--quiet")
+    expect(done, 0)
+    told = json.loads(done.stdout)
+    if told["scheme"] not in ("q8_0", "q4_0") or told["bytes"] != os.path.getsize(f"{folder}/j.gguf") or "auto" not in told["why"]:
+        raise AssertionError(told)
+    os.unlink(f"{folder}/j.gguf")
+
+
+def dry_run_writes_nothing(folder):
+    before = os.listdir(folder)
+    expect(run(MODEL, "--dry-run", "--scheme", "q4_0", "--pure"), 0, "token_embd.weight", "-> q4_0", "scheme=q4_0 pure=1")
+    only(folder, *before)
+
+
+def says_what_is_wrong(folder):
+    expect(run(MODEL, f"{folder}/x", "--scheme", "q4_O"), EX_USAGE, "did you mean 'q4_0'")
+    expect(run(MODEL, f"{folder}/x", "--thread-count", "1"), EX_USAGE, "--thread-count", "--help")
+    expect(run(MODEL, f"{folder}/x", "--threads", "0"), EX_USAGE, "number of threads")
+    expect(run(MODEL), EX_USAGE, "where to")
+    expect(run(f"{folder}/none.gguf", f"{folder}/x"), EX_NOINPUT, "none.gguf")
+    expect(run(MODEL, f"{folder}/no/x", "--quiet"), EX_NOINPUT, "no such file or directory".capitalize())
+    expect(run(MODEL, f"{folder}/x", "--max-memory", "1M", "--quiet"), EX_DATAERR, "--max-memory")
+    expect(run(os.path.join(ROOT, "meson.build"), f"{folder}/x"), EX_DATAERR)
+    if os.path.exists(f"{folder}/x"):
+        raise AssertionError("a failed run left its output")
+
+
+def refuses_a_second_quantization(folder):
+    expect(run(f"{folder}/a.gguf", f"{folder}/x", "--scheme", "q8_0"), EX_DATAERR, "already quantized", "original")
+    expect(run(f"{folder}/a.gguf", f"{folder}/again.gguf", "--scheme", "q4_0", "--quiet"), 0)  # the same type again: a copy
+    (_, a), (_, b) = gguf.read(f"{folder}/a.gguf"), gguf.read(f"{folder}/again.gguf")
+    if a != b:
+        raise AssertionError("a copy has other tensors")
+    os.unlink(f"{folder}/again.gguf")
+
+
+def large_model(folder):
+    """A sparse f32 GGUF of 4 GB: one tensor of zeros, which takes a while and no disk."""
+    path = os.path.join(folder, "large.gguf")
+    name, rows, dim = b"zeros.weight", 1 << 18, 4096
+    fact = len(b"general.architecture").to_bytes(8, "little") + b"general.architecture" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little") + b"llama"
+    entry = len(name).to_bytes(8, "little") + name + (2).to_bytes(4, "little") + dim.to_bytes(8, "little") + rows.to_bytes(8, "little") + bytes(4) + bytes(8)
+    head = b"GGUF" + (3).to_bytes(4, "little") + (1).to_bytes(8, "little") + (1).to_bytes(8, "little") + fact + entry
+    with open(path, "wb") as f:
+        f.write(head)
+        f.truncate((len(head) + 31) // 32 * 32 + 4 * rows * dim)
+    return path
+
+
+def killed(folder, number, status):
+    model = large_model(folder)
+    before = os.listdir(folder)
+    with subprocess.Popen([WORKER, "--direct", model, f"{folder}/k.gguf", "--scheme", "q4_0", "--quiet"], stderr=subprocess.PIPE, text=True) as p:
+        time.sleep(0.2)
+        p.send_signal(number)
+        said = p.communicate()[1]
+    if p.returncode != status:
+        raise AssertionError(f"status {p.returncode}: {said}")
+    only(folder, *before)
+
+
+with tempfile.TemporaryDirectory() as work:
+    for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization):
+        tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
+    tap.case("direct killed with SIGKILL leaves nothing", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))
+    tap.case("direct interrupted says so and leaves nothing", lambda: killed(work, signal.SIGTERM, EX_TEMPFAIL))
+tap.end()
