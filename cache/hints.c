@@ -41,7 +41,7 @@ static uint64_t stamp_ns(const struct timespec *t)
     return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec;
 }
 
-static void stamp_of(const struct stat *st, uint64_t *ret)
+static void object_stamp_of(const struct stat *st, uint64_t *ret)
 {
     ret[0] = (uint64_t)st->st_dev;
     ret[1] = (uint64_t)st->st_ino;
@@ -202,7 +202,7 @@ struct hints *hints_close(struct hints *h)
 bool hint_get(struct hints *h, const struct stat *st, struct digest *ret)
 {
     uint64_t stamp[5];
-    stamp_of(st, stamp);
+    object_stamp_of(st, stamp);
     (void)pthread_mutex_lock(&h->lock);
     const struct hint *hint = slot_of(h, stamp);
     bool known = hint->used && memcmp(hint->stamp, stamp, sizeof stamp) == 0;
@@ -235,7 +235,7 @@ int hint_put(struct hints *h, const struct stat *st, const struct digest *digest
 {
     uint64_t stamp[5];
     struct timespec now;
-    stamp_of(st, stamp);
+    object_stamp_of(st, stamp);
     (void)clock_gettime(CLOCK_REALTIME, &now); /* a clock that every Linux has */
     if (stamp[4] + YOUNG_NS > stamp_ns(&now))
         return 0;

@@ -252,7 +252,7 @@ static int write_ref(struct store *s, struct artifact *a, unsigned flags, struct
 {
     char name[REF_NAME_BYTES];
     digest_hex(&a->manifest.key, name);
-    int r = record_write(s, a, true, err);
+    int r = stamps_write(s, a, true, err);
     if (r == 0)
         r = file_put(s, s->refs, name, buffer_span(&a->envelope), flags, true, err);
     if (r == 0 && (r = stamp_of_ref(s, &a->manifest.key, &a->ref)) < 0)

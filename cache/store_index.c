@@ -237,13 +237,13 @@ static int open_fds(struct store *s, struct artifact *a, struct qd_error *err)
 static int check_stamps(struct store *s, struct artifact *a, struct qd_error *err)
 {
     struct stamp now;
-    if (stamp_of_ref(s, &a->manifest.key, &now) < 0 || !stamp_equal(&now, &a->ref))
+    if (stamp_of_ref(s, &a->manifest.key, &now) < 0 || !object_stamp_equal(&now, &a->ref))
         return err_new(err, QD_E_CORRUPT, "its manifest was changed or removed");
     for (size_t i = 0; i < a->manifest.n_files; i++) {
         int r = stamp_of_fd(s, a->fds[i], &now);
         if (r < 0)
             return err_sys(err, -r, "stat '%s'", a->manifest.files[i].name);
-        if (!stamp_equal(&now, &a->stamps[i])) {
+        if (!object_stamp_equal(&now, &a->stamps[i])) {
             a->bad[i] = true;
             return err_new(err, QD_E_CORRUPT, "'%s' was changed since it was verified", a->manifest.files[i].name);
         }

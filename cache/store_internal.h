@@ -95,15 +95,15 @@ int artifact_judge(struct artifact *a, const struct keyring *keyring, struct qd_
 /* --- store_object.c; `writer` held --- */
 void object_name(const struct digest *d, char dst[OBJECT_NAME_BYTES]); /* "ab/cdef..." */
 int object_open(const struct store *s, const struct digest *d);        /* O_RDONLY, or -errno */
-bool stamp_equal(const struct stamp *a, const struct stamp *b);
+bool object_stamp_equal(const struct stamp *a, const struct stamp *b);
 int stamp_of_fd(const struct store *s, int fd, struct stamp *ret); /* -errno */
 int stamp_of_ref(const struct store *s, const struct digest *key, struct stamp *ret);
 /* 0, or QD_E_CORRUPT with the reason: size, digest, fs-verity. */
 int object_check(int fd, const struct manifest_file *f, const _Atomic int *cancel, _Atomic uint64_t *done, struct qd_error *err);
 /* Makes work/@name the object @d (of @bytes): *ret_made is false when a good one was there already. Removes work/@name. */
 int object_place(struct store *s, const char *name, const struct digest *d, uint64_t bytes, bool *ret_made, struct qd_error *err);
-int record_write(struct store *s, const struct artifact *a, bool durable, struct qd_error *err);
-bool record_read(const struct store *s, const struct digest *key, struct stamp *stamps, size_t n);
+int stamps_write(struct store *s, const struct artifact *a, bool durable, struct qd_error *err);
+bool stamps_read(const struct store *s, const struct digest *key, struct stamp *stamps, size_t n);
 /* Creates folder/@name with @data by tmp + rename with @flags (RENAME_NOREPLACE or 0); @durable: synced before and after. */
 int file_put(struct store *s, int folder, const char *name, struct bytes data, unsigned flags, bool durable, struct qd_error *err);
 int file_read(int folder, const char *name, size_t max_bytes, struct buffer *dst, struct qd_error *err);

@@ -38,12 +38,12 @@ static uint64_t stat_ns(const struct timespec *t)
     return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec;
 }
 
-static struct stamp stamp_of(const struct stat *st)
+static struct stamp object_stamp_of(const struct stat *st)
 {
     return (struct stamp){st->st_ino, (uint64_t)st->st_size, stat_ns(&st->st_mtim), stat_ns(&st->st_ctim)};
 }
 
-bool stamp_equal(const struct stamp *a, const struct stamp *b)
+bool object_stamp_equal(const struct stamp *a, const struct stamp *b)
 {
     return a->ino == b->ino && a->bytes == b->bytes && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
@@ -54,7 +54,7 @@ int stamp_of_fd(const struct store *s, int fd, struct stamp *ret)
     int r = s->io->stat(s->io->data, fd, &st);
     if (r < 0)
         return r;
-    *ret = stamp_of(&st);
+    *ret = object_stamp_of(&st);
     return S_ISREG(st.st_mode) ? 0 : -EISDIR;
 }
 
@@ -65,14 +65,14 @@ int stamp_of_ref(const struct store *s, const struct digest *key, struct stamp *
     digest_hex(key, name);
     if (fstatat(s->refs, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
-    *ret = stamp_of(&st);
+    *ret = object_stamp_of(&st);
     return 0;
 }
 
 /* Magic, four u64 a file, digest of all before: docs/formats/store.md. */
 static const char record_magic[16] = "quantd record 1";
 
-int record_write(struct store *s, const struct artifact *a, bool durable, struct qd_error *err)
+int stamps_write(struct store *s, const struct artifact *a, bool durable, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer b = {0};
     buffer_put(&b, record_magic, sizeof record_magic);
@@ -95,7 +95,7 @@ int record_write(struct store *s, const struct artifact *a, bool durable, struct
     return file_put(s, s->records, name, buffer_span(&b), 0, durable, err);
 }
 
-bool record_read(const struct store *s, const struct digest *key, struct stamp *stamps, size_t n)
+bool stamps_read(const struct store *s, const struct digest *key, struct stamp *stamps, size_t n)
 {
     char name[REF_NAME_BYTES];
     digest_hex(key, name);

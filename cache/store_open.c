@@ -122,7 +122,7 @@ static int check_object(struct store *s, struct artifact *a, size_t i, const str
     int r = stamp_of_fd(s, fd, &a->stamps[i]);
     if (r < 0)
         return err_new(err, QD_E_CORRUPT, "'%s' is no file", f->name);
-    if (recorded && stamp_equal(&a->stamps[i], recorded) && recorded->bytes == f->bytes)
+    if (recorded && object_stamp_equal(&a->stamps[i], recorded) && recorded->bytes == f->bytes)
         return 0;
     r = object_check(fd, f, NULL, NULL, err);
     a->bad[i] = r == QD_E_CORRUPT;
@@ -133,7 +133,7 @@ static int check_object(struct store *s, struct artifact *a, size_t i, const str
 static int check_artifact(struct store *s, struct artifact *a, struct store_report *report)
 {
     struct stamp recorded[MANIFEST_FILES_MAX];
-    bool known = record_read(s, &a->manifest.key, recorded, a->manifest.n_files);
+    bool known = stamps_read(s, &a->manifest.key, recorded, a->manifest.n_files);
     bool rehashed = false;
     for (size_t i = 0; i < a->manifest.n_files; i++) {
         int r = check_object(s, a, i, known ? &recorded[i] : NULL, NULL);
@@ -143,7 +143,7 @@ static int check_artifact(struct store *s, struct artifact *a, struct store_repo
     }
     report->n_rehashed += rehashed;
     if (rehashed)
-        (void)record_write(s, a, false, NULL); /* without it the next start hashes again */
+        (void)stamps_write(s, a, false, NULL); /* without it the next start hashes again */
     return 0;
 }
 
