@@ -36,7 +36,8 @@ struct source {
     size_t n_files;
     int folder_fd;             /* owned; -1 where the source came as a descriptor */
     int witness;
-    uint8_t *cached;           /* owned: the granule read last, [SOURCE_GRANULE_BYTES]; NULL before */
+    uint8_t *cached;           /* owned: the granule read last, [cached_room]; NULL before */
+    size_t cached_room;        /* as large as the largest granule so far: configuration files are small */
     size_t cached_file;
     uint64_t cached_granule;
     size_t cached_bytes;       /* 0: nothing is cached */
@@ -337,16 +338,31 @@ static int witness_check(struct source_file *f, uint64_t granule, struct bytes h
     return digest_equal(&d, &f->seen[slot].digest) ? 0 : changed(err, f->name, "changed");
 }
 
+static int cache_reserve(struct source *s, const struct source_file *f, uint64_t granule, struct qd_error *err)
+{
+    size_t want = granule_bytes(f, granule);
+    s->cached_bytes = 0;
+    if (want <= s->cached_room)
+        return 0;
+    free(s->cached);
+    s->cached_room = 0;
+    s->cached = malloc(want);
+    if (!s->cached)
+        return err_new(err, QD_E_NO_MEMORY, "reading '%s'", f->name);
+    s->cached_room = want;
+    return 0;
+}
+
 /* Makes @granule the cached one. */
 static int cache_granule(struct source *s, size_t file, uint64_t granule, struct qd_error *err)
 {
     if (s->cached_bytes && s->cached_file == file && s->cached_granule == granule)
         return 0;
-    if (!s->cached && !(s->cached = malloc(SOURCE_GRANULE_BYTES)))
-        return err_new(err, QD_E_NO_MEMORY, "reading '%s'", s->files[file].name);
-    s->cached_bytes = 0;
     size_t n = 0;
-    int r = read_granule(&s->files[file], granule, s->cached, &n, err);
+    int r = cache_reserve(s, &s->files[file], granule, err);
+    if (r < 0)
+        return r;
+    r = read_granule(&s->files[file], granule, s->cached, &n, err);
     if (r < 0)
         return r;
     if (s->witness) {

@@ -1,0 +1,36 @@
+/* Input: a safetensors file. */
+#include "tests/data/bad/bad_files.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/readers.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
+{
+    CLEANUP(source_free) struct source *s = source_of_bytes((struct bytes){data, n_bytes}, "x.safetensors");
+    if (s)
+        read_and_check(s);
+    return 0;
+}
+
+void fuzz_seeds(fuzz_use *use, void *data)
+{
+    CLEANUP(buffer_clear) struct buffer good = {0};
+    good_safetensors(&good);
+    use(buffer_span(&good), data);
+}
+
+struct forward {
+    fuzz_use *use;
+    void *data;
+};
+
+static void forward_one(const struct bad_file *f, void *data)
+{
+    const struct forward *to = data;
+    to->use(f->content, to->data);
+}
+
+void fuzz_more(fuzz_use *use, void *data)
+{
+    bad_safetensors_files(forward_one, &(struct forward){use, data});
+    bad_foreign_files(forward_one, &(struct forward){use, data});
+}
