@@ -167,6 +167,16 @@ void failures_drop(struct failures *f, const char *model, const struct recipe *r
         write_all(f);
 }
 
+void failures_drop_outdated(struct failures *f, const char *model, const struct file_stamp *stamp)
+{
+    size_t before = f->n;
+    for (size_t i = f->n; i-- > 0;)
+        if (strcmp(f->entries[i].model, model) == 0 && !stamp_equal(&f->entries[i].f.stamp, stamp))
+            remove_at(f, i);
+    if (f->n != before)
+        write_all(f);
+}
+
 unsigned failures_clear(struct failures *f)
 {
     unsigned n = (unsigned)f->n;

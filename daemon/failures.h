@@ -31,6 +31,9 @@ bool failures_get(const struct failures *f, const char *model, const struct reci
 
 /* @recipe NULL: all of the model. */
 void failures_drop(struct failures *f, const char *model, const struct recipe *recipe);
+
+/* Forgets those of @model whose source was another one than @stamp. */
+void failures_drop_outdated(struct failures *f, const char *model, const struct file_stamp *stamp);
 unsigned failures_clear(struct failures *f); /* how many */
 
 #endif

@@ -748,25 +748,30 @@ unsigned jobs_retry(struct jobs *j, uint32_t number)
     return listed > n ? listed : n;
 }
 
+/* A failed job ends its back-off; one that runs on a file that is gone or another is of no use. A companion's change shows at the end of the run. */
+static void source_changed(struct job *job)
+{
+    struct stat st;
+    struct file_stamp now = {0};
+    if (stat(job->first_file, &st) == 0)
+        now = stamp_of(&st);
+    bool same = stamp_equal(&now, &job->stamp);
+    if (!same)
+        failures_drop_outdated(job->owner->failures, job->model, &now);
+    if (job->state == JOB_SEALING || (same && job->state != JOB_FAILED))
+        return;
+    struct qd_error why;
+    (void)err_new(&why, QD_E_SOURCE_CHANGED, "model '%s' was changed or removed", job->model);
+    cancel_job(job, &why);
+}
+
 void jobs_model_changed(struct jobs *j, const char *model)
 {
     for (struct job *job = j->list, *next; job; job = next) {
         next = job->next;
-        struct stat st;
-        if (!job->first_file || strcmp(job->model, model) != 0)
-            continue;
-        struct file_stamp now = {0};
-        if (stat(job->first_file, &st) == 0)
-            now = stamp_of(&st);
-        if (stamp_equal(&now, &job->stamp) && job->state != JOB_FAILED)
-            continue; /* a companion changed, perhaps: the end of the run tells */
-        struct qd_error why;
-        (void)err_new(&why, QD_E_SOURCE_CHANGED, "model '%s' was changed or removed", model);
-        if (job->state == JOB_SEALING)
-            continue;
-        cancel_job(job, &why);
+        if (job->first_file && strcmp(job->model, model) == 0)
+            source_changed(job);
     }
-    failures_drop(j->failures, model, NULL);
 }
 
 /* ---- known keys ------------------------------------------------------------------------------------------------------------------ */

@@ -1,0 +1,759 @@
+/*
+ * Jobs with real workers, a real store and real signatures, on a loop of our own: what becomes of
+ * a request when all goes well, when its worker is killed, its source changes, its disk is full.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cache/hints.h"
+#include "cache/sign.h"
+#include "cache/store.h"
+#include "daemon/config.h"
+#include "daemon/daemon.h"
+#include "daemon/job.h"
+#include "daemon/log.h"
+#include "kernels/core/cleanup.h"
+#include "kernels/core/io.h"
+#include "quant/format/gguf_write.h"
+#include "tests/test.h"
+
+enum { ROWS = 1024, COLS = 4096, N_TENSORS = 4, TENSOR_BYTES = ROWS * COLS * 4, WAIT_MS = 60000, N_KILLS = 50 };
+
+/* ---- a model ----------------------------------------------------------------------------------- */
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static void fill(float *dst, size_t n, uint32_t seed)
+{
+    for (size_t i = 0; i < n; i++)
+        dst[i] = (float)next_random(&seed) / (1 << 23) - 1;
+}
+
+/* Four matrices of 16 MiB each: more shards than threads, so that a run can be caught in the middle. */
+static void write_model(const char *path, uint32_t seed)
+{
+    static const char architecture[] = "test";
+    const struct bytes text = {(const uint8_t *)architecture, 4};
+    struct meta_entry entry = {"general.architecture", {META_STRING, META_STRING, 1, &text}};
+    struct meta_table meta = {&entry, 1};
+    struct gguf_tensor tensors[N_TENSORS];
+    char names[N_TENSORS][32];
+    for (size_t i = 0; i < N_TENSORS; i++) {
+        (void)snprintf(names[i], sizeof names[i], "blk.%zu.ffn_up.weight", i);
+        tensors[i] = (struct gguf_tensor){.name = names[i], .type = QD_TYPE_F32, .n_dims = 2, .shape = {COLS, ROWS, 1, 1},
+                                          .offset = i * TENSOR_BYTES};
+    }
+    CLEANUP(buffer_clear) struct buffer header = {0};
+    struct qd_error err;
+    assert_int_equal(gguf_header(&meta, tensors, N_TENSORS, 32, &header, &err), 0);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite_whole(fd, header.data, header.n, 0), 0);
+    float *data = malloc(TENSOR_BYTES);
+    for (size_t i = 0; i < N_TENSORS; i++) {
+        fill(data, (size_t)ROWS * COLS, seed + (uint32_t)i);
+        assert_int_equal(pwrite_whole(fd, data, TENSOR_BYTES, header.n + i * TENSOR_BYTES), 0);
+    }
+    free(data);
+    assert_int_equal(close(fd), 0);
+}
+
+/* ---- a daemon without sockets --------------------------------------------------------------------- */
+
+struct fixture {
+    char folder[64], model[128], cache[128];
+    uv_loop_t loop;
+    struct config config;
+    struct daemon d;
+    uv_timer_t deadline;
+    bool late, stopped;
+    void (*on_state)(struct fixture *f, enum job_state s); /* a test's hook */
+    unsigned n_states[JOB_STATES];
+    unsigned char *mapped; /* of the source, for those who change it */
+};
+
+static void on_change(const struct job_view *v, void *data)
+{
+    struct fixture *f = data;
+    f->n_states[v->progress.state]++;
+    if (f->on_state)
+        f->on_state(f, v->progress.state);
+}
+
+static char *copy(const char *text)
+{
+    return strdup(text);
+}
+
+static void open_daemon(struct fixture *f)
+{
+    struct qd_error err;
+    struct keyring *keyring = keyring_new();
+    assert_int_equal(uv_loop_init(&f->loop), 0);
+    (void)uv_timer_init(&f->loop, &f->deadline);
+    f->d = (struct daemon){.loop = &f->loop, .config = &f->config};
+    assert_int_equal(signing_key_load_or_create(f->folder, NULL, &f->d.key, NULL, &err), 0);
+    assert_int_equal(keyring_trust(keyring, signing_key_public(f->d.key), &err), 0);
+    const struct store_options o = {.folder = f->cache, .keyring = keyring};
+    assert_int_equal(store_open(&o, &f->d.store, NULL, &err), 0);
+    char hints[160];
+    (void)snprintf(hints, sizeof hints, "%s/hints", f->folder);
+    assert_int_equal(hints_open(hints, &f->d.hints, &err), 0);
+    assert_int_equal(jobs_new(&f->d, &f->d.jobs, &err), 0);
+    jobs_set_listener(f->d.jobs, on_change, f);
+}
+
+static void on_stopped(void *data)
+{
+    ((struct fixture *)data)->stopped = true;
+}
+
+static void on_late(uv_timer_t *t)
+{
+    ((struct fixture *)t->data)->late = true;
+}
+
+/* Turns the loop until *@flag, or fails. */
+static void run_until(struct fixture *f, const bool *flag)
+{
+    f->deadline.data = f;
+    f->late = false;
+    (void)uv_timer_start(&f->deadline, on_late, WAIT_MS, 0);
+    while (!*flag && !f->late)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    (void)uv_timer_stop(&f->deadline);
+    assert_false(f->late);
+}
+
+static void run_for(struct fixture *f, unsigned ms)
+{
+    f->deadline.data = f;
+    f->late = false;
+    (void)uv_timer_start(&f->deadline, on_late, ms, 0);
+    while (!f->late)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+}
+
+static void close_daemon(struct fixture *f)
+{
+    f->stopped = false;
+    jobs_stop(f->d.jobs, 500, on_stopped, f);
+    run_until(f, &f->stopped);
+    f->d.jobs = jobs_free(f->d.jobs);
+    uv_close((uv_handle_t *)&f->deadline, NULL);
+    assert_int_equal(uv_run(&f->loop, UV_RUN_DEFAULT), 0);
+    assert_int_equal(uv_loop_close(&f->loop), 0); /* every handle was closed */
+    f->d.store = store_close(f->d.store);
+    f->d.hints = hints_close(f->d.hints);
+    f->d.key = signing_key_free(f->d.key);
+}
+
+static const char *worker_path;
+
+static int make_fixture(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    (void)snprintf(f->folder, sizeof f->folder, "/tmp/quantd-jobs-XXXXXX");
+    if (!mkdtemp(f->folder))
+        return -1;
+    (void)snprintf(f->model, sizeof f->model, "%s/model.gguf", f->folder);
+    (void)snprintf(f->cache, sizeof f->cache, "%s/cache", f->folder);
+    f->config = (struct config){
+        .state_dir = f->folder, .cache_dir = f->cache, .worker_path = copy(worker_path), .worker_memory = 256 << 20, .threads = 2,
+        .leave_grace_ms = 50, .backoff_s = 10, .backoff_max_s = 3600, .jobs_per_uid = 16, .sandbox = getenv("QUANTD_TEST_NO_SANDBOX") == NULL};
+    write_model(f->model, 1);
+    open_daemon(f);
+    *state = f;
+    return 0;
+}
+
+static int drop_fixture(void **state)
+{
+    struct fixture *f = *state;
+    char command[128];
+    if (f->mapped)
+        (void)munmap(f->mapped, 4096);
+    close_daemon(f);
+    free(f->config.worker_path);
+    (void)umount2(f->cache, MNT_DETACH); /* only one test has mounted */
+    (void)snprintf(command, sizeof command, "rm -rf %s", f->folder);
+    int r = system(command);
+    free(f);
+    return r;
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------ */
+
+struct waiting {
+    struct job_waiter w;
+    bool done;
+    struct job_outcome o;
+    struct qd_error err;
+    unsigned n_tensors;
+    uint64_t file_bytes;
+};
+
+static void on_done(struct job_waiter *w, const struct job_outcome *o)
+{
+    struct waiting *q = w->data;
+    assert_false(q->done); /* exactly once */
+    q->done = true;
+    q->o = *o;
+    if (o->err)
+        q->err = *o->err;
+    if (o->plan) {
+        struct stat st;
+        q->n_tensors = o->plan->n_tensors;
+        q->file_bytes = o->plan->file_bytes;
+        assert_int_equal(fstat(o->plan->table_fd, &st), 0);
+        assert_true(st.st_size > 0);
+    }
+}
+
+static struct job_request request_for(const struct fixture *f, const char *name)
+{
+    return (struct job_request){.model = name, .first_file = f->model, .source_fd = -1, .recipe = {.scheme = SCHEME_Q8_0, .pure = true},
+                                .interactive = true, .uid = 1000};
+}
+
+static int submit(struct fixture *f, const struct job_request *r, struct waiting *q)
+{
+    *q = (struct waiting){0};
+    q->w = (struct job_waiter){.done = on_done, .data = q};
+    int rc = jobs_submit(f->d.jobs, r, &q->w, &q->err);
+    assert_false(q->done); /* never from inside */
+    return rc;
+}
+
+static void ask(struct fixture *f, struct waiting *q)
+{
+    struct job_request r = request_for(f, "model");
+    assert_int_equal(submit(f, &r, q), 0);
+    run_until(f, &q->done);
+}
+
+/* What an undisturbed run makes of the model; the same in every test. */
+static struct digest first_digest;
+
+static struct digest payload_of(struct fixture *f, const struct digest *key)
+{
+    struct lease *lease = NULL;
+    struct qd_error err;
+    assert_int_equal(store_lookup(f->d.store, key, &lease, &err), 0);
+    struct digest d = lease->manifest->files[0].digest;
+    (void)lease_release(lease);
+    return d;
+}
+
+static void assert_good(struct fixture *f, const struct waiting *q)
+{
+    if (q->o.result < 0)
+        print_error("%s\n", q->err.message);
+    assert_int_equal(q->o.result, 0);
+    struct digest d = payload_of(f, &q->o.key);
+    static bool have;
+    if (!have)
+        first_digest = d;
+    have = true;
+    assert_memory_equal(&d, &first_digest, sizeof d);
+}
+
+static size_t count_files(const struct fixture *f, const char *folder)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", f->cache, folder);
+    DIR *dir = opendir(path);
+    size_t n = 0;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        n += e->d_name[0] != '.';
+    if (dir)
+        (void)closedir(dir);
+    return n;
+}
+
+/* The worker of this process, 0 where none runs. */
+static pid_t worker_pid(void)
+{
+    char path[64], text[64] = "";
+    (void)snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    FILE *file = fopen(path, "re");
+    if (file && !fgets(text, sizeof text, file))
+        text[0] = '\0';
+    if (file)
+        (void)fclose(file);
+    return (pid_t)atoi(text);
+}
+
+/* ---- tests: the good way ---------------------------------------------------------------------------------- */
+
+static void job__good_model__is_stored_and_signed(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    ask(f, &q);
+    assert_good(f, &q);
+    assert_true(q.o.built);
+    assert_int_equal(worker_pid(), 0);
+    assert_int_equal(count_files(f, "work"), 0);
+    const enum job_state way[] = {JOB_PROBING, JOB_HASHING, JOB_PLANNING, JOB_RUNNING, JOB_SEALING, JOB_READY};
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(f->n_states[way[i]], 1);
+    assert_int_equal(jobs_n(f->d.jobs), 0);
+}
+
+static void job__same_again__is_known_without_work_also_after_a_restart(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct digest key;
+    struct job_request r = request_for(f, "model");
+    run_for(f, 200); /* a file younger than 100 ms is not remembered */
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 0);
+    ask(f, &q);
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 1);
+    assert_memory_equal(&key, &q.o.key, sizeof key);
+    close_daemon(f);
+    open_daemon(f);
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 1);
+    assert_memory_equal(&key, &q.o.key, sizeof key);
+    r.recipe.scheme = SCHEME_Q4_0;
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 1);
+    assert_memory_not_equal(&key, &q.o.key, sizeof key);
+    write_model(f->model, 2);
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 0);
+}
+
+static void job__eight_requesters__one_worker_serves_all(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q[8];
+    struct job_request r = request_for(f, "model");
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(submit(f, &r, &q[i]), 0);
+    for (size_t i = 0; i < 8; i++) {
+        run_until(f, &q[i].done);
+        assert_good(f, &q[i]);
+    }
+    assert_int_equal(f->n_states[JOB_RUNNING], 1);
+}
+
+static void job__two_names_of_one_content__are_quantized_once(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting a, b;
+    struct job_request ra = request_for(f, "model"), rb = request_for(f, "other");
+    f->config.jobs_max = 2;
+    assert_int_equal(submit(f, &ra, &a), 0);
+    assert_int_equal(submit(f, &rb, &b), 0);
+    run_until(f, &a.done);
+    run_until(f, &b.done);
+    assert_good(f, &a);
+    assert_good(f, &b);
+    assert_memory_equal(&a.o.key, &b.o.key, sizeof a.o.key);
+    assert_int_equal(f->n_states[JOB_RUNNING], 1);
+}
+
+static void job__plan_only__gives_the_plan_and_stores_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "model");
+    r.plan_only = true;
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, 0);
+    assert_int_equal(q.n_tensors, N_TENSORS);
+    assert_true(q.file_bytes > (uint64_t)N_TENSORS * ROWS * COLS / 32 * 34);
+    assert_int_equal(count_files(f, "refs"), 0);
+}
+
+static void job__descriptor_instead_of_a_path__same_artifact(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "fd");
+    r.first_file = NULL;
+    r.source_fd = open(f->model, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_good(f, &q);
+}
+
+/* ---- tests: leaving ------------------------------------------------------------------------------------------ */
+
+static void job__cancelled__tells_its_waiter_and_leaves_no_worker(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct qd_error err;
+    struct job_request r = request_for(f, "model");
+    assert_int_equal(submit(f, &r, &q), 0);
+    while (worker_pid() == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(jobs_cancel(f->d.jobs, jobs_at(f->d.jobs, 0).progress.job, 1001, false, &err), QD_E_DENIED);
+    assert_int_equal(jobs_cancel(f->d.jobs, jobs_at(f->d.jobs, 0).progress.job, 1000, false, &err), 0);
+    assert_true(q.done);
+    assert_int_equal(q.o.result, QD_E_CANCELLED);
+    while (jobs_n(f->d.jobs) > 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(worker_pid(), 0);
+    assert_int_equal(count_files(f, "refs"), 0);
+}
+
+static void job__last_waiter_leaves__pauses_and_goes_on_when_asked_again(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "model");
+    f->config.leave_grace_ms = 0;
+    assert_int_equal(submit(f, &r, &q), 0);
+    while (f->n_states[JOB_RUNNING] == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    job_leave(f->d.jobs, &q.w);
+    while (jobs_running(f->d.jobs) > 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    assert_false(q.done);
+    if (jobs_n(f->d.jobs) > 0) { /* else it was faster than we */
+        assert_int_equal(jobs_at(f->d.jobs, 0).progress.state, JOB_PAUSED);
+        assert_int_equal(count_files(f, "work"), 2);
+    }
+    ask(f, &q);
+    assert_good(f, &q);
+    assert_int_equal(count_files(f, "work"), 0);
+}
+
+static void job__background_one_that_is_asked_for__is_promoted(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting a, b;
+    struct job_request r = request_for(f, "model");
+    r.interactive = false;
+    assert_int_equal(submit(f, &r, &a), 0);
+    while (f->n_states[JOB_HASHING] == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    r.interactive = true;
+    assert_int_equal(submit(f, &r, &b), 0);
+    assert_true(jobs_at(f->d.jobs, 0).interactive);
+    run_until(f, &a.done);
+    run_until(f, &b.done);
+    assert_good(f, &a);
+    assert_good(f, &b);
+}
+
+static void job__background_one_in_the_way__gives_its_place(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting a, b;
+    struct job_request r = request_for(f, "model");
+    f->config.jobs_max = 1;
+    r.interactive = false;
+    assert_int_equal(submit(f, &r, &a), 0);
+    while (f->n_states[JOB_HASHING] == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    r.interactive = true;
+    r.recipe.scheme = SCHEME_Q4_0;
+    assert_int_equal(submit(f, &r, &b), 0);
+    run_until(f, &b.done);
+    assert_int_equal(b.o.result, 0);
+    assert_false(a.done);
+    run_until(f, &a.done);
+    assert_good(f, &a);
+}
+
+static void jobs__stopped__every_waiter_gets_an_answer(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting a, b;
+    struct job_request r = request_for(f, "model");
+    assert_int_equal(submit(f, &r, &a), 0);
+    r.recipe.scheme = SCHEME_Q4_0;
+    assert_int_equal(submit(f, &r, &b), 0);
+    while (worker_pid() == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    close_daemon(f);
+    assert_true(a.done && b.done);
+    assert_int_equal(a.o.result, QD_E_UNAVAILABLE);
+    assert_int_equal(worker_pid(), 0);
+    open_daemon(f);
+    ask(f, &a);
+    assert_good(f, &a);
+}
+
+static void jobs__quota_of_a_user__is_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting a, b, c;
+    struct job_request r = request_for(f, "model");
+    f->config.jobs_per_uid = 1;
+    assert_int_equal(submit(f, &r, &a), 0);
+    r.recipe.scheme = SCHEME_Q4_0;
+    assert_int_equal(submit(f, &r, &b), QD_E_BUSY);
+    r.uid = 1001;
+    assert_int_equal(submit(f, &r, &c), 0);
+    run_until(f, &a.done);
+    run_until(f, &c.done);
+    assert_int_equal(c.o.result, 0);
+}
+
+/* ---- tests: deaths ----------------------------------------------------------------------------------------------- */
+
+static void job__worker_dies_by_a_signal__says_so_and_the_next_works(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "model");
+    assert_int_equal(submit(f, &r, &q), 0);
+    while (f->n_states[JOB_HASHING] == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(kill(worker_pid(), SIGSEGV), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, QD_E_WORKER_DIED);
+    assert_non_null(strstr(q.err.message, "signal 11"));
+    assert_int_equal(submit(f, &r, &q), QD_E_WORKER_DIED); /* in back-off */
+    assert_int_equal(jobs_retry(f->d.jobs, 0), 1);
+    ask(f, &q);
+    assert_good(f, &q);
+}
+
+struct killer {
+    uv_timer_t timer;
+    bool hit;
+};
+
+static void on_kill(uv_timer_t *t)
+{
+    struct killer *k = t->data;
+    pid_t pid = worker_pid();
+    k->hit = pid > 0 && kill(pid, SIGKILL) == 0;
+}
+
+static void job__worker_killed_at_fifty_points__next_request_gives_the_same_bytes(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t seed = 7;
+    unsigned n_hit = 0;
+    struct killer k = {0};
+    (void)uv_timer_init(&f->loop, &k.timer);
+    k.timer.data = &k;
+    for (unsigned i = 0; i < N_KILLS; i++) {
+        struct waiting q;
+        struct qd_error err;
+        struct job_request r = request_for(f, "model");
+        assert_int_equal(submit(f, &r, &q), 0);
+        k.hit = false;
+        (void)uv_timer_start(&k.timer, on_kill, next_random(&seed) % 220, 0);
+        run_until(f, &q.done);
+        (void)uv_timer_stop(&k.timer);
+        if (q.o.result < 0)
+            assert_int_equal(q.o.result, QD_E_WORKER_DIED);
+        else
+            assert_good(f, &q);
+        n_hit += q.o.result < 0;
+        (void)jobs_retry(f->d.jobs, 0);
+        if (i % 5 == 4 || q.o.result == 0) { /* mostly the journal carries over from kill to kill */
+            ask(f, &q);
+            assert_good(f, &q);
+            assert_int_equal(store_remove(f->d.store, &q.o.key, &err), 0);
+        }
+        assert_int_equal(worker_pid(), 0);
+    }
+    print_message("# %u of %d workers died in the middle of it\n", n_hit, N_KILLS);
+    assert_true(n_hit > N_KILLS / 4);
+    uv_close((uv_handle_t *)&k.timer, NULL);
+    struct waiting q;
+    ask(f, &q);
+    assert_good(f, &q);
+    assert_int_equal(count_files(f, "work"), 0);
+    (void)uv_run(&f->loop, UV_RUN_NOWAIT); /* closes the timer */
+}
+
+/* ---- tests: bad sources ---------------------------------------------------------------------------------------------- */
+
+/* Dirties the page first: from then on a store to it moves neither mtime nor ctime. */
+static void map_dirty_page(struct fixture *f)
+{
+    int fd = open(f->model, O_RDWR | O_CLOEXEC);
+    f->mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 40 << 20);
+    assert_true(f->mapped != MAP_FAILED);
+    ((volatile unsigned char *)f->mapped)[100] = f->mapped[100];
+    (void)close(fd);
+}
+
+static void flip_after_hashing(struct fixture *f, enum job_state s)
+{
+    if (s == JOB_PLANNING)
+        f->mapped[100] ^= 1;
+}
+
+static void job__source_changed_through_a_mapping_after_hashing__is_never_signed(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct stat before, after;
+    map_dirty_page(f);
+    assert_int_equal(stat(f->model, &before), 0);
+    f->on_state = flip_after_hashing;
+    ask(f, &q);
+    assert_int_equal(stat(f->model, &after), 0);
+    assert_memory_equal(&before.st_mtim, &after.st_mtim, sizeof before.st_mtim); /* else another check would have seen it */
+    assert_memory_equal(&before.st_ctim, &after.st_ctim, sizeof before.st_ctim);
+    assert_int_equal(q.o.result, QD_E_SOURCE_CHANGED);
+    assert_int_equal(count_files(f, "refs"), 0);
+    assert_int_equal(count_files(f, "work"), 0);
+}
+
+static void truncate_after_hashing(struct fixture *f, enum job_state s)
+{
+    if (s == JOB_RUNNING)
+        assert_int_equal(truncate(f->model, 20 << 20), 0);
+}
+
+static void job__source_truncated_under_us__is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    f->on_state = truncate_after_hashing;
+    ask(f, &q);
+    assert_int_equal(q.o.result, QD_E_SOURCE_CHANGED);
+    assert_int_equal(count_files(f, "refs"), 0);
+}
+
+static void job__no_model__is_refused_once_and_remembered_over_a_restart(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "model");
+    int fd = open(f->model, O_TRUNC | O_WRONLY | O_CLOEXEC);
+    assert_int_equal(write_whole(fd, "\x80\x02}q\x01(X\x05pickle", 14), 0);
+    (void)close(fd);
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, QD_E_UNSUPPORTED);
+    assert_int_equal(submit(f, &r, &q), QD_E_UNSUPPORTED);
+    assert_true(q.err.hint[0] != '\0');
+    close_daemon(f);
+    open_daemon(f);
+    assert_int_equal(submit(f, &r, &q), QD_E_UNSUPPORTED);
+    write_model(f->model, 1); /* another stamp: another story */
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_good(f, &q);
+}
+
+static void job__fifo_or_nothing_instead_of_a_file__is_refused_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "model");
+    assert_int_equal(unlink(f->model), 0);
+    assert_int_equal(submit(f, &r, &q), QD_E_NOT_FOUND);
+    assert_int_equal(mkfifo(f->model, 0600), 0);
+    assert_int_equal(submit(f, &r, &q), QD_E_CORRUPT);
+}
+
+static void job__model_removed_while_it_runs__is_cancelled(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct job_request r = request_for(f, "model");
+    assert_int_equal(submit(f, &r, &q), 0);
+    while (f->n_states[JOB_HASHING] == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(unlink(f->model), 0);
+    jobs_model_changed(f->d.jobs, "model");
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, QD_E_SOURCE_CHANGED);
+}
+
+static void job__missing_worker_program__is_an_error_that_names_it(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    free(f->config.worker_path);
+    f->config.worker_path = copy("/nonexistent/quantd-worker");
+    ask(f, &q);
+    assert_int_equal(q.o.result, QD_E_CONFIG);
+    assert_non_null(strstr(q.err.message, "/nonexistent/quantd-worker"));
+}
+
+/* Root only: a cache on a file system of 24 MiB, the artifact has 17 MiB a matrix. */
+static void job__disk_full__is_told_before_work_and_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    close_daemon(f);
+    assert_int_equal(mount("quantd-test", f->cache, "tmpfs", 0, "size=40m"), 0);
+    open_daemon(f);
+    ask(f, &q);
+    assert_int_equal(q.o.result, QD_E_NO_SPACE);
+    assert_int_equal(f->n_states[JOB_RUNNING], 0);
+    assert_int_equal(count_files(f, "work"), 0);
+}
+
+static void job__peak_memory_of_the_worker__stays_below_the_ceiling(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct rusage u;
+    ask(f, &q);
+    assert_good(f, &q);
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &u), 0);
+    print_message("# peak RSS of the largest worker: %ld KiB\n", u.ru_maxrss);
+    assert_true(u.ru_maxrss < 256 << 10);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, make_fixture, drop_fixture)
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return 2;
+    worker_path = argv[1];
+    log_open(LOG_AT_ERROR);
+    const struct CMUnitTest tests[] = {
+        T(job__good_model__is_stored_and_signed),
+        T(job__same_again__is_known_without_work_also_after_a_restart),
+        T(job__eight_requesters__one_worker_serves_all),
+        T(job__two_names_of_one_content__are_quantized_once),
+        T(job__plan_only__gives_the_plan_and_stores_nothing),
+        T(job__descriptor_instead_of_a_path__same_artifact),
+        T(job__cancelled__tells_its_waiter_and_leaves_no_worker),
+        T(job__last_waiter_leaves__pauses_and_goes_on_when_asked_again),
+        T(job__background_one_that_is_asked_for__is_promoted),
+        T(job__background_one_in_the_way__gives_its_place),
+        T(jobs__stopped__every_waiter_gets_an_answer),
+        T(jobs__quota_of_a_user__is_kept),
+        T(job__worker_dies_by_a_signal__says_so_and_the_next_works),
+        T(job__worker_killed_at_fifty_points__next_request_gives_the_same_bytes),
+        T(job__source_changed_through_a_mapping_after_hashing__is_never_signed),
+        T(job__source_truncated_under_us__is_an_error),
+        T(job__no_model__is_refused_once_and_remembered_over_a_restart),
+        T(job__fifo_or_nothing_instead_of_a_file__is_refused_at_once),
+        T(job__model_removed_while_it_runs__is_cancelled),
+        T(job__missing_worker_program__is_an_error_that_names_it),
+        T(job__peak_memory_of_the_worker__stays_below_the_ceiling),
+        T(job__disk_full__is_told_before_work_and_leaves_nothing),
+    };
+    size_t n = sizeof tests / sizeof tests[0];
+    if (geteuid() != 0) {
+        printf("# job__disk_full needs root: left out\n");
+        n--;
+    }
+    return _cmocka_run_group_tests("jobs", tests, n, NULL, NULL);
+}
