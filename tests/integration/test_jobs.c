@@ -557,7 +557,7 @@ static void job__worker_killed_at_fifty_points__next_request_gives_the_same_byte
         struct job_request r = request_for(f, "model");
         assert_int_equal(submit(f, &r, &q), 0);
         k.hit = false;
-        (void)uv_timer_start(&k.timer, on_kill, next_random(&seed) % 220, 0);
+        (void)uv_timer_start(&k.timer, on_kill, next_random(&seed) % 130, 0);
         run_until(f, &q.done);
         (void)uv_timer_stop(&k.timer);
         if (q.o.result < 0)
@@ -692,13 +692,13 @@ static void job__missing_worker_program__is_an_error_that_names_it(void **state)
     assert_non_null(strstr(q.err.message, "/nonexistent/quantd-worker"));
 }
 
-/* Root only: a cache on a file system of 24 MiB, the artifact has 17 MiB a matrix. */
+/* Root only: a cache on a file system of 24 MiB, the artifact has 17 MiB, and 16 MiB are kept free. */
 static void job__disk_full__is_told_before_work_and_leaves_nothing(void **state)
 {
     struct fixture *f = *state;
     struct waiting q;
     close_daemon(f);
-    assert_int_equal(mount("quantd-test", f->cache, "tmpfs", 0, "size=40m"), 0);
+    assert_int_equal(mount("quantd-test", f->cache, "tmpfs", 0, "size=24m"), 0);
     open_daemon(f);
     ask(f, &q);
     assert_int_equal(q.o.result, QD_E_NO_SPACE);
