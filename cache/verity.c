@@ -21,14 +21,14 @@ int verity_enable(int fd, struct qd_error *err)
 
 int verity_measure(int fd, struct digest *ret, struct qd_error *err)
 {
-    struct {
-        struct fsverity_digest head;
-        uint8_t space[64];
-    } m = {.head = {.digest_size = sizeof m.space}};
+    union {
+        struct fsverity_digest head; /* the digest follows it */
+        uint8_t space[sizeof(struct fsverity_digest) + 64];
+    } m = {.head = {.digest_size = sizeof m.space - sizeof m.head}};
     if (ioctl(fd, FS_IOC_MEASURE_VERITY, &m) < 0)
         return errno == ENODATA || not_to_be_had(errno) ? 0 : err_sys(err, errno, "measure fs-verity");
     if (m.head.digest_algorithm != FS_VERITY_HASH_ALG_SHA256 || m.head.digest_size != DIGEST_BYTES)
         return err_new(err, QD_E_CORRUPT, "fs-verity measured with another hash than SHA-256");
-    memcpy(ret->bytes, (const uint8_t *)&m + sizeof m.head, DIGEST_BYTES);
+    memcpy(ret->bytes, m.space + sizeof m.head, DIGEST_BYTES);
     return 1;
 }
