@@ -90,10 +90,10 @@ const char *hardware_sandbox(const struct config *config)
 bool hardware_verity(const char *folder, const char *file)
 {
     char path[PATH_MAX];
-    struct {
-        struct fsverity_digest digest;
-        uint8_t bytes[64];
-    } measured = {.digest = {.digest_size = sizeof measured.bytes}};
+    union {
+        struct fsverity_digest digest; /* its bytes follow it */
+        uint8_t space[sizeof(struct fsverity_digest) + 64];
+    } measured = {.digest = {.digest_size = sizeof measured.space - sizeof measured.digest}};
     if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path)
         return false;
     CLEANUP(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);

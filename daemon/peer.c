@@ -36,7 +36,6 @@ static struct outgoing *outgoing_free(struct outgoing *o)
     free(o);
     return NULL;
 }
-DEFINE_CLEANUP(outgoing_free, struct outgoing *)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 

@@ -179,7 +179,7 @@ static uint64_t make_model(const char *path, unsigned mib)
 static struct cost run(char *const argv[])
 {
     struct rusage use;
-    int status;
+    int status = 0;
     double begun = seconds();
     pid_t pid = fork();
     if (pid == 0) {

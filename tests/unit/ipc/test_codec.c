@@ -10,7 +10,7 @@
 enum { N_ITEMS = 3 };
 
 /* Sample values: distinct by field and round, with the forms that are hard (empty, long, non-ASCII, extremes). */
-static const char *const sample_texts[] = {"tiny", "", "Gr\xc3\xb6\xc3\x9f" "e", "\xf0\x9f\x94\xa7 a/b:c", "0123456789abcdef0123456789abcdef0"};
+static const char *const sample_texts[] = {"tiny", "", ("Gr\xc3\xb6\xc3\x9f" "e"), "\xf0\x9f\x94\xa7 a/b:c", "0123456789abcdef0123456789abcdef0"};
 static const uint64_t sample_numbers[] = {0, 1, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1, UINT64_MAX};
 static const double sample_floats[] = {0.0, -1.5, 1e300, 42.25};
 #define SAMPLE(table, i) table[(i) % (sizeof(table) / sizeof(table)[0])]
