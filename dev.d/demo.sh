@@ -32,7 +32,7 @@ demo_folder() {
     unset QUANTD_SOCKET NOTIFY_SOCKET LISTEN_FDS LISTEN_PID
     cat >"$DEMO/config/quantd/quantd.conf" <<-END
 	[daemon]
-	worker = $TOP/$(worker_of build)
+	worker = $(worker_of build)
 	[watch]
 	quiet = 200ms
 	[cache]
