@@ -13,6 +13,12 @@ static uint64_t n_pieces_of(const struct job_tensor *t)
     return t->end > t->offset ? shard_of(t->end - 1) - shard_of(t->offset) + 1 : 0;
 }
 
+/* Rows that ROWS_ROPE_PAIRED moves: a bias has an element for each row of its matrix. */
+static uint64_t n_moved_rows(const struct tensor *t)
+{
+    return t->n_dims == 1 ? t->n_elements : t->n_elements / t->shape[0];
+}
+
 static void set_cells(struct job_tensor *t, const struct tensor *from, enum qd_type to)
 {
     const struct qd_type_info *a = qd_type_info(from->type), *b = qd_type_info(to);
@@ -25,7 +31,7 @@ static void set_cells(struct job_tensor *t, const struct tensor *from, enum qd_t
     if (from->row_order != ROWS_ROPE_PAIRED || !from->n_elements)
         return;
     t->head_rows = from->head_rows;
-    t->cells_in_row = t->n_cells / (from->n_elements / from->shape[0]);
+    t->cells_in_row = t->n_cells / n_moved_rows(from);
 }
 
 static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan_tensor *pt)
@@ -53,7 +59,7 @@ static int check_tensor(const struct job_tensor *t, const struct plan_tensor *pt
     bool whole = t->n_cells * t->cell_source_bytes == from->bytes && t->n_cells * t->cell_bytes == pt->bytes;
     bool inside = t->file < l->n_files && t->end <= l->file_bytes[t->file];
     bool plain = t->copy || qd_type_info(from->type)->block_elements == 1;
-    bool rows = !t->head_rows || (t->head_rows % 2 == 0 && (from->n_elements / from->shape[0]) % t->head_rows == 0);
+    bool rows = !t->head_rows || (t->head_rows % 2 == 0 && n_moved_rows(from) % t->head_rows == 0 && t->n_cells % n_moved_rows(from) == 0);
     if (!whole || !inside || !plain || !rows || t->cell_source_bytes > CELL_BYTES_MAX)
         return err_new(err, QD_E_INTERNAL, "tensor '%s': the plan does not fit its source", t->name);
     return 0;
