@@ -44,7 +44,17 @@ static bool output_has_size(int fd, uint64_t n_bytes)
     return fstat(fd, &st) == 0 && (uint64_t)st.st_size == n_bytes;
 }
 
-/* What a journal's records mean: the source files' sizes, the whole header of the output, and whether shards are digested. */
+/* Where a tensor's bytes come from and how they are read: a source's header could say it otherwise the next time, and the output's header be the same. */
+static void put_tensor_shape(const struct tensor *t, struct buffer *b)
+{
+    buffer_put_u32(b, t->file);
+    buffer_put_u64(b, t->offset);
+    buffer_put_u32(b, (uint32_t)qd_type_info(t->type)->ggml_id);
+    buffer_put_u32(b, t->row_order);
+    buffer_put_u64(b, t->head_rows);
+}
+
+/* What a journal's records mean: the source files' sizes, what of them becomes which tensor, the whole header of the output, and whether shards are digested. */
 static int run_shape(const struct run *run, struct digest *ret, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer b = {0};
@@ -54,6 +64,8 @@ static int run_shape(const struct run *run, struct digest *ret, struct qd_error 
     for (size_t i = 0; i < l->n_files; i++)
         buffer_put_u64(&b, l->file_bytes[i]);
     buffer_put_u8(&b, run->witness);
+    for (size_t i = 0; i < l->n_tensors; i++)
+        put_tensor_shape(l->tensors[i].planned->source, &b);
     buffer_put(&b, run->plan->header.data, run->plan->header.n);
     return b.failed ? no_memory(err) : digest_message("journal shape", buffer_span(&b), ret, err);
 }
@@ -75,6 +87,7 @@ static int resume_one(struct run *run, struct worker *w, const struct journal_re
     return 1;
 }
 
+/* 1: some units were taken, so the output is one of this work; 0: none was. */
 static int resume_all(struct run *run, struct qd_error *err)
 {
     struct worker w;
@@ -89,7 +102,7 @@ static int resume_all(struct run *run, struct qd_error *err)
             break;
     }
     worker_clear(&w);
-    return r;
+    return r < 0 ? r : atomic_load(&run->done_bytes) > 0;
 }
 
 /* Continues from the journal, or starts afresh. */
@@ -106,7 +119,11 @@ static int run_prepare(struct run *run, struct qd_error *err)
     int resumed = journal_start(&run->journal, o->journal_fd, o->journal_tag, &shape, err);
     if (resumed < 0)
         return resumed;
-    r = resumed ? resume_all(run, err) : output_create(o->out_fd, run->plan->file_bytes, err);
+    if (resumed)
+        resumed = resume_all(run, err);
+    if (resumed < 0)
+        return resumed;
+    r = resumed ? 0 : output_create(o->out_fd, run->plan->file_bytes, err);
     if (r < 0)
         return r;
     r = pwrite_whole(o->out_fd, run->plan->header.data, run->plan->header.n, 0);
