@@ -66,8 +66,9 @@ static uint8_t *expected_of(const struct plan_tensor *pt)
     for (uint64_t i = 0; i < t->n_elements; i++) {
         uint64_t to = i;
         if (t->row_order == ROWS_ROPE_PAIRED) {
-            uint64_t row = i / t->shape[0], half = t->head_rows / 2, in_head = row % t->head_rows;
-            to = (row - in_head + 2 * (in_head % half) + in_head / half) * t->shape[0] + i % t->shape[0];
+            uint64_t row_elements = t->n_dims == 1 ? 1 : t->shape[0]; /* a bias has an element for each row of its matrix */
+            uint64_t row = i / row_elements, half = t->head_rows / 2, in_head = row % t->head_rows;
+            to = (row - in_head + 2 * (in_head % half) + in_head / half) * row_elements + i % row_elements;
         }
         x[to] = fixture_value(t, i);
     }
@@ -104,7 +105,7 @@ static void assert_output_right(struct bench *b)
 /* Three files; one tensor over three shards whose blocks straddle them, one that begins in the last bytes of a shard. */
 static void make_large(struct fixture *f, int witness)
 {
-    fixture_init(f, "gguf", "llama");
+    fixture_init(f, "safetensors", "llama");
     fixture_tensor(f, "first.weight", QD_TYPE_F32, 0, 100, 2, 1024, 9000, 1);
     fixture_tensor(f, "norm.weight", QD_TYPE_F32, 0, 0, 1, 1000, 1, 1);
     fixture_tensor(f, "odd.weight", QD_TYPE_BF16, 0, 1, 2, 33, 40, 1);
@@ -115,7 +116,12 @@ static void make_large(struct fixture *f, int witness)
     struct tensor *t = fixture_tensor(f, "paired.weight", QD_TYPE_F16, 2, 6, 2, 256, 128, 1);
     t->row_order = ROWS_ROPE_PAIRED;
     t->head_rows = 32;
-    t = fixture_tensor(f, "paired_copy.bias", QD_TYPE_F32, 2, 3, 1, 1, 64, 1);
+    const enum qd_type bias_types[] = {QD_TYPE_F32, QD_TYPE_F16};
+    for (int i = 0; i < 2; i++) { /* copied, and from safetensors widened */
+        t = fixture_tensor(f, i ? "paired.bias" : "paired_copy.bias", bias_types[i], 2, 3, 1, 64, 1, 1);
+        t->row_order = ROWS_ROPE_PAIRED;
+        t->head_rows = 16;
+    }
     fixture_source(f, witness);
 }
 
@@ -486,6 +492,60 @@ static void plan_run__output_gone__does_not_believe_the_journal(void **state)
     bench_close(&b);
 }
 
+/* Two tensors of one shape over three shards; stopped when the first shard is done. */
+static void stop_in_the_second_shard(struct fixture *f, struct bench *b)
+{
+    fixture_init(f, "safetensors", "llama");
+    fixture_tensor(f, "one.weight", QD_TYPE_BF16, 0, 0, 2, 2048, 4100, 1);
+    fixture_tensor(f, "two.weight", QD_TYPE_BF16, 0, 0, 2, 2048, 4100, 1);
+    fixture_source(f, 1);
+    bench_open(b, f, SCHEME_Q8_0);
+    journal_on(b);
+    assert_int_equal(run_some(b, 5000), QD_E_CANCELLED); /* 4096 chunks of 2048 elements make a shard of bf16 */
+}
+
+/* The header is read again when a run is continued; the shard that holds it is not: what the header says must be in the shape. */
+static void plan_run__header_says_other_places_or_types__does_not_believe_the_journal(void **state)
+{
+    (void)state;
+    for (int change = 0; change < 3; change++) {
+        struct fixture f;
+        struct bench b;
+        stop_in_the_second_shard(&f, &b);
+        uint64_t offset = f.tensors[0].offset;
+        if (change == 0) {
+            f.tensors[0].offset = f.tensors[1].offset;
+            f.tensors[1].offset = offset;
+        } else if (change == 1) {
+            f.tensors[0].type = f.tensors[1].type = QD_TYPE_F16;
+        } else {
+            f.tensors[1].row_order = ROWS_ROPE_PAIRED;
+            f.tensors[1].head_rows = 4;
+        }
+        assert_int_equal(bench_run(&b), 0);
+        assert_int_equal(b.result->resumed_bytes, 0);
+        assert_same_as_whole_run(&b);
+        bench_close(&b);
+        fixture_clear(&f);
+    }
+}
+
+static void plan_run__killed_before_the_first_record__makes_the_output_afresh(void **state)
+{
+    (void)state;
+    static const uint8_t stale[4096] = {[0 ... 4095] = 0xa5};
+    struct bench b;
+    bench_open(&b, &large, SCHEME_Q4_0);
+    journal_on(&b);
+    assert_int_equal(run_some(&b, 1), QD_E_CANCELLED); /* a journal of its head alone */
+    for (uint64_t at = 0; at < b.plan->file_bytes; at += sizeof stale)
+        assert_int_equal(pwrite_whole(b.options.out_fd, stale, sizeof stale, at), 0);
+    assert_int_equal(ftruncate(b.options.out_fd, (off_t)b.plan->file_bytes), 0);
+    assert_int_equal(bench_run(&b), 0);
+    assert_output_right(&b);
+    bench_close(&b);
+}
+
 /* One attempt in a process of its own that is killed after @us microseconds; true when it had finished before. */
 static bool run_and_kill(struct bench *b, unsigned us)
 {
@@ -537,6 +597,8 @@ int main(void)
         cmocka_unit_test(plan_run__journal_of_another_tag__starts_afresh),
         cmocka_unit_test(plan_run__torn_or_flipped_journal__keeps_the_records_before),
         cmocka_unit_test(plan_run__output_gone__does_not_believe_the_journal),
+        cmocka_unit_test(plan_run__header_says_other_places_or_types__does_not_believe_the_journal),
+        cmocka_unit_test(plan_run__killed_before_the_first_record__makes_the_output_afresh),
         cmocka_unit_test(plan_run__killed_at_many_points__ends_with_the_same_bytes),
     };
     return cmocka_run_group_tests(tests, setup_large, teardown_large);
