@@ -273,6 +273,8 @@ static void on_done(struct job_waiter *w, const struct job_outcome *outcome)
     }
     o->target.model = shown_model(o); /* the catalog may have moved on */
     o->target.key = outcome->key;
+    if (outcome->built)
+        serving_artifact_ready(o->daemon, &outcome->key, shown_model(o), scheme_name(o->target.recipe.scheme));
     int r = look_up(o->daemon, &o->target, &lease, &err);
     if (r <= 0) {
         if (r == 0)
@@ -520,14 +522,19 @@ int handle_open(struct peer *peer, struct request *rq, const struct msg_open *p,
 struct background {
     struct job_waiter waiter;
     struct daemon *daemon;
+    char *model; /* owned */
+    enum scheme scheme;
 };
 
 static void on_background_done(struct job_waiter *w, const struct job_outcome *o)
 {
     struct background *b = w->data;
     if (o->result < 0)
-        log_line(LOG_AT_WARNING, "job", "background build failed%s", log_field("reason", o->err->message));
+        log_line(LOG_AT_WARNING, "job", "background build failed%s%s", log_field("model", b->model), log_field("reason", o->err->message));
+    else if (o->built)
+        serving_artifact_ready(b->daemon, &o->key, b->model, scheme_name(b->scheme));
     b->daemon->serving->n_openings--;
+    free(b->model);
     free(b);
 }
 
@@ -537,15 +544,18 @@ int build_in_background(struct daemon *d, const char *model, const struct recipe
     if (!m || m->state != MODEL_READY)
         return err_new(err, QD_E_NOT_FOUND, "no model '%s'", model);
     CLEANUP(free) struct background *b = calloc(1, sizeof *b);
-    if (!b)
+    CLEANUP(free) char *copy = strdup(model);
+    if (!b || !copy)
         return err_new(err, QD_E_NO_MEMORY, "background build");
     b->daemon = d;
+    b->scheme = recipe->scheme;
     b->waiter = (struct job_waiter){.done = on_background_done, .data = b};
     struct job_request rq = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .recipe = *recipe, .uid = geteuid()};
     int r = jobs_submit(d->jobs, &rq, &b->waiter, err);
     if (r < 0)
         return r;
     d->serving->n_openings++;
+    b->model = steal(&copy);
     (void)steal(&b); /* on_background_done owns it */
     return 0;
 }

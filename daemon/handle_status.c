@@ -304,8 +304,17 @@ void serving_artifact_changed(struct daemon *d, const struct digest *key, const 
     char text[DIGEST_HEX_BYTES];
     digest_hex(key, text);
     log_line(LOG_AT_INFO, "store", "artifact %s%s%s key=%.16s", change, log_field("model", model), log_field("scheme", scheme), text);
+    d->serving->announced = (struct digest){0};
     struct msg_artifact_changed e = {.key = text, .model = model, .scheme = scheme, .change = change};
     listener_tell(d->listener, "artifact_changed", MESSAGE(artifact_changed, &e), false, may_hear_of_name, model ? model : "");
+}
+
+void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme)
+{
+    if (digest_equal(&d->serving->announced, key))
+        return;
+    serving_artifact_changed(d, key, model, scheme, "ready");
+    d->serving->announced = *key;
 }
 
 void serving_job_changed(const struct job_view *v, void *data)

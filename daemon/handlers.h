@@ -48,6 +48,7 @@ struct serving {
     uint64_t touched_ms;     /* when last-use times were written */
     struct opening *waiting; /* for the catalog */
     _Atomic int stopping;    /* ends verification on the pool */
+    struct digest announced; /* the artifact last said to be ready: many may have waited for it */
     unsigned n_openings, n_ops; /* alive; 0 when all is quiet */
 };
 
@@ -64,6 +65,7 @@ METHODS(HANDLER_DECLARE)
 void serving_model_changed(struct serving *s, const struct catalog_model *m, enum catalog_change change);
 void serving_job_changed(const struct job_view *v, void *data); /* @data: struct daemon */
 void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme, const char *change);
+void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme); /* said once, however many waited */
 void serving_scanned(void *data); /* struct daemon: the catalog looked again; openings that wait for it go on */
 
 /* The daemon stops: openings that wait for the catalog are answered, checks on the pool end. */

@@ -203,7 +203,7 @@ void harness_kill(struct harness *h)
 
 void harness_remove(struct harness *h)
 {
-    char command[96];
+    char command[192];
     if (h->pid > 0)
         harness_kill(h);
     (void)snprintf(command, sizeof command, "chmod -R u+rwX '%s'; rm -rf '%s'", h->folder, h->folder);
