@@ -18,14 +18,14 @@ msgpack_packer packer_into(struct buffer *dst)
     return (msgpack_packer){.data = dst, .callback = append};
 }
 
-void pack_key(msgpack_packer *pk, const char *key)
+void wire_key(msgpack_packer *pk, const char *key)
 {
     size_t n = strlen(key);
     (void)msgpack_pack_str(pk, n); /* a failed append is seen in the buffer, at the end */
     (void)msgpack_pack_str_body(pk, key, n);
 }
 
-void pack_bool(msgpack_packer *pk, bool v)
+void wire_bool(msgpack_packer *pk, bool v)
 {
     if (v)
         (void)msgpack_pack_true(pk);
@@ -33,7 +33,7 @@ void pack_bool(msgpack_packer *pk, bool v)
         (void)msgpack_pack_false(pk);
 }
 
-int message_pack_text(msgpack_packer *pk, const char *text, struct qd_error *err)
+int wire_text(msgpack_packer *pk, const char *text, struct qd_error *err)
 {
     size_t n = strlen(text);
     if (n > TEXT_BYTES_MAX)
@@ -86,7 +86,7 @@ static int pack_list(msgpack_packer *pk, const struct field *f, const void *msg,
         return err_new(err, QD_E_LIMIT, "%zu items, at most %d", n, LIST_ITEMS_MAX);
     (void)msgpack_pack_array(pk, n);
     for (size_t i = 0; i < n; i++) {
-        int r = pack_fields(pk, f->record, items + i * item_bytes, err);
+        int r = wire_fields(pk, f->record, items + i * item_bytes, err);
         if (r < 0)
             return r;
     }
@@ -102,14 +102,14 @@ static int pack_member(msgpack_packer *pk, const struct field *f, const void *ms
     switch (f->kind) {
     case FIELD_str:
         text = *(const char *const *)member;
-        return message_pack_text(pk, text ? text : "", err);
+        return wire_text(pk, text ? text : "", err);
     case FIELD_list:
         return pack_list(pk, f, msg, err);
     case FIELD_bin:
         (void)msgpack_pack_bin_with_body(pk, bin->n ? bin->data : (const void *)"", bin->n);
         return 0;
     case FIELD_bool:
-        pack_bool(pk, *(const bool *)member);
+        wire_bool(pk, *(const bool *)member);
         return 0;
     case FIELD_u32:
         (void)msgpack_pack_uint32(pk, *(const uint32_t *)member);
@@ -124,7 +124,7 @@ static int pack_member(msgpack_packer *pk, const struct field *f, const void *ms
     return err_new(err, QD_E_INTERNAL, "field of no kind");
 }
 
-int pack_fields(msgpack_packer *pk, enum message type, const void *msg, struct qd_error *err)
+int wire_fields(msgpack_packer *pk, enum message type, const void *msg, struct qd_error *err)
 {
     const struct shape *shape = shape_of(type);
     size_t n = 0;
@@ -135,7 +135,7 @@ int pack_fields(msgpack_packer *pk, enum message type, const void *msg, struct q
         const struct field *f = &shape->fields[i];
         if (!is_present(f, msg))
             continue;
-        pack_key(pk, f->key);
+        wire_key(pk, f->key);
         int r = pack_member(pk, f, msg, err);
         if (r < 0)
             return err_in(err, r, "%s.%s", shape->name, f->key);
@@ -156,7 +156,7 @@ int finish_message(struct buffer *dst, size_t start, int r, struct qd_error *err
     return r;
 }
 
-void pack_start(msgpack_packer *pk, enum incoming_kind kind, uint32_t id)
+void wire_start(msgpack_packer *pk, enum incoming_kind kind, uint32_t id)
 {
     (void)msgpack_pack_array(pk, kind == INCOMING_EVENT ? 3 : 4);
     (void)msgpack_pack_uint8(pk, (uint8_t)kind);
@@ -169,27 +169,27 @@ int request_encode(struct buffer *dst, uint32_t id, const char *method, enum mes
 {
     size_t start = dst->n;
     msgpack_packer pk = packer_into(dst);
-    pack_start(&pk, INCOMING_REQUEST, id);
-    pack_key(&pk, method);
-    return finish_message(dst, start, pack_fields(&pk, type, params, err), err);
+    wire_start(&pk, INCOMING_REQUEST, id);
+    wire_key(&pk, method);
+    return finish_message(dst, start, wire_fields(&pk, type, params, err), err);
 }
 
 int reply_encode(struct buffer *dst, uint32_t id, enum message type, const void *result, struct qd_error *err)
 {
     size_t start = dst->n;
     msgpack_packer pk = packer_into(dst);
-    pack_start(&pk, INCOMING_REPLY, id);
+    wire_start(&pk, INCOMING_REPLY, id);
     (void)msgpack_pack_nil(&pk);
-    return finish_message(dst, start, pack_fields(&pk, type, result, err), err);
+    return finish_message(dst, start, wire_fields(&pk, type, result, err), err);
 }
 
 int event_encode(struct buffer *dst, const char *event, enum message type, const void *params, struct qd_error *err)
 {
     size_t start = dst->n;
     msgpack_packer pk = packer_into(dst);
-    pack_start(&pk, INCOMING_EVENT, 0);
-    pack_key(&pk, event);
-    return finish_message(dst, start, pack_fields(&pk, type, params, err), err);
+    wire_start(&pk, INCOMING_EVENT, 0);
+    wire_key(&pk, event);
+    return finish_message(dst, start, wire_fields(&pk, type, params, err), err);
 }
 
 int error_encode(struct buffer *dst, uint32_t id, const struct qd_error *why, struct qd_error *err)
@@ -199,15 +199,15 @@ int error_encode(struct buffer *dst, uint32_t id, const struct qd_error *why, st
         why = &unknown;
     size_t start = dst->n;
     msgpack_packer pk = packer_into(dst);
-    pack_start(&pk, INCOMING_REPLY, id);
+    wire_start(&pk, INCOMING_REPLY, id);
     (void)msgpack_pack_map(&pk, why->hint[0] ? 3 : 2);
-    pack_key(&pk, "code");
-    pack_key(&pk, qd_error_name(why->code));
-    pack_key(&pk, "message");
-    int r = message_pack_text(&pk, why->message, err);
+    wire_key(&pk, "code");
+    wire_key(&pk, qd_error_name(why->code));
+    wire_key(&pk, "message");
+    int r = wire_text(&pk, why->message, err);
     if (r == 0 && why->hint[0]) {
-        pack_key(&pk, "hint");
-        r = message_pack_text(&pk, why->hint, err);
+        wire_key(&pk, "hint");
+        r = wire_text(&pk, why->hint, err);
     }
     (void)msgpack_pack_nil(&pk);
     return finish_message(dst, start, r, err);
@@ -239,7 +239,7 @@ static size_t packed_bytes(struct buffer *scratch, enum message type, const void
 {
     scratch->n = 0;
     msgpack_packer pk = packer_into(scratch);
-    int r = pack_fields(&pk, type, msg, NULL);
+    int r = wire_fields(&pk, type, msg, NULL);
     return r < 0 || scratch->failed ? SIZE_MAX / 2 : scratch->n;
 }
 

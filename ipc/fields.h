@@ -12,18 +12,18 @@
 
 /* A packer that appends to @dst; @dst->failed says when memory ran out. */
 msgpack_packer packer_into(struct buffer *dst);
-void pack_key(msgpack_packer *pk, const char *key);
-void pack_bool(msgpack_packer *pk, bool v);
+void wire_key(msgpack_packer *pk, const char *key);
+void wire_bool(msgpack_packer *pk, bool v);
 
 /* The array header, the kind, and the id where the kind has one. */
-void pack_start(msgpack_packer *pk, enum incoming_kind kind, uint32_t id);
+void wire_start(msgpack_packer *pk, enum incoming_kind kind, uint32_t id);
 
 /* A message stands in @dst from @start on, @r says how packing went: is it whole, and does it fit? Otherwise @dst is put back. */
 int finish_message(struct buffer *dst, size_t start, int r, struct qd_error *err);
 
 /* Bytes that are not UTF-8 are packed as '?'. QD_E_LIMIT beyond TEXT_BYTES_MAX. */
-int message_pack_text(msgpack_packer *pk, const char *text, struct qd_error *err);
-int pack_fields(msgpack_packer *pk, enum message type, const void *msg, struct qd_error *err);
+int wire_text(msgpack_packer *pk, const char *text, struct qd_error *err);
+int wire_fields(msgpack_packer *pk, enum message type, const void *msg, struct qd_error *err);
 
 /*
  * Takes @object, whose bytes lie in memory of @zone that may be written (strings are terminated in

@@ -16,7 +16,7 @@ int record_encode(struct buffer *dst, enum message record, const void *item, str
 {
     size_t start = dst->n;
     msgpack_packer pk = packer_into(dst);
-    int r = pack_fields(&pk, record, item, err);
+    int r = wire_fields(&pk, record, item, err);
     if (r == 0 && dst->failed)
         r = err_new(err, QD_E_NO_MEMORY, "record of a list");
     if (r < 0)

@@ -145,15 +145,15 @@ struct value *value_free(struct value *root)
 
 static int pack_param(msgpack_packer *pk, const struct param *p, struct qd_error *err)
 {
-    pack_key(pk, p->key);
+    wire_key(pk, p->key);
     switch (p->kind) {
     case PARAM_STR:
-        return message_pack_text(pk, p->text ? p->text : "", err);
+        return wire_text(pk, p->text ? p->text : "", err);
     case PARAM_U64:
         (void)msgpack_pack_uint64(pk, p->number); /* a failed append is seen in the buffer, at the end */
         return 0;
     case PARAM_BOOL:
-        pack_bool(pk, p->number != 0);
+        wire_bool(pk, p->number != 0);
         return 0;
     }
     return err_new(err, QD_E_INVALID, "parameter '%s' is of no kind", p->key);
@@ -164,8 +164,8 @@ int request_encode_params(struct buffer *dst, uint32_t id, const char *method, c
 {
     size_t start = dst->n;
     msgpack_packer pk = packer_into(dst);
-    pack_start(&pk, INCOMING_REQUEST, id);
-    pack_key(&pk, method);
+    wire_start(&pk, INCOMING_REQUEST, id);
+    wire_key(&pk, method);
     (void)msgpack_pack_map(&pk, n);
     int r = 0;
     for (size_t i = 0; r == 0 && i < n; i++)

@@ -107,7 +107,7 @@ static int change_trust(struct cli *cli, const char *which, const char *path)
 {
     struct qd_error err;
     char text[PUB_BYTES_MAX], folder[PATH_MAX], file[PATH_MAX];
-    size_t n;
+    size_t n = 0;
     if (read_public_key(path, text, &n, &err) < 0 || trust_folder(which, folder, &err) < 0 ||
         install_key(folder, text, n, file, &err) < 0)
         return cli_fail(cli, &err);

@@ -175,7 +175,8 @@ QD_API const char *qd_artifact_file_name(const struct qd_artifact *a, uint32_t i
 
 /* ---- model metadata (GGUF keys, tokenizer included) --------------------------------------- */
 
-/* The tables are checked against the manifest at the first call. QD_E_NOT_FOUND where the key is none, QD_E_INVALID where the type differs. */
+/* The tables are checked against the manifest at the first call. QD_E_NOT_FOUND where the key is none, QD_E_INVALID where the type differs.
+   Strings end with a NUL that @ret_bytes (may be NULL) does not count; a file's string may hold other NULs. */
 QD_API int qd_meta_string(struct qd_artifact *a, const char *key, const char **ret, size_t *ret_bytes, struct qd_error *err);
 QD_API int qd_meta_u64(struct qd_artifact *a, const char *key, uint64_t *ret, struct qd_error *err);   /* any integer or bool that fits */
 QD_API int qd_meta_f64(struct qd_artifact *a, const char *key, double *ret, struct qd_error *err);     /* any number */

@@ -32,6 +32,10 @@ struct qd_type_info {
     enum qd_type_kind kind;
 };
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default) /* exported by libquantd */
+#endif
+
 /* The facts of a type; NULL where @type is none. Static storage. */
 const struct qd_type_info *qd_type_info(enum qd_type type);
 
@@ -41,6 +45,10 @@ int qd_type_by_ggml_id(int32_t id);
 
 /* Bytes of a row of @n elements; 0 where @n does not divide into blocks or the product overflows. */
 uint64_t qd_type_row_bytes(enum qd_type type, uint64_t n_elements);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }

@@ -29,6 +29,10 @@ struct qd_error {
     char hint[256];    /* the next step to take, or "" */
 };
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default) /* exported by libquantd */
+#endif
+
 /* Short lower-case name of a code such as "no-space"; "unknown" for a number that is none. Never NULL. */
 const char *qd_error_name(int code);
 
@@ -37,6 +41,10 @@ int qd_error_by_name(const char *name);
 
 /* The sysexits(3) code that a command-line tool exits with for this code; 0 for 0. */
 int qd_error_exit_code(int code);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }

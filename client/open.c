@@ -1,0 +1,160 @@
+#include <poll.h>
+#include <string.h>
+
+#include "client/artifact.h"
+#include "client/client.h"
+
+struct qd_open_request {
+    struct qd_client *client;
+    struct call call;
+    struct msg_open params;
+    char *model, *scheme, *layout; /* owned; params borrow them */
+    enum qd_verify verify;
+    qd_progress_fn *progress;
+    void *progress_data;
+    bool answered;
+};
+
+static int copy_text(const char *text, char **dst, struct qd_error *err)
+{
+    if (!text)
+        return 0;
+    *dst = strdup(text);
+    return *dst ? 0 : err_new(err, QD_E_NO_MEMORY, "request");
+}
+
+static int fill(struct qd_open_request *r, const struct qd_open_options *o, struct qd_error *err)
+{
+    if (!o->model && !o->use_source_fd)
+        return err_new(err, QD_E_INVALID, "an open needs a model's name or a source's descriptor");
+    int result = copy_text(o->model, &r->model, err);
+    if (result == 0)
+        result = copy_text(o->scheme, &r->scheme, err);
+    if (result == 0)
+        result = copy_text(o->layout, &r->layout, err);
+    r->params = (struct msg_open){
+        .model = r->model, .scheme = r->scheme, .layout = r->layout, .pure = o->pure, .no_build = o->no_build, .strict = o->strict,
+        .by_fd = o->use_source_fd, .has_wait_ms = o->wait_ms > 0, .wait_ms = o->wait_ms,
+    };
+    r->call = (struct call){.method = "open", .type = MSG_open, .params = &r->params, .fd = o->use_source_fd ? o->source_fd : -1};
+    r->verify = o->verify;
+    r->progress = o->progress;
+    r->progress_data = o->progress_data;
+    return result;
+}
+
+static void request_free(struct qd_open_request *r)
+{
+    free(r->model);
+    free(r->scheme);
+    free(r->layout);
+    free(r);
+}
+
+static inline void request_free_cleanup(struct qd_open_request **r)
+{
+    if (*r)
+        request_free(*r);
+}
+
+int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct qd_open_request **ret, struct qd_error *err)
+{
+    CLEANUP(request_free) struct qd_open_request *r = calloc(1, sizeof *r);
+    if (!r)
+        return err_new(err, QD_E_NO_MEMORY, "request");
+    r->client = c;
+    int result = fill(r, o, err);
+    if (result == 0)
+        result = call_send(c, &r->call, err);
+    if (result < 0)
+        return result;
+    *ret = steal(&r);
+    return 0;
+}
+
+static int tell_progress(struct qd_open_request *r, struct incoming *in, struct qd_error *err)
+{
+    struct msg_progress m;
+    if (!r->progress || strcmp(in->name, "progress") != 0)
+        return 0;
+    int result = incoming_decode(in, INTO(progress, &m), err);
+    if (result < 0 || m.id != r->call.id)
+        return result;
+    struct qd_progress p = {
+        .model = m.model, .scheme = m.scheme, .state = m.state, .tensor = m.tensor ? m.tensor : "", .done_bytes = m.done_bytes,
+        .total_bytes = m.total_bytes, .bytes_per_s = m.bytes_per_s, .seconds_left = m.has_seconds_left ? m.seconds_left : -1,
+    };
+    return r->progress(&p, r->progress_data) ? err_new(err, QD_E_CANCELLED, "stopped by the caller") : 0;
+}
+
+static int take_answer(struct qd_open_request *r, struct incoming *in, struct qd_artifact **ret, struct qd_error *err)
+{
+    struct qd_client *c = r->client;
+    struct msg_opened opened;
+    CLEANUP(shared_put) struct shared *shared = NULL;
+    r->answered = true;
+    if (in->failed)
+        return incoming_error(in, err);
+    int result = incoming_decode(in, INTO(opened, &opened), err);
+    if (result == 0)
+        result = shared_open(c->trust, opened.key, &c->packet, &shared, err);
+    packet_reset(&c->packet); /* what was not taken */
+    if (result == 0)
+        result = artifact_new(&shared, r->verify, ret, err);
+    return result < 0 ? err_in(err, result, "open '%s'", r->model ? r->model : "source") : 1;
+}
+
+/* One message, or a lost connection. 1: *ret; 0: go on. @ret_more: something came. */
+static int take_one(struct qd_open_request *r, int wait_ms, bool *ret_more, struct qd_artifact **ret, struct qd_error *err)
+{
+    CLEANUP(incoming_clear) struct incoming in = {0};
+    int result = client_receive(r->client, wait_ms, &in, err);
+    *ret_more = result != 0;
+    if (result == QD_E_UNAVAILABLE)
+        return call_again(r->client, &r->call, result, err);
+    if (result <= 0)
+        return result;
+    if (in.kind == INCOMING_EVENT)
+        return tell_progress(r, &in, err);
+    return in.kind == INCOMING_REPLY && in.id == r->call.id ? take_answer(r, &in, ret, err) : 0;
+}
+
+/* Until an answer (1), a failure, or nothing more comes within @wait_ms (0). */
+static int step(struct qd_open_request *r, int wait_ms, struct qd_artifact **ret, struct qd_error *err)
+{
+    bool more = true;
+    int result = 0;
+    if (r->answered)
+        return err_new(err, QD_E_INVALID, "this open was answered already");
+    while (result == 0 && more)
+        result = take_one(r, wait_ms, &more, ret, err);
+    return result;
+}
+
+int qd_open_step(struct qd_open_request *r, struct qd_artifact **ret, struct qd_error *err)
+{
+    return step(r, 0, ret, err);
+}
+
+void qd_open_cancel(struct qd_open_request *r)
+{
+    if (!r)
+        return;
+    if (!r->answered)
+        client_disconnect(r->client); /* the daemon learns from it that nobody waits any more */
+    request_free(r);
+}
+
+static inline void qd_open_cancel_cleanup(struct qd_open_request **r)
+{
+    qd_open_cancel(*r);
+}
+
+int qd_open(struct qd_client *c, const struct qd_open_options *o, struct qd_artifact **ret, struct qd_error *err)
+{
+    CLEANUP(qd_open_cancel) struct qd_open_request *r = NULL;
+    int result = qd_open_start(c, o, &r, err);
+    if (result == 0)
+        result = step(r, -1, ret, err);
+    return result < 0 ? result : 0;
+}

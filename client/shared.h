@@ -1,0 +1,71 @@
+/*
+ * Shared: what this process knows of one artifact: its envelope, decoded tables, descriptors and
+ * mapping. All handles of the same artifact share one, so that opening it again costs a comparison. When the
+ * last handle goes, mapping and descriptors go too (the store may then evict the file); the tables
+ * of the last SHARED_IDLE_MAX artifacts are kept.
+ *
+ * Any thread. Immutable once returned, but for the metadata and the verification marks (own lock).
+ */
+#ifndef QUANTD_CLIENT_SHARED_H
+#define QUANTD_CLIENT_SHARED_H
+
+#include <pthread.h>
+#include <quantd/quantd.h>
+
+#include "artifact/manifest.h"
+#include "artifact/tables.h"
+#include "client/trust.h"
+#include "ipc/packet.h"
+
+enum { SHARED_IDLE_MAX = 4 };
+
+/* One file of the manifest, as received. */
+struct shared_file {
+    int fd;           /* owned; -1 while idle */
+    uint64_t dev, ino;
+    const void *map;  /* of a payload file, while in use */
+    uint32_t first_shard; /* of a payload file: index of its first bit in @verified */
+};
+
+struct shared {
+    struct shared *next;           /* process-wide list, newest first */
+    unsigned n_users;
+    struct buffer envelope;        /* the bytes that were verified */
+    uint64_t serial;               /* state of trust that verified them last */
+    struct arena *arena;           /* owned: manifest, tensors, views, index */
+    struct manifest manifest;
+    struct tensor_table table;
+    struct qd_tensor *views;
+    uint32_t *index;               /* open addressing by name; 0: free, else 1 + tensor */
+    uint32_t index_mask;
+    uint32_t n_payload;            /* the first files of the manifest */
+    struct shared_file files[MANIFEST_FILES_MAX];
+    char key[DIGEST_HEX_BYTES], source[DIGEST_HEX_BYTES], digest[DIGEST_HEX_BYTES];
+    char signer[2 * KEY_ID_BYTES + 1];
+    struct qd_artifact_info info;
+
+    pthread_mutex_t lock;          /* over what follows */
+    struct digest *leaves;         /* owned; the signed shard list, NULL before the first use */
+    uint32_t n_leaves;
+    uint8_t *verified;             /* owned; a byte for each shard of the payload */
+    bool meta_loaded;
+    struct arena *meta_arena;      /* owned */
+    void *meta_raw;                /* owned; the table's bytes, which values borrow */
+    struct meta_table meta;
+};
+
+/*
+ * Takes the descriptors of @packet: the envelope, then the manifest's files. Verified against
+ * @trust; sizes and tables checked; payload mapped. @key is what the daemon said it would be.
+ */
+int shared_open(struct trust *trust, const char *key, struct packet *packet, struct shared **ret, struct qd_error *err);
+struct shared *shared_put(struct shared *s);
+DEFINE_CLEANUP(shared_put, struct shared *)
+
+/* The tensor of that name; NULL where there is none. */
+const struct qd_tensor *shared_tensor(const struct shared *s, const char *name);
+
+/* Reads file @i of the manifest whole (malloc, owned by the caller, one byte longer) and checks its digest. */
+int shared_read(const struct shared *s, size_t i, void **ret, struct qd_error *err);
+
+#endif
