@@ -17,6 +17,9 @@
 
 enum { BAR_CELLS = 30, LINE_EVERY_PERCENT = 10 };
 
+/* A run that ends sooner needs no progress: a bar may flash, lines stay in a log for ever. */
+static const double bar_after_s = 0.5, lines_after_s = 2;
+
 /* What one call holds; filled from top to bottom. */
 struct direct {
     struct direct_args args;
@@ -26,6 +29,7 @@ struct direct {
     struct run_result *result;
     char why[POLICY_WHY_MAX];
     bool terminal;
+    bool told; /* some progress stands on stderr; a bar is ended by a newline */
     unsigned told_percent;
     double started, seconds;
 };
@@ -64,12 +68,15 @@ static void on_progress(const struct run_progress *p, void *data)
     unsigned percent = p->total_bytes ? (unsigned)(p->done_bytes * 100.0 / p->total_bytes) : 100;
     double seconds = seconds_now() - d->started;
     double rate = seconds > 0 ? (double)p->done_bytes / seconds / 1e6 : 0;
+    if (!d->told && seconds < (d->terminal ? bar_after_s : lines_after_s))
+        return;
     if (d->terminal)
         show_bar(d, percent, rate, p->tensor);
     else if (percent < d->told_percent + LINE_EVERY_PERCENT)
         return;
     else
         fprintf(stderr, "%u %% of %" PRIu64 " bytes, %.0f MB/s\n", percent, p->total_bytes, rate);
+    d->told = true;
     d->told_percent = percent;
 }
 
@@ -210,7 +217,7 @@ static int direct_run(struct direct *d, struct qd_error *err)
 
 static int complain(const struct direct *d, const struct qd_error *err)
 {
-    fprintf(stderr, "%squantize: %s\n", d->terminal && d->told_percent ? "\n" : "", err->message);
+    fprintf(stderr, "%squantize: %s\n", d->terminal && d->told ? "\n" : "", err->message);
     if (err->hint[0])
         fprintf(stderr, "hint: %s\n", err->hint);
     return qd_error_exit_code(err->code);

@@ -39,7 +39,7 @@ def only(folder, *names):
 
 
 def makes_a_file(folder):
-    expect(run(MODEL, f"{folder}/a.gguf", "--scheme", "q8_0"), 0, "a.gguf: q8_0", "dB", "100 % of")
+    expect(run(MODEL, f"{folder}/a.gguf", "--scheme", "q8_0"), 0, "a.gguf: q8_0", "dB")
     only(folder, "a.gguf")
     facts, tensors = gguf.read(f"{folder}/a.gguf")
     if facts["quantd.scheme"] != "q8_0" or facts["general.alignment"] != 4096 or not tensors:
@@ -118,8 +118,30 @@ def killed(folder, number, status):
     only(folder, *before)
 
 
+def short_run_tells_no_progress(folder):
+    done = run(MODEL, f"{folder}/p.gguf", "--scheme", "q8_0")
+    if done.stderr:
+        raise AssertionError(f"said: {done.stderr}")
+    os.unlink(f"{folder}/p.gguf")
+
+
+def long_run_tells_progress(folder):
+    """Two seconds of standing still make any run a long one."""
+    with subprocess.Popen([WORKER, "--direct", large_model(folder), f"{folder}/l.gguf", "--scheme", "q4_0"], stderr=subprocess.PIPE, text=True) as p:
+        time.sleep(0.1)
+        p.send_signal(signal.SIGSTOP)
+        time.sleep(2)
+        p.send_signal(signal.SIGCONT)
+        said = p.stderr.readline()
+        p.kill()
+    if " % of 4294967" not in said or "MB/s" not in said:
+        raise AssertionError(f"said: {said}")
+    os.unlink(f"{folder}/large.gguf")
+
+
 with tempfile.TemporaryDirectory() as work:
-    for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization):
+    for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization,
+                  short_run_tells_no_progress, long_run_tells_progress):
         tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
     tap.case("direct killed with SIGKILL leaves nothing", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))
     tap.case("direct interrupted says so and leaves nothing", lambda: killed(work, signal.SIGTERM, EX_TEMPFAIL))
