@@ -81,6 +81,17 @@ static int link_unnamed(const struct outfile *f, const char *name)
     return linkat(AT_FDCWD, proc, f->folder_fd, name, AT_SYMLINK_FOLLOW);
 }
 
+/* From the hidden name to the final one. Where the file system cannot rename without replacing (NFS: EINVAL), a link does as much. */
+static int rename_hidden(const struct outfile *f)
+{
+    if (renameat2(f->folder_fd, f->hidden, f->folder_fd, f->name, f->replace ? 0 : RENAME_NOREPLACE) == 0)
+        return 0;
+    if (f->replace || errno != EINVAL || linkat(f->folder_fd, f->hidden, f->folder_fd, f->name, 0) < 0)
+        return -1;
+    (void)unlinkat(f->folder_fd, f->hidden, 0); /* the work is done; a second name of it does no harm */
+    return 0;
+}
+
 int outfile_publish(struct outfile *f, struct qd_error *err)
 {
     if (fsync(f->fd) < 0)
@@ -93,7 +104,7 @@ int outfile_publish(struct outfile *f, struct qd_error *err)
             return err_sys(err, errno, "name '%s'", f->path);
         f->named = true;
     }
-    if (f->named && renameat2(f->folder_fd, f->hidden, f->folder_fd, f->name, f->replace ? 0 : RENAME_NOREPLACE) < 0)
+    if (f->named && rename_hidden(f) < 0)
         return errno == EEXIST ? refuse_existing(f, err) : err_sys(err, errno, "rename to '%s'", f->path);
     f->named = false;
     return fsync(f->folder_fd) < 0 ? err_sys(err, errno, "sync the folder of '%s'", f->path) : 0;
