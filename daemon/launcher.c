@@ -565,9 +565,10 @@ static bool is_one_of(const char *word, const char *const *words)
     return *words != NULL;
 }
 
+static const char *const roles[] = {"weights", "index", "config", "tokenizer", NULL};
+
 static int take_file(struct launch *l, const struct msg_w_file *w, struct qd_error *err)
 {
-    static const char *const roles[] = {"weights", "index", "config", "tokenizer", NULL};
     struct launch_file *f = &l->files[l->n_files];
     if (!is_one_of(w->role, roles) || !w->name[0] || strlen(w->name) > NAME_MAX || strchr(w->name, '/') || strcmp(w->name, "..") == 0 ||
         strcmp(w->name, ".") == 0)
@@ -587,15 +588,17 @@ static int take_probe(struct launch *l, struct incoming *in, struct qd_error *er
     int r = incoming_decode(in, INTO(w_probed, &probed), err);
     if (r < 0)
         return r;
-    if (!is_one_of(probed.format, formats) || probed.files_n >= SOURCE_FILES_MAX)
+    if (!is_one_of(probed.format, formats) || !is_one_of(probed.role, roles) || probed.files_n >= SOURCE_FILES_MAX)
         return err_new(err, QD_E_PROTOCOL, "the worker found format '%.16s' with %zu companions", probed.format, probed.files_n);
     (void)snprintf(l->format, sizeof l->format, "%s", probed.format); /* one of the above: fits */
-    free(l->files[0].role);
-    l->files[0].role = strdup(probed.role);
     struct launch_file *grown = realloc(l->files, (probed.files_n + 1) * sizeof *grown);
-    if (!grown || !l->files[0].role)
+    if (!grown)
         return err_new(err, QD_E_NO_MEMORY, "file list");
     l->files = grown;
+    free(l->files[0].role);
+    l->files[0].role = strdup(probed.role);
+    if (!l->files[0].role)
+        return err_new(err, QD_E_NO_MEMORY, "file list");
     for (size_t i = 0; r == 0 && i < probed.files_n; i++)
         r = take_file(l, &probed.files[i], err);
     return r;
