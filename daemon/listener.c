@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -9,6 +10,8 @@
 #include "daemon/config.h"
 #include "daemon/log.h"
 #include "kernels/core/cleanup.h"
+
+enum { REAP_MAX = 512 /* connections looked at when a user's quota is full */ };
 
 struct listener {
     struct daemon *daemon;
@@ -103,6 +106,29 @@ static void shed(struct listener *l)
     (void)uv_timer_start(&l->pause, on_pause_over, ACCEPT_PAUSE_MS, 0); /* fails on a closing handle only */
 }
 
+/* Closes connections of @u whose other end is gone already but whose turn has not come. Returns how many. */
+static unsigned reap_gone(struct listener *l, const struct user *u)
+{
+    struct pollfd fds[REAP_MAX];
+    struct peer *peers[REAP_MAX];
+    unsigned n = 0, n_gone = 0;
+    for (struct peer *p = l->peers; p && n < REAP_MAX; p = p->next) {
+        if (p->user != u)
+            continue;
+        peers[n] = p;
+        fds[n++] = (struct pollfd){.fd = p->fd};
+    }
+    if (poll(fds, n, 0) <= 0)
+        return 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (!(fds[i].revents & (POLLHUP | POLLERR)))
+            continue;
+        peer_close(peers[i]);
+        n_gone++;
+    }
+    return n_gone;
+}
+
 static void turn_away(int fd, struct user *u, uint32_t quota)
 {
     struct qd_error err;
@@ -128,6 +154,8 @@ static void take(struct listener *l, int fd)
     }
     struct user *u = find_user(l, who.uid);
     uint32_t quota = l->daemon->config->connections_per_uid;
+    if (u && u->n_connections >= quota && reap_gone(l, u) > 0)
+        u = find_user(l, who.uid); /* its last connection may have taken the user along */
     if (!u || u->n_connections >= quota) {
         credentials_clear(&who);
         if (u)
