@@ -205,6 +205,24 @@ static void plan_run__quality__is_the_error_over_all_elements(void **state)
     bench_close(&b);
 }
 
+static void plan_run__block_over_two_shards__counts_in_the_quality(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, "gguf", "llama");
+    struct tensor *t = fixture_tensor(&f, "over.weight", QD_TYPE_F32, 0, 100, 2, 1024, 5000, 1);
+    fixture_source(&f, 0);
+    fixture_poke(&f, t, (SHARD_BYTES - t->offset) / 4 - 1, 1000.0f); /* its neighbours are below 1: their error is the block's scale */
+    fixture_reopen(&f);
+    struct bench b;
+    bench_open(&b, &f, SCHEME_Q8_0);
+    assert_int_equal(bench_run(&b), 0);
+    assert_true(b.result->tensors.tensors[0].max_abs > 0.5);
+    assert_true(b.result->quality.max_abs > 0.5);
+    bench_close(&b);
+    fixture_clear(&f);
+}
+
 static void plan_run__witness__is_the_digest_of_every_file(void **state)
 {
     (void)state;
@@ -584,6 +602,7 @@ int main(void)
         cmocka_unit_test(plan_run__any_scheme_and_threads__gives_the_whole_tensor_bytes),
         cmocka_unit_test(plan_run__any_threads_and_kernels__gives_the_same_quality),
         cmocka_unit_test(plan_run__quality__is_the_error_over_all_elements),
+        cmocka_unit_test(plan_run__block_over_two_shards__counts_in_the_quality),
         cmocka_unit_test(plan_run__witness__is_the_digest_of_every_file),
         cmocka_unit_test(plan_run__many_tiny_tensors_and_threads__gives_the_same_bytes),
         cmocka_unit_test(plan_run__several_bad_values__names_the_first_in_the_file),
