@@ -128,7 +128,9 @@ static uint64_t load(struct hints *h)
     uint8_t raw[RECORD_BYTES];
     uint64_t at = HEAD_BYTES, stamp[5];
     struct digest digest;
-    while (h->n < HINTS_MAX && pread_whole(h->fd, raw, RECORD_BYTES, at) == RECORD_BYTES && unpack_record(raw, stamp, &digest)) {
+    while (pread_whole(h->fd, raw, RECORD_BYTES, at) == RECORD_BYTES && unpack_record(raw, stamp, &digest)) {
+        if (h->n >= HINTS_MAX && forget_old(h, NULL) < 0)
+            break; /* the rest is dropped: hints are disposable */
         remember(h, stamp, &digest);
         h->n_records++;
         at += RECORD_BYTES;
