@@ -13,7 +13,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "
 import tap
 from house import Failed, House
 
-ROOT, DAEMON, WORKER, QUANTCTL, UNDER_UNIT, UNITS = sys.argv[1:7]
+ROOT, DAEMON, WORKER, QUANTCTL, UNDER_UNIT, UNITS = (os.path.abspath(p) for p in sys.argv[1:7])
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
 DAEMON_UID, ALICE, BOB = 61001, 61002, 61003
 EXPOSURE_MAX = 0.7
@@ -36,7 +36,7 @@ def units_are_clean():
     with House(DAEMON, WORKER, QUANTCTL) as house:
         for name in ("quantd.service", "quantd.socket", "quantd-rescan.service"):
             with open(os.path.join(UNITS, name)) as f:
-                text = re.sub(r"=\S+/(quantd|quantctl)\b", lambda m: "=" + {"quantd": DAEMON, "quantctl": QUANTCTL}[m.group(1)], f.read())
+                text = re.sub(r"(ExecStart=)\S+/(quantd|quantctl)\b", lambda m: m.group(1) + {"quantd": DAEMON, "quantctl": QUANTCTL}[m.group(2)], f.read())
             text = re.sub(r"\nDocumentation=.*", "", text)  # the pages are not installed here
             with open(house.path(name), "w") as f:
                 f.write(text)
@@ -51,6 +51,7 @@ class SystemHouse(House):
     def __enter__(self):
         super().__enter__()
         os.chmod(self.folder, 0o755)
+        self.install()
         for name in ("run", "state", "cache", "config", "models"):
             os.makedirs(self.path(name), exist_ok=True)
         for name, mode in (("run", 0o755), ("state", 0o700), ("cache", 0o700)):
@@ -59,15 +60,24 @@ class SystemHouse(House):
         for name in [n for n in self.env if n.startswith("XDG_")]:
             del self.env[name]
         self.env.update(STATE_DIRECTORY=self.path("state"), CACHE_DIRECTORY=self.path("cache"), RUNTIME_DIRECTORY=self.path("run"),
-                        CONFIGURATION_DIRECTORY=self.path("config", "quantd"), QUANTD_SOCKET=self.path("run", "quantd.sock"))
+                        QUANTD_SOCKET=self.path("run", "quantd.sock"))
         return self
 
+    def install(self):
+        """The programs where every user may start them: a build folder may be closed to others."""
+        os.makedirs(self.path("bin"), exist_ok=True)
+        library = os.path.join(os.path.dirname(QUANTCTL), "..", "libquantd.so.0")
+        self.daemon, self.worker, self.quantctl, _ = (shutil.copy(p, self.path("bin")) for p in (DAEMON, WORKER, QUANTCTL, library))
+        self.env["LD_LIBRARY_PATH"] = self.path("bin")
+        self.configure()
+
     def start_system(self):
-        return self.start(launcher=[UNDER_UNIT, os.path.join(UNITS, "quantd.service"), "--uid", str(DAEMON_UID), "--"], options=())
+        return self.start(launcher=[UNDER_UNIT, os.path.join(UNITS, "quantd.service"), "--uid", str(DAEMON_UID), "--"],
+                          options=("--config", self.path("config", "quantd", "quantd.conf")))
 
     def ctl_as(self, uid, *args):
         """(exit code, output, errors) of quantctl run by another user."""
-        done = subprocess.run([QUANTCTL, *args], env={**self.env, "HOME": "/nonexistent"}, capture_output=True, text=True, timeout=120,
+        done = subprocess.run([self.quantctl, *args], env={**self.env, "HOME": "/nonexistent"}, capture_output=True, text=True, timeout=120,
                               user=uid, group=uid, extra_groups=[])
         return done.returncode, done.stdout, done.stderr
 

@@ -36,7 +36,7 @@ class Failed(Exception):
 
 class House:
     def __init__(self, daemon, worker, quantctl, quiet="100ms", more="", folder=None):
-        self.daemon, self.worker, self.quantctl = daemon, worker, quantctl
+        self.daemon, self.worker, self.quantctl = (os.path.abspath(p) for p in (daemon, worker, quantctl))
         self.given_folder = folder
         self.quiet, self.more = quiet, more
         self.process = None
