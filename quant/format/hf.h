@@ -18,7 +18,6 @@ struct hf_architecture {
     const char *name;     /* "llama" */
     bool pairs_rotary;    /* rows of q and k are permuted on the way */
     bool writes_rope_dim; /* vocab_size and rope.dimension_count stand in the metadata */
-    const char *bpe_pre;  /* tokenizer.ggml.pre of its byte-level BPE */
 };
 
 /* config.json: HF_ABSENT and NaN where it does not say. */

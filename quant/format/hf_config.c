@@ -8,10 +8,10 @@
 #include "quant/limits.h"
 
 static const struct hf_architecture architectures[] = {
-    {"LlamaForCausalLM", "llama", true, true, "llama-bpe"},
-    {"MistralForCausalLM", "llama", true, true, "tekken"},
-    {"Qwen2ForCausalLM", "qwen2", false, false, "qwen2"},
-    {"Qwen3ForCausalLM", "qwen3", false, false, "qwen2"},
+    {"LlamaForCausalLM", "llama", true, true},
+    {"MistralForCausalLM", "llama", true, true},
+    {"Qwen2ForCausalLM", "qwen2", false, false},
+    {"Qwen3ForCausalLM", "qwen3", false, false},
 };
 
 enum field_kind { FIELD_COUNT, FIELD_TOKEN, FIELD_NUMBER, FIELD_TEXT, FIELD_PATH };

@@ -1,4 +1,4 @@
-/* Input: a byte that says which file it is, then one of the JSON files beside safetensors: 'i'ndex, 'c'onfig, 'v'ocabulary. */
+/* Input: a byte that says which file it is, then one of the JSON files beside safetensors: 'i'ndex, 'c'onfig, 'v'ocabulary, 't'okenizer, tokenizer con'f'iguration. */
 #include <string.h>
 
 #include "tests/fuzz/fuzz.h"
@@ -11,6 +11,9 @@ static const char config[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_
                              "\"rms_norm_eps\":1e-5,\"rope_theta\":1e4,\"head_dim\":2,\"bos_token_id\":1,\"eos_token_id\":[1,2],"
                              "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}";
 static const char vocabulary[] = "{\"tokens\":[\"<unk>\",\"\\u2581\\ud83d\\ude00\",\"\xc3\xa9\"],\"scores\":[0,-1.5,-2e0],\"types\":[2,1,1]}";
+static const char tokenizer[] = "{\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true}],\"pre_tokenizer\":null,\"model\":{\"type\":\"BPE\","
+                                "\"byte_fallback\":true,\"unk_token\":\"<u>\",\"vocab\":{\"<u>\":1,\"a\":2,\"aa\":3},\"merges\":[\"a a\",[\"a\",\"a\"]]}}";
+static const char tokenizer_config[] = "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"aa\",\"add_bos_token\":true,\"chat_template\":\"x\"}";
 static const char map[] = "{\"metadata\":{\"total_size\":16},\"weight_map\":{\"model.embed_tokens.weight\":\"a.safetensors\","
                           "\"model.layers.0.self_attn.q_proj.weight\":\"a.safetensors\"}}";
 
@@ -40,7 +43,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     if (kind == 'i')
         add(s, buffer_span(&weights), "weights", "a.safetensors");
     add(s, kind == 'c' ? input : text(config), "config", "config.json");
-    add(s, kind == 'v' ? input : text(vocabulary), "tokenizer", "vocab_spm.json");
+    if (kind == 't' || kind == 'f')
+        add(s, kind == 't' ? input : text(tokenizer), "tokenizer", "tokenizer.json");
+    else
+        add(s, kind == 'v' ? input : text(vocabulary), "tokenizer", "vocab_spm.json");
+    if (kind == 't' || kind == 'f')
+        add(s, kind == 'f' ? input : text(tokenizer_config), "tokenizer", "tokenizer_config.json");
     read_and_check(s);
     return 0;
 }
@@ -50,7 +58,7 @@ void fuzz_seeds(fuzz_use *use, void *data)
     static const struct {
         char kind;
         const char *content;
-    } seeds[] = {{'i', map}, {'c', config}, {'v', vocabulary}};
+    } seeds[] = {{'i', map}, {'c', config}, {'v', vocabulary}, {'t', tokenizer}, {'f', tokenizer_config}};
     for (size_t i = 0; i < sizeof seeds / sizeof seeds[0]; i++) {
         CLEANUP(buffer_clear) struct buffer seed = {0};
         buffer_put_u8(&seed, (uint8_t)seeds[i].kind);

@@ -249,6 +249,93 @@ static void hf__config_that_cannot_be_expressed__is_refused(void **state)
     }
 }
 
+static int open_with_tokenizer(const char *tokenizer, const char *config, struct model **ret, struct qd_error *err)
+{
+    char folder[TEST_PATH_MAX];
+    folder_make(folder);
+    write_tensors(folder, "model.safetensors", llama_header, 164);
+    file_write(folder, "config.json", text("{\"architectures\": [\"LlamaForCausalLM\"], " LLAMA_CONFIG ", \"vocab_size\": 9, \"bos_token_id\": 5}"));
+    file_write(folder, "tokenizer.json", text(tokenizer));
+    if (config)
+        file_write(folder, "tokenizer_config.json", text(config));
+    int r = model_open(folder, "", ret, NULL, err);
+    folder_remove(folder);
+    return r;
+}
+
+#define ADDED "\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, {\"id\": 7, \"content\": \"<tool>\", \"special\": false}], "
+
+static void hf__tokenizer_with_byte_fallback__becomes_sentencepiece_with_scores_by_rank(void **state)
+{
+    (void)state;
+    struct qd_error err;
+    CLEANUP(model_free) struct model *m = NULL;
+    assert_int_equal(open_with_tokenizer("{" ADDED "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"unk_token\": \"<unk>\", \"vocab\": {\"<unk>\": 0, \"<s>\": 1, "
+                                         "\"<0x0A>\": 2, \"a\": 3, \"b\": 4, \"ab\": 5, \"aba\": 6}, \"merges\": [\"a b\", [\"ab\", \"a\"], \"a ba\"]}}",
+                                         "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"aba\", \"add_eos_token\": true, \"chat_template\": \"{{x}}\"}", &m, &err), 0);
+    assert_string_equal(meta_text(m, "tokenizer.ggml.model"), "llama");
+    assert_string_equal(meta_text(m, "tokenizer.chat_template"), "{{x}}");
+    assert_int_equal(meta_u32(m, "tokenizer.ggml.bos_token_id"), 1); /* the tokenizer's word before config.json's */
+    assert_int_equal(meta_u32(m, "tokenizer.ggml.eos_token_id"), 6);
+    assert_int_equal(meta_u32(m, "tokenizer.ggml.unknown_token_id"), 0);
+    static const int32_t types[] = {2, 3, 6, 1, 1, 1, 1, 4, 5};
+    static const float scores[] = {0, 0, 0, -3, -3, -0.0f, -1, 0, -10000};
+    assert_memory_equal(meta_find(&m->meta, "tokenizer.ggml.token_type")->data, types, sizeof types);
+    const float *got = meta_find(&m->meta, "tokenizer.ggml.scores")->data;
+    for (int i = 0; i < 9; i++)
+        assert_true(got[i] == scores[i]);
+    assert_null(meta_find(&m->meta, "tokenizer.ggml.merges"));
+}
+
+#define QWEN_SPLIT                                                                                                                       \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "                       \
+    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}"
+#define BYTE_LEVEL_MODEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"ab\": 3}, \"merges\": [[\"a\", \"b\"], [\" \", \"a\"]]}}"
+
+static void hf__byte_level_tokenizer__becomes_gpt2_with_merges(void **state)
+{
+    (void)state;
+    struct qd_error err;
+    CLEANUP(model_free) struct model *m = NULL;
+    assert_int_equal(open_with_tokenizer("{" ADDED "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" QWEN_SPLIT ", {\"type\": \"ByteLevel\", "
+                                         "\"use_regex\": false}]}, " BYTE_LEVEL_MODEL, NULL, &m, &err), 0);
+    assert_string_equal(meta_text(m, "tokenizer.ggml.model"), "gpt2");
+    assert_string_equal(meta_text(m, "tokenizer.ggml.pre"), "qwen2");
+    assert_int_equal(meta_u32(m, "tokenizer.ggml.bos_token_id"), 5); /* from config.json */
+    const struct meta_value *merges = meta_find(&m->meta, "tokenizer.ggml.merges");
+    assert_int_equal(merges->n_items, 2);
+    assert_string_equal(((const struct bytes *)merges->data)[1].data, "\xc4\xa0 a");
+    assert_null(meta_find(&m->meta, "tokenizer.ggml.scores"));
+}
+
+static void hf__tokenizer_that_llama_cpp_cannot_run__is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tokenizer, *says;
+        int code;
+    } cases[] = {
+        {"{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", -1.0]]}}", "only BPE", QD_E_UNSUPPORTED},
+        {"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}, " BYTE_LEVEL_MODEL, "no name for", QD_E_UNSUPPORTED},
+        {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"x\"}}, " BYTE_LEVEL_MODEL, "no name for", QD_E_UNSUPPORTED},
+        {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "token id 0 stands twice", QD_E_CORRUPT},
+        {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 4294967296}, \"merges\": []}}", "token id 4294967296", QD_E_LIMIT},
+        {"{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"vocab\": {\"a\": 0}, \"merges\": [\"aa\"]}}", "merge 0 is no pair", QD_E_CORRUPT},
+        {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}}", "a merge of 1 tokens", QD_E_CORRUPT},
+        {"{\"added_tokens\": [{\"id\": 3}]}", "without id or content", QD_E_CORRUPT},
+        {"{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"vocab\": {\"a\": 9}, \"merges\": [\"a a\"]}}", "vocab_size is 9", QD_E_CORRUPT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct qd_error err;
+        struct model *m = NULL;
+        int r = open_with_tokenizer(cases[i].tokenizer, NULL, &m, &err);
+        if (r != cases[i].code || !strstr(err.message, cases[i].says))
+            print_error("case %zu: %d %s\n", i, r, err.message);
+        assert_int_equal(r, cases[i].code);
+        assert_non_null(strstr(err.message, cases[i].says));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +347,9 @@ int main(void)
         cmocka_unit_test(hf__llama__gets_the_fields_names_and_row_orders),
         cmocka_unit_test(hf__qwen2__keeps_the_rows_of_its_heads),
         cmocka_unit_test(hf__config_that_cannot_be_expressed__is_refused),
+        cmocka_unit_test(hf__tokenizer_with_byte_fallback__becomes_sentencepiece_with_scores_by_rank),
+        cmocka_unit_test(hf__byte_level_tokenizer__becomes_gpt2_with_merges),
+        cmocka_unit_test(hf__tokenizer_that_llama_cpp_cannot_run__is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
