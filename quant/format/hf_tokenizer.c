@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/core/checked.h"
 #include "quant/format/hf_vocabulary.h"
 #include "quant/limits.h"
 
@@ -16,9 +17,10 @@ const size_t hf_n_companions = sizeof hf_companions / sizeof hf_companions[0];
 
 void *vocabulary_grown(struct arena *arena, const void *list, size_t n_items, size_t room, size_t item_bytes)
 {
-    void *larger = arena_alloc(arena, room, item_bytes);
+    uint64_t n_bytes;
+    void *larger = checked_mul(n_items, item_bytes, &n_bytes) ? arena_alloc(arena, room, item_bytes) : NULL;
     if (larger && n_items)
-        memcpy(larger, list, n_items * item_bytes);
+        memcpy(larger, list, (size_t)n_bytes);
     return larger;
 }
 
