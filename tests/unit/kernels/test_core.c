@@ -18,6 +18,18 @@ static void cursor__read_past_the_end__fails_and_stays_failed(void **state)
     assert_int_equal(cursor_u8(&c), 0); /* one byte is left, but the cursor has failed */
 }
 
+static void cursor__over_nothing__is_empty_and_not_null(void **state)
+{
+    (void)state;
+    struct cursor c = cursor_over((struct bytes){0});
+    assert_non_null(c.at);
+    assert_int_equal(cursor_left(&c), 0);
+    assert_int_equal(cursor_take(&c, 0).n, 0);
+    assert_false(c.failed);
+    assert_int_equal(cursor_u8(&c), 0);
+    assert_true(c.failed);
+}
+
 static void arena__beyond_its_budget__gives_null(void **state)
 {
     (void)state;
@@ -65,6 +77,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cursor__read_past_the_end__fails_and_stays_failed),
+        cmocka_unit_test(cursor__over_nothing__is_empty_and_not_null),
         cmocka_unit_test(arena__beyond_its_budget__gives_null),
         cmocka_unit_test(checked__wrapping_results__are_refused),
         cmocka_unit_test(err_in__adds_the_subject_before_the_reason),
