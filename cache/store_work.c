@@ -69,17 +69,28 @@ static void work_unlink(struct store *s, const struct digest *key)
     }
 }
 
-/* Both files, or -1 and -1: half of a pair cannot be continued. */
-static void open_old(struct store *s, struct store_work *w, const char *part, const char *journal)
+/* -1 where there is none, or nothing that could be continued (a symbolic link); an error where we lack the means to look. */
+static int open_one(struct store *s, const char *name, int *ret_fd, struct qd_error *err)
 {
-    w->part_fd = openat(s->work, part, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    w->journal_fd = openat(s->work, journal, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    w->resumed = w->part_fd >= 0 && w->journal_fd >= 0;
-    if (w->resumed)
-        return;
+    *ret_fd = openat(s->work, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (*ret_fd >= 0 || errno == ENOENT || errno == ELOOP)
+        return 0;
+    return err_sys(err, errno, "open work/%s", name);
+}
+
+/* Both files, or -1 and -1: half of a pair cannot be continued. */
+static int open_old(struct store *s, struct store_work *w, const char *part, const char *journal, struct qd_error *err)
+{
+    int r = open_one(s, part, &w->part_fd, err);
+    if (r == 0)
+        r = open_one(s, journal, &w->journal_fd, err);
+    w->resumed = r == 0 && w->part_fd >= 0 && w->journal_fd >= 0;
+    if (r < 0 || w->resumed)
+        return r;
     w->part_fd = fd_close(w->part_fd);
     w->journal_fd = fd_close(w->journal_fd);
     work_unlink(s, &w->key);
+    return 0;
 }
 
 static int open_files(struct store *s, struct store_work *w, struct qd_error *err)
@@ -87,9 +98,9 @@ static int open_files(struct store *s, struct store_work *w, struct qd_error *er
     char part[WORK_NAME_BYTES], journal[WORK_NAME_BYTES];
     work_name(&w->key, "part", part);
     work_name(&w->key, "journal", journal);
-    open_old(s, w, part, journal);
-    if (w->resumed)
-        return 0;
+    int r = open_old(s, w, part, journal, err);
+    if (r < 0 || w->resumed)
+        return r;
     w->part_fd = openat(s->work, part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (w->part_fd < 0)
         return err_sys(err, errno, "create work/%s", part);
@@ -108,7 +119,7 @@ int store_work_open(struct store *s, const struct digest *key, struct store_work
         return r;
     r = open_files(s, w, err);
     if (r < 0) {
-        (void)store_work_discard(s, steal(&w));
+        (void)store_work_close(s, steal(&w)); /* what was there stays; the half of a new pair is swept by the next open */
         return r;
     }
     *ret = steal(&w);

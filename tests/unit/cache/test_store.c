@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -296,6 +297,33 @@ static void store_work__closed_and_opened_again__is_resumed(void **state)
     assert_int_equal(sample_commit_work(f, w, 1, N, &err), 0);
     assert_true(sample_is_served(f, 1, N));
     assert_int_equal(count_files(f, "work"), 0);
+}
+
+/* Not a descriptor is left: that says nothing about the work of hours that lies there. */
+static void store_work__out_of_descriptors__is_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct digest key = sample_key(1);
+    struct store_work *w = NULL;
+    struct rlimit before, none;
+    struct qd_error err;
+    assert_int_equal(store_work_open(f->store, &key, &w, &err), 0);
+    assert_int_equal(sample_write(w, 1, N), 0);
+    store_work_close(f->store, w);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int next = fcntl(0, F_DUPFD_CLOEXEC, 0);
+    (void)close(next);
+    for (int left = 0; left < 2; left++) {
+        none = before;
+        none.rlim_cur = (rlim_t)(next + left);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        int r = store_work_open(f->store, &key, &w, &err);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        assert_int_equal(r, QD_E_SYSTEM);
+    }
+    assert_int_equal(store_work_open(f->store, &key, &w, &err), 0);
+    assert_true(w->resumed);
+    store_work_discard(f->store, w);
 }
 
 static bool never_wanted(const struct digest *key, void *data)
@@ -648,6 +676,7 @@ int main(void)
         STORE_TEST(store_lookup__strict__finds_what_no_stamp_shows),
         STORE_TEST(store_open__files_that_nothing_references__are_swept),
         STORE_TEST(store_work__closed_and_opened_again__is_resumed),
+        STORE_TEST(store_work__out_of_descriptors__is_kept),
         STORE_TEST(store_work__old_half_or_unwanted__is_swept),
         STORE_TEST(store_commit__a_writer_is_left__is_busy),
         STORE_TEST(store_commit__another_size_than_planned_or_bad_tables__is_refused),
