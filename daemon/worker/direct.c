@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 
@@ -132,10 +133,27 @@ static int fit_memory(struct direct *d, struct qd_error *err)
     return 0;
 }
 
+/* --force replaces an older result, never the model: the original is what every other scheme is made from. */
+static int refuse_own_source(const struct direct *d, struct qd_error *err)
+{
+    struct stat out, in;
+    if (stat(d->args.out, &out) < 0)
+        return 0; /* the usual case; what else is wrong with it, opening says */
+    for (size_t i = 0; i < source_n_files(d->source); i++) {
+        if (fstat(source_fd(d->source, i), &in) < 0 || in.st_dev != out.st_dev || in.st_ino != out.st_ino)
+            continue;
+        int r = err_new(err, QD_E_INVALID, "'%s' is a file of the model itself", d->args.out);
+        return err_hint(err, r, "give the output another name");
+    }
+    return 0;
+}
+
 static int write_output(struct direct *d, struct qd_error *err)
 {
     CLEANUP(outfile_close) struct outfile out = {.fd = -1, .folder_fd = -1};
-    int r = outfile_open(&out, d->args.out, d->args.force, err);
+    int r = refuse_own_source(d, err);
+    if (r == 0)
+        r = outfile_open(&out, d->args.out, d->args.force, err);
     if (r < 0)
         return r;
     struct run_options options = {

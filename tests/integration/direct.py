@@ -118,6 +118,21 @@ def killed(folder, number, status):
     only(folder, *before)
 
 
+def never_replaces_the_model(folder):
+    os.symlink(f"{folder}/own.gguf", f"{folder}/link.gguf")
+    with open(MODEL, "rb") as model:
+        content = model.read()
+    with open(f"{folder}/own.gguf", "wb") as own:
+        own.write(content)
+    for name in ("own.gguf", "link.gguf"):
+        expect(run(f"{folder}/own.gguf", f"{folder}/{name}", "--scheme", "q4_0", "--force"), EX_USAGE, "the model itself", "another name")
+    with open(f"{folder}/own.gguf", "rb") as own:
+        if own.read() != content:
+            raise AssertionError("the model was replaced")
+    os.unlink(f"{folder}/own.gguf")
+    os.unlink(f"{folder}/link.gguf")
+
+
 def short_run_tells_no_progress(folder):
     done = run(MODEL, f"{folder}/p.gguf", "--scheme", "q8_0")
     if done.stderr:
@@ -141,7 +156,7 @@ def long_run_tells_progress(folder):
 
 with tempfile.TemporaryDirectory() as work:
     for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization,
-                  short_run_tells_no_progress, long_run_tells_progress):
+                  never_replaces_the_model, short_run_tells_no_progress, long_run_tells_progress):
         tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
     tap.case("direct killed with SIGKILL leaves nothing", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))
     tap.case("direct interrupted says so and leaves nothing", lambda: killed(work, signal.SIGTERM, EX_TEMPFAIL))
