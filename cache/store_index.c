@@ -150,6 +150,33 @@ void index_condemn(struct store *s, struct artifact *a)
     s->condemned[s->n_condemned++] = a;
 }
 
+/* Every artifact that names a bad object is as bad. */
+static void condemn_sharers(struct store *s, const struct digest *object)
+{
+    for (size_t i = s->n; i-- > 0;) {
+        struct artifact *a = s->artifacts[i];
+        bool shares = false;
+        for (size_t f = 0; f < a->manifest.n_files; f++) {
+            a->bad[f] |= digest_equal(&a->manifest.files[f].digest, object);
+            shares |= a->bad[f];
+        }
+        if (shares)
+            index_condemn(s, a);
+    }
+}
+
+void artifact_condemn(struct store *s, struct artifact *a, const bool *bad)
+{
+    CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
+    if (index_find(s, &a->manifest.key) == a) {
+        memcpy(a->bad, bad, sizeof a->bad);
+        index_condemn(s, a);
+    }
+    for (size_t i = 0; i < a->manifest.n_files; i++)
+        if (bad[i])
+            condemn_sharers(s, &a->manifest.files[i].digest);
+}
+
 /* Closes the artifacts that were asked for longest ago, while too many are open. */
 static void close_idle(struct store *s)
 {
@@ -283,10 +310,9 @@ static int check_contents(struct store *s, struct artifact *a, struct qd_error *
     for (size_t i = 0; i < a->manifest.n_files; i++) {
         int r = object_check(a->fds[i], &a->manifest.files[i], NULL, NULL, err);
         if (r == QD_E_CORRUPT) {
-            CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
-            a->bad[i] = true;
-            if (index_find(s, &a->manifest.key) == a)
-                index_condemn(s, a);
+            bool bad[MANIFEST_FILES_MAX] = {false};
+            bad[i] = true;
+            artifact_condemn(s, a, bad);
         }
         if (r < 0)
             return err_in(err, r, "artifact of model '%s', %s", a->manifest.model, a->manifest.scheme);

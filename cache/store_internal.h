@@ -82,6 +82,8 @@ int index_reserve(struct store *s, struct qd_error *err);
 int index_insert(struct store *s, struct artifact *a, struct qd_error *err); /* takes @a on success */
 void index_remove(struct store *s, struct artifact *a);  /* may free @a */
 void index_condemn(struct store *s, struct artifact *a); /* out of the index, to be buried */
+/* Takes the lock itself: @a, of which files @bad are, and every artifact that names one of them, which is as bad. */
+void artifact_condemn(struct store *s, struct artifact *a, const bool *bad);
 void artifact_release(struct store *s, struct artifact *a);
 void artifact_close_fds(struct store *s, struct artifact *a);
 struct artifact *artifact_hold(struct store *s, const struct digest *key); /* takes the lock itself; NULL: none */

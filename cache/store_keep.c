@@ -55,33 +55,6 @@ static int verify_files(struct store *s, struct artifact *a, const _Atomic int *
     return 0;
 }
 
-/* Every artifact that names a bad object is as bad. */
-static void condemn_sharers(struct store *s, const struct digest *object)
-{
-    for (size_t i = s->n; i-- > 0;) {
-        struct artifact *a = s->artifacts[i];
-        bool shares = false;
-        for (size_t f = 0; f < a->manifest.n_files; f++) {
-            a->bad[f] |= digest_equal(&a->manifest.files[f].digest, object);
-            shares |= a->bad[f];
-        }
-        if (shares)
-            index_condemn(s, a);
-    }
-}
-
-static void condemn_bad(struct store *s, struct artifact *a, const bool *bad)
-{
-    CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
-    if (index_find(s, &a->manifest.key) == a) {
-        memcpy(a->bad, bad, sizeof a->bad);
-        index_condemn(s, a);
-    }
-    for (size_t i = 0; i < a->manifest.n_files; i++)
-        if (bad[i])
-            condemn_sharers(s, &a->manifest.files[i].digest);
-}
-
 int store_verify(struct store *s, const struct digest *key, const _Atomic int *cancel, _Atomic uint64_t *done_bytes,
                  struct store_verify *ret, struct qd_error *err)
 {
@@ -96,7 +69,7 @@ int store_verify(struct store *s, const struct digest *key, const _Atomic int *c
     if (r == 0)
         r = verify_files(s, a, cancel, done_bytes, &v, bad, err);
     if (r == 0 && v.n_bad) {
-        condemn_bad(s, a, bad);
+        artifact_condemn(s, a, bad);
         r = err_new(err, QD_E_CORRUPT, "artifact of model '%s', %s: %s", a->manifest.model, a->manifest.scheme, v.bad);
     }
     artifact_let_go(s, a);

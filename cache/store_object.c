@@ -379,9 +379,28 @@ void quarantine_ref(struct store *s, const char *name)
         (void)s->io->unlink(s->io->data, s->refs, name); /* a damaged ref must not stay */
 }
 
+/* The object of that name was verified for an artifact that is served: a commit has put a good one in the place of the bad. */
+static bool is_vouched_for(struct store *s, const struct digest *d)
+{
+    struct stamp now;
+    CLEANUP(fd_close) int fd = object_open(s, d);
+    if (fd < 0 || stamp_of_fd(s, fd, &now) < 0)
+        return false;
+    CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct artifact *a = s->artifacts[i];
+        for (size_t f = 0; f < a->manifest.n_files; f++)
+            if (digest_equal(&a->manifest.files[f].digest, d) && object_stamp_equal(&a->stamps[f], &now))
+                return true;
+    }
+    return false;
+}
+
 static void quarantine_object(struct store *s, const struct digest *d)
 {
     char object[OBJECT_NAME_BYTES], name[DIGEST_HEX_BYTES];
+    if (is_vouched_for(s, d))
+        return;
     object_name(d, object);
     digest_hex(d, name);
     (void)s->io->rename(s->io->data, s->objects, object, s->quarantine, name, 0); /* it may be gone already */

@@ -420,6 +420,10 @@ static void store_commit__an_object_there_already_but_bad__is_replaced(void **st
     assert_true(sample_is_served(f, 4, N));
     assert_int_equal(lookup_code(f, 2), QD_E_CORRUPT);
     assert_true(count_files(f, "quarantine") > 0);
+    store_touch(f->store); /* buries 2: the object in the place of the bad one is 4's and good */
+    assert_true(sample_is_served(f, 4, N));
+    assert_int_equal(sample_commit(f, 2, N, NULL), 0);
+    assert_true(sample_is_served(f, 2, N) && sample_is_served(f, 4, N));
 }
 
 /* --- Keeping --- */
