@@ -63,7 +63,7 @@ int envelope_decode(struct bytes raw, struct envelope *ret, struct qd_error *err
     unpack_key(&c, "signature");
     unpack_raw(&c, e.signature, SIGNATURE_BYTES);
     if (c.failed)
-        return err_new(err, QD_E_CORRUPT, "envelope: malformed at byte %zu of %zu", (size_t)(c.at - raw.data), raw.n);
+        return err_new(err, QD_E_CORRUPT, "envelope: malformed at byte %zu of %zu", raw.n - cursor_left(&c), raw.n);
     if (cursor_left(&c))
         return err_new(err, QD_E_CORRUPT, "envelope: %zu bytes too many at its end", cursor_left(&c));
     *ret = e;

@@ -280,7 +280,7 @@ int manifest_decode(struct bytes raw, struct arena *arena, struct manifest *ret,
 #include "artifact/manifest.def"
 #undef MANIFEST_FIELD
     if (c->failed)
-        return err_new(err, QD_E_CORRUPT, "manifest: malformed at byte %zu of %zu", (size_t)(c->at - raw.data), raw.n);
+        return err_new(err, QD_E_CORRUPT, "manifest: malformed at byte %zu of %zu", raw.n - cursor_left(c), raw.n);
     if (cursor_left(c))
         return err_new(err, QD_E_CORRUPT, "manifest: %zu bytes too many at its end", cursor_left(c));
     r = check_manifest(&m, err);
