@@ -16,7 +16,7 @@
 #include "quant/limits.h"
 #include "quant/run.h"
 
-enum { BAR_CELLS = 30, LINE_EVERY_PERCENT = 10 };
+enum { BAR_CELLS = 30, BAR_NAME_BYTES = 41, LINE_EVERY_PERCENT = 10 };
 
 /* A run that ends sooner needs no progress: a bar may flash, lines stay in a log for ever. */
 static const double bar_after_s = 0.5, lines_after_s = 2;
@@ -50,15 +50,25 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* What a model's names hold never moves a terminal: control bytes other than the newline become '?'. */
+static void make_printable(char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (((unsigned char)text[i] < 0x20 && text[i] != '\n') || text[i] == 0x7f)
+            text[i] = '?';
+}
+
 /* --- progress: a bar on a terminal, a line every ten percent elsewhere --- */
 
 static void show_bar(const struct direct *d, unsigned percent, double rate, const char *tensor)
 {
-    char bar[BAR_CELLS + 1];
+    char bar[BAR_CELLS + 1], name[BAR_NAME_BYTES];
+    (void)snprintf(name, sizeof name, "%s", percent < 100 && tensor ? tensor : ""); /* the rest has no room */
+    make_printable(name, strlen(name));
     for (unsigned i = 0; i < BAR_CELLS; i++)
         bar[i] = i < percent * BAR_CELLS / 100 ? '#' : '.';
     bar[BAR_CELLS] = 0;
-    fprintf(stderr, "\r[%s] %3u %%  %6.0f MB/s  %-40.40s", bar, percent, rate, percent < 100 && tensor ? tensor : "");
+    fprintf(stderr, "\r[%s] %3u %%  %6.0f MB/s  %-40s", bar, percent, rate, name);
     if (percent == 100 && d->told_percent != 100)
         fputc('\n', stderr);
 }
@@ -190,30 +200,38 @@ static int print_json(const struct direct *d, struct qd_error *err)
     return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the summary") : 0;
 }
 
+static int print_text(struct buffer *text, const char *what, struct qd_error *err)
+{
+    if (text->failed)
+        return err_new(err, QD_E_NO_MEMORY, "text of the %s", what);
+    make_printable((char *)text->data, text->n);
+    if (fwrite(text->data, 1, text->n, stdout) != text->n || fflush(stdout) != 0)
+        return err_new(err, QD_E_IO, "cannot write the %s", what);
+    return 0;
+}
+
 static int print_words(const struct direct *d, struct qd_error *err)
 {
     const struct run_result *res = d->result;
-    printf("%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out, scheme_name(d->plan->recipe.scheme), d->plan->file_bytes,
+    CLEANUP(buffer_clear) struct buffer text = {0};
+    buffer_printf(&text, "%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out, scheme_name(d->plan->recipe.scheme), d->plan->file_bytes,
            d->plan->source_bytes, d->seconds);
     if (d->args.scheme == SCHEME_AUTO)
-        printf("%s\n", d->why);
+        buffer_printf(&text, "%s\n", d->why);
     if (isfinite(res->quality.sqnr_db))
-        printf("error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n", res->quality.sqnr_db, res->quality.rel_rmse,
+        buffer_printf(&text, "error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n", res->quality.sqnr_db, res->quality.rel_rmse,
                res->quality.worst, res->quality.worst_sqnr_db);
     else
-        printf("exact: every value is the source's\n");
-    return fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the summary") : 0;
+        buffer_printf(&text, "exact: every value is the source's\n");
+    return print_text(&text, "summary", err);
 }
 
 static int print_plan(const struct direct *d, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer text = {0};
-    if (plan_print(d->plan, &text) < 0)
-        return err_new(err, QD_E_NO_MEMORY, "text of the plan");
-    printf("%s\n", d->why);
-    if (fwrite(text.data, 1, text.n, stdout) != text.n || fflush(stdout) != 0)
-        return err_new(err, QD_E_IO, "cannot write the plan");
-    return 0;
+    buffer_printf(&text, "%s\n", d->why);
+    (void)plan_print(d->plan, &text); /* a failure stays in the buffer */
+    return print_text(&text, "plan", err);
 }
 
 static int direct_run(struct direct *d, struct qd_error *err)
@@ -233,8 +251,10 @@ static int direct_run(struct direct *d, struct qd_error *err)
     return d->args.json ? print_json(d, err) : print_words(d, err);
 }
 
-static int complain(const struct direct *d, const struct qd_error *err)
+static int complain(const struct direct *d, struct qd_error *err)
 {
+    make_printable(err->message, strlen(err->message));
+    make_printable(err->hint, strlen(err->hint));
     fprintf(stderr, "%squantize: %s\n", d->terminal && d->told ? "\n" : "", err->message);
     if (err->hint[0])
         fprintf(stderr, "hint: %s\n", err->hint);

@@ -133,6 +133,21 @@ def never_replaces_the_model(folder):
     os.unlink(f"{folder}/link.gguf")
 
 
+def shows_no_control_bytes(folder):
+    """A tensor whose name clears the screen, and holds a NaN so that the error names it too."""
+    name = b"\x1b[2J\x07.weight"
+    entry = len(name).to_bytes(8, "little") + name + (2).to_bytes(4, "little") + (32).to_bytes(8, "little") + (2).to_bytes(8, "little") + bytes(12)
+    head = b"GGUF" + (3).to_bytes(4, "little") + (1).to_bytes(8, "little") + bytes(8) + entry
+    with open(f"{folder}/esc.gguf", "wb") as f:
+        f.write(head + bytes(-len(head) % 32) + b"\xff" * 256)
+    plan, failure = run(f"{folder}/esc.gguf", "-n", "-s", "q8_0"), run(f"{folder}/esc.gguf", f"{folder}/x", "-s", "q8_0")
+    for done, status, word in ((plan, 0, "-> q8_0"), (failure, EX_DATAERR, "NaN")):
+        expect(done, status, "?[2J?.weight", word)
+        if "\x1b" in done.stdout + done.stderr:
+            raise AssertionError(f"said: {done.stdout + done.stderr!r}")
+    os.unlink(f"{folder}/esc.gguf")
+
+
 def short_run_tells_no_progress(folder):
     done = run(MODEL, f"{folder}/p.gguf", "--scheme", "q8_0")
     if done.stderr:
@@ -156,7 +171,7 @@ def long_run_tells_progress(folder):
 
 with tempfile.TemporaryDirectory() as work:
     for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization,
-                  never_replaces_the_model, short_run_tells_no_progress, long_run_tells_progress):
+                  never_replaces_the_model, shows_no_control_bytes, short_run_tells_no_progress, long_run_tells_progress):
         tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
     tap.case("direct killed with SIGKILL leaves nothing", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))
     tap.case("direct interrupted says so and leaves nothing", lambda: killed(work, signal.SIGTERM, EX_TEMPFAIL))
