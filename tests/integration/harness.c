@@ -17,6 +17,13 @@
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
 
+/* A sanitizer's own memory and system calls do not fit a worker's ceiling and filter. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WORKER_SETTINGS "[jobs]\nsandbox = off\nmemory = 0\n"
+#else
+#define WORKER_SETTINGS ""
+#endif
+
 static unsigned n_events; /* dropped by harness_call */
 
 /* ---- folder --------------------------------------------------------------------------------------- */
@@ -50,7 +57,7 @@ void harness_prepare(struct harness *h, const char *config)
     (void)snprintf(h->models, sizeof h->models, "%s/models", h->folder);
     (void)snprintf(h->socket, sizeof h->socket, "%s/run/quantd/quantd.sock", h->folder);
     (void)snprintf(h->log, sizeof h->log, "%s/log", h->folder);
-    int n = snprintf(text, sizeof text, "[daemon]\nlog_level = debug\nworker = %s\n[watch]\nquiet = 100ms\n[cache]\nkeep_free = 1M\n[root models]\npath = %s\n%s",
+    int n = snprintf(text, sizeof text, "[daemon]\nlog_level = debug\nworker = %s\n[watch]\nquiet = 100ms\n[cache]\nkeep_free = 1M\n" WORKER_SETTINGS "[root models]\npath = %s\n%s",
                      HARNESS_WORKER, h->models, config ? config : "");
     assert_true(n < (int)sizeof text);
     harness_write(harness_path(h, "config/quantd/quantd.conf"), text, (size_t)n);
