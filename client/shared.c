@@ -168,9 +168,9 @@ static int read_tensors(struct shared *s, struct qd_error *err)
 static int read_envelope(int fd, struct buffer *dst, struct qd_error *err)
 {
     uint8_t raw[ENVELOPE_BYTES_MAX + 1];
-    ssize_t n = pread_whole(fd, raw, sizeof raw, 0);
+    ssize_t n = pread(fd, raw, sizeof raw, 0); /* one call: less than asked is the end of a regular file */
     if (n < 0)
-        return err_sys(err, (int)-n, "read the envelope");
+        return err_sys(err, errno, "read the envelope");
     if (n > ENVELOPE_BYTES_MAX)
         return err_new(err, QD_E_CORRUPT, "the envelope is longer than %d bytes", ENVELOPE_BYTES_MAX);
     buffer_put(dst, raw, (size_t)n);

@@ -1,9 +1,25 @@
 #include "ipc/packet.h"
 
+/* The kernel hands out neighbours as a rule: then one call closes all. */
+static bool are_neighbours(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (fds[i] < 0 || fds[i] != fds[0] + (int)i)
+            return false;
+    return n > 1;
+}
+
+static void close_all(const int *fds, size_t n)
+{
+    if (are_neighbours(fds, n) && close_range((unsigned)fds[0], (unsigned)fds[n - 1], 0) == 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        (void)fd_close(fds[i]); /* -1 where stolen */
+}
+
 void packet_reset(struct packet *p)
 {
-    for (size_t i = 0; i < p->n_fds; i++)
-        (void)fd_close(p->fds[i]); /* -1 where stolen */
+    close_all(p->fds, p->n_fds);
     p->n_fds = 0;
     p->cut = false;
     p->bytes.n = 0;
