@@ -7,7 +7,7 @@
 
 #include "client/cli/print.h"
 
-enum { BAR_CELLS = 24, LINE_EVERY_MS = 5000 };
+enum { BAR_CELLS = 24, BAR_AFTER_MS = 500, LINES_AFTER_MS = 2000, LINE_EVERY_MS = 5000 };
 
 static uint64_t now_ms(void)
 {
@@ -18,7 +18,7 @@ static uint64_t now_ms(void)
 
 void progress_begin(struct progress_view *v, bool silent)
 {
-    *v = (struct progress_view){.silent = silent, .is_terminal = isatty(STDERR_FILENO)};
+    *v = (struct progress_view){.silent = silent, .is_terminal = isatty(STDERR_FILENO), .begun_ms = now_ms()};
 }
 
 static void show_bar(struct progress_view *v, const struct qd_progress *p, double share, const char *rate)
@@ -51,7 +51,8 @@ static void show_line(struct progress_view *v, const struct qd_progress *p, doub
 
 void progress_show(struct progress_view *v, const struct qd_progress *p)
 {
-    if (v->silent)
+    uint64_t waited_ms = now_ms() - v->begun_ms;
+    if (v->silent || waited_ms < (v->is_terminal ? BAR_AFTER_MS : LINES_AFTER_MS))
         return;
     double share = p->total_bytes ? (double)p->done_bytes / (double)p->total_bytes : 0;
     share = share > 1 ? 1 : share;

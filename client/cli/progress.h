@@ -1,4 +1,7 @@
-/* Progress of an open: a bar on a terminal, plain lines elsewhere, both on stderr. */
+/*
+ * Progress of an open: a bar on a terminal, plain lines elsewhere, both on stderr; nothing of what is
+ * over before a person would ask (half a second on a terminal, two seconds elsewhere).
+ */
 #ifndef QUANTD_CLI_PROGRESS_H
 #define QUANTD_CLI_PROGRESS_H
 
@@ -9,6 +12,7 @@ struct progress_view {
     bool is_terminal;
     bool bar_shown;
     char state[24];      /* last one said */
+    uint64_t begun_ms;
     uint64_t said_ms;    /* when a line was printed last */
 };
 

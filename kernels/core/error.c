@@ -142,7 +142,10 @@ int err_hint(struct qd_error *err, int code, const char *fmt, ...)
     return code;
 }
 
-enum { NEAREST_MAX = 64 }; /* longer words are no typing mistakes */
+enum {
+    NEAREST_MAX = 64,  /* longer words are no typing mistakes */
+    BEGINNING_MIN = 3, /* so many letters of a name's beginning stand for the name */
+};
 
 /* Levenshtein distance by one row; both words are at most NEAREST_MAX bytes. */
 static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b)
@@ -173,6 +176,8 @@ const char *nearest_name(const char *word, const char *const *names)
     for (; *names; names++) {
         size_t m = strlen(*names);
         size_t d = m > NEAREST_MAX ? SIZE_MAX : edit_distance(word, n, *names, m);
+        if (n >= BEGINNING_MIN && m > n && memcmp(word, *names, n) == 0 && d > 2)
+            d = 2;
         if (d < best) {
             best = d;
             nearest = *names;

@@ -26,7 +26,8 @@ int err_hint(struct qd_error *err, int code, const char *fmt, ...) __attribute__
 
 /*
  * The candidate nearest to @word by edit distance, or NULL where none is near enough to suggest
- * (distance over a third of the word's length, at least 2). @names is NULL-terminated.
+ * (distance over a third of the word's length, at least 2). A name that begins with @word (three
+ * letters or more) is near. @names is NULL-terminated.
  */
 const char *nearest_name(const char *word, const char *const *names);
 

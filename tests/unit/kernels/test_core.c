@@ -71,6 +71,9 @@ static void nearest_name__typing_mistake__finds_the_word(void **state)
     assert_string_equal(nearest_name("q8-0", names), "q8_0");
     assert_string_equal(nearest_name("b16", names), "f16");
     assert_null(nearest_name("something-else", names));
+    static const char *const models[] = {"other", "tiny-kjv", NULL};
+    assert_string_equal(nearest_name("tiny", models), "tiny-kjv");
+    assert_null(nearest_name("ti", models));
 }
 
 int main(void)
