@@ -53,7 +53,7 @@ clone() {
 
 # inside COMMAND: own mounts and own processes, so nothing is left when it ends
 inside() {
-    unshare --mount --pid --fork --propagation private bash -c '
+    unshare --mount --pid --fork --kill-child --propagation private bash -c '
         mount -t proc proc "$1/proc" && mount --rbind /sys "$1/sys" && mount --rbind /dev "$1/dev" &&
             exec chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb bash -c "$2"
     ' bash "$ROOT" "$1"
