@@ -22,8 +22,19 @@ static void note_bad(struct store_verify *v, const char *what)
     v->n_bad++;
 }
 
+/* False when it was removed, or sealed again, since we hold it. */
+static bool is_kept(struct store *s, const struct artifact *a)
+{
+    CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
+    return a->kept;
+}
+
+/* With `writer`: a sealing that is under way changes ref and index, and nobody is to see it half. */
 static int verify_ref(struct store *s, const struct artifact *a, struct store_verify *v, struct qd_error *err)
 {
+    CLEANUP(mutex_give) pthread_mutex_t *writing = mutex_take(&s->writer);
+    if (!is_kept(s, a))
+        return no_such(err);
     char name[REF_NAME_BYTES];
     digest_hex(&a->manifest.key, name);
     CLEANUP(buffer_clear) struct buffer now = {0};
@@ -68,6 +79,8 @@ int store_verify(struct store *s, const struct digest *key, const _Atomic int *c
     int r = verify_ref(s, a, &v, err);
     if (r == 0)
         r = verify_files(s, a, cancel, done_bytes, &v, bad, err);
+    if (r == 0 && v.n_bad && !is_kept(s, a))
+        r = no_such(err); /* removed under us: that is no damage */
     if (r == 0 && v.n_bad) {
         artifact_condemn(s, a, bad);
         r = err_new(err, QD_E_CORRUPT, "artifact of model '%s', %s: %s", a->manifest.model, a->manifest.scheme, v.bad);
