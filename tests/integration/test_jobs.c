@@ -25,53 +25,10 @@
 #include "daemon/log.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
-#include "quant/format/gguf_write.h"
+#include "tests/integration/big_model.h"
 #include "tests/test.h"
 
-enum { ROWS = 1024, COLS = 4096, N_TENSORS = 4, TENSOR_BYTES = ROWS * COLS * 4, WAIT_MS = 60000, N_KILLS = 50 };
-
-/* ---- a model ----------------------------------------------------------------------------------- */
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
-
-static void fill(float *dst, size_t n, uint32_t seed)
-{
-    for (size_t i = 0; i < n; i++)
-        dst[i] = (float)next_random(&seed) / (1 << 23) - 1;
-}
-
-/* Four matrices of 16 MiB each: more shards than threads, so that a run can be caught in the middle. */
-static void write_model(const char *path, uint32_t seed)
-{
-    static const char architecture[] = "test";
-    const struct bytes text = {(const uint8_t *)architecture, 4};
-    struct meta_entry entry = {"general.architecture", {META_STRING, META_STRING, 1, &text}};
-    struct meta_table meta = {&entry, 1};
-    struct gguf_tensor tensors[N_TENSORS];
-    char names[N_TENSORS][32];
-    for (size_t i = 0; i < N_TENSORS; i++) {
-        (void)snprintf(names[i], sizeof names[i], "blk.%zu.ffn_up.weight", i);
-        tensors[i] = (struct gguf_tensor){.name = names[i], .type = QD_TYPE_F32, .n_dims = 2, .shape = {COLS, ROWS, 1, 1},
-                                          .offset = i * TENSOR_BYTES};
-    }
-    CLEANUP(buffer_clear) struct buffer header = {0};
-    struct qd_error err;
-    assert_int_equal(gguf_header(&meta, tensors, N_TENSORS, 32, &header, &err), 0);
-    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite_whole(fd, header.data, header.n, 0), 0);
-    float *data = malloc(TENSOR_BYTES);
-    for (size_t i = 0; i < N_TENSORS; i++) {
-        fill(data, (size_t)ROWS * COLS, seed + (uint32_t)i);
-        assert_int_equal(pwrite_whole(fd, data, TENSOR_BYTES, header.n + i * TENSOR_BYTES), 0);
-    }
-    free(data);
-    assert_int_equal(close(fd), 0);
-}
+enum { WAIT_MS = 60000, N_KILLS = 50 };
 
 /* ---- a daemon without sockets --------------------------------------------------------------------- */
 
@@ -176,7 +133,7 @@ static int make_fixture(void **state)
     f->config = (struct config){
         .state_dir = f->folder, .cache_dir = f->cache, .worker_path = copy(worker_path), .worker_memory = 256 << 20, .threads = 2,
         .leave_grace_ms = 50, .backoff_s = 10, .backoff_max_s = 3600, .jobs_per_uid = 16, .sandbox = getenv("QUANTD_TEST_NO_SANDBOX") == NULL};
-    write_model(f->model, 1);
+    big_model_write(f->model, 1);
     open_daemon(f);
     *state = f;
     return 0;
@@ -334,7 +291,7 @@ static void job__same_again__is_known_without_work_also_after_a_restart(void **s
     r.recipe.scheme = SCHEME_Q4_0;
     assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 1);
     assert_memory_not_equal(&key, &q.o.key, sizeof key);
-    write_model(f->model, 2);
+    big_model_write(f->model, 2);
     assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 0);
 }
 
@@ -377,8 +334,8 @@ static void job__plan_only__gives_the_plan_and_stores_nothing(void **state)
     assert_int_equal(submit(f, &r, &q), 0);
     run_until(f, &q.done);
     assert_int_equal(q.o.result, 0);
-    assert_int_equal(q.n_tensors, N_TENSORS);
-    assert_true(q.file_bytes > (uint64_t)N_TENSORS * ROWS * COLS / 32 * 34);
+    assert_int_equal(q.n_tensors, BIG_TENSORS);
+    assert_true(q.file_bytes > (uint64_t)BIG_TENSORS * BIG_ROWS * BIG_COLS / 32 * 34);
     assert_int_equal(count_files(f, "refs"), 0);
 }
 
@@ -556,7 +513,7 @@ static void job__worker_killed_at_fifty_points__next_request_gives_the_same_byte
         struct job_request r = request_for(f, "model");
         assert_int_equal(submit(f, &r, &q), 0);
         k.hit = false;
-        (void)uv_timer_start(&k.timer, on_kill, next_random(&seed) % 130, 0);
+        (void)uv_timer_start(&k.timer, on_kill, big_model_random(&seed) % 130, 0);
         run_until(f, &q.done);
         (void)uv_timer_stop(&k.timer);
         if (q.o.result < 0)
@@ -649,7 +606,7 @@ static void job__no_model__is_refused_once_and_remembered_over_a_restart(void **
     close_daemon(f);
     open_daemon(f);
     assert_int_equal(submit(f, &r, &q), QD_E_UNSUPPORTED);
-    write_model(f->model, 1); /* another stamp: another story */
+    big_model_write(f->model, 1); /* another stamp: another story */
     assert_int_equal(submit(f, &r, &q), 0);
     run_until(f, &q.done);
     assert_good(f, &q);
