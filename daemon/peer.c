@@ -39,9 +39,21 @@ static struct outgoing *outgoing_free(struct outgoing *o)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
+static void abandon_pending(struct peer *p)
+{
+    while (p->pending) {
+        struct pending *gone = p->pending;
+        pending_done(gone);
+        if (gone->abandon)
+            gone->abandon(gone);
+    }
+}
+
+/* From the loop: nobody who is just answering has a pending of ours in his hands. */
 static void on_closed(uv_handle_t *handle)
 {
     struct peer *p = handle->data;
+    abandon_pending(p);
     (void)fd_close(p->fd);
     credentials_clear(&p->who);
     free(p);
@@ -52,12 +64,6 @@ void peer_close(struct peer *p)
     if (p->closing)
         return;
     p->closing = true;
-    while (p->pending) {
-        struct pending *gone = p->pending;
-        pending_done(gone);
-        if (gone->abandon)
-            gone->abandon(gone);
-    }
     for (struct outgoing *o = p->first, *next; o; o = next) {
         next = o->next;
         p->user->queued_bytes -= o->bytes.n;

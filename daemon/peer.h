@@ -69,7 +69,10 @@ struct peer {
 /* Takes @fd. */
 int peer_new(struct daemon *d, int fd, struct credentials *who, struct user *user, struct peer **ret, struct qd_error *err);
 
-/* Ends the connection; freed when the loop has let go. Abandons what is pending. Safe inside a handler. */
+/*
+ * Ends the connection: nothing is sent or read any more. What is pending is abandoned and the peer freed when the loop has let go,
+ * never from inside a call: sending to a peer that is gone closes it, and whoever answers many requests goes on with the next.
+ */
 void peer_close(struct peer *p);
 
 /* Answers. A peer that is gone hears nothing; a reply that does not fit is sent as an error. */

@@ -252,6 +252,29 @@ static void requests__too_many_unanswered__are_refused_not_queued(void **state)
     assert_true(n_busy >= 1 && n_busy < 100);
 }
 
+/* What is sent to it fails from then on, in the middle of whatever the daemon does for its many requests. */
+static void peer_that_stops_listening__with_requests_under_way__costs_only_itself(void **state)
+{
+    struct harness *h = *state;
+    struct qd_error err;
+    static const char *const schemes[] = {"f16", "bf16", "q4_0"};
+    for (size_t i = 0; i < 3; i++) {
+        CLEANUP(fd_close) int deaf = harness_hello(h);
+        CLEANUP(fd_close) int other = harness_hello(h);
+        CLEANUP(packet_clear) struct packet p = {0};
+        struct msg_opened opened;
+        struct msg_open m = {.model = "tiny", .scheme = schemes[i]};
+        struct msg_plan plan = {.model = "tiny", .scheme = schemes[i]};
+        for (uint32_t id = 1; id <= 8; id++)
+            harness_request(deaf, id, "open", MESSAGE(open, &m), NULL, 0);
+        for (uint32_t id = 9; id <= 12; id++)
+            harness_request(deaf, id, "plan", MESSAGE(plan, &plan), NULL, 0);
+        assert_int_equal(shutdown(deaf, SHUT_RD), 0);
+        assert_int_equal(harness_open(other, "tiny", schemes[i], &opened, &p, &err), 0);
+    }
+    (void)close(harness_hello(h));
+}
+
 /* A daemon that may have few descriptors: the flood takes them all, and the daemon stays. */
 static void descriptors__of_the_daemon_run_out__it_pauses_and_recovers(void **state)
 {
@@ -396,6 +419,7 @@ int main(void)
         T(connects__twenty_thousand_in_a_row__leave_nothing),
         T(peer_that_never_reads__holds_one_reply_and_others_are_served),
         T(requests__too_many_unanswered__are_refused_not_queued),
+        T(peer_that_stops_listening__with_requests_under_way__costs_only_itself),
         cmocka_unit_test(descriptors__of_the_daemon_run_out__it_pauses_and_recovers),
         T(another_user__may_only_what_he_could_read),
     };
