@@ -50,6 +50,7 @@ struct store_report {
     size_t n_rehashed;     /* record missing or different: contents verified, fine */
     size_t n_quarantined;  /* artifacts that did not verify; they will be built again */
     size_t n_untrusted;    /* left on disk, not served: their key is not trusted (now) */
+    size_t n_unread;       /* left on disk, not served: of a newer quantd, or unreadable at this start; nothing is swept then */
     size_t n_swept_objects; /* nothing referenced them */
     size_t n_swept_work;   /* too old, finished, or half of a pair */
     size_t n_swept_tmp;

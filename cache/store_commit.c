@@ -247,7 +247,7 @@ static int seal(const struct manifest *m, const struct signing_key *key, struct 
     return r < 0 ? r : artifact_parse(&envelope, ret, err);
 }
 
-/* A record, then the ref: from that moment the artifact exists. */
+/* A record, then the ref: from that moment the artifact exists, so nothing behind it may fail. A ref whose stat is not known is compared at the first lookup. */
 static int write_ref(struct store *s, struct artifact *a, unsigned flags, struct qd_error *err)
 {
     char name[REF_NAME_BYTES];
@@ -255,8 +255,8 @@ static int write_ref(struct store *s, struct artifact *a, unsigned flags, struct
     int r = stamps_write(s, a, true, err);
     if (r == 0)
         r = file_put(s, s->refs, name, buffer_span(&a->envelope), flags, true, err);
-    if (r == 0 && (r = stamp_of_ref(s, &a->manifest.key, &a->ref)) < 0)
-        r = err_sys(err, -r, "stat the ref");
+    if (r == 0 && stamp_of_ref(s, &a->manifest.key, &a->ref) < 0)
+        a->ref = (struct stamp){0};
     return r;
 }
 
@@ -264,7 +264,6 @@ static int index_new(struct store *s, struct artifact **a, struct qd_error *err)
 {
     CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
     (void)artifact_judge(*a, s->keyring, NULL); /* not trusted (yet): kept, not served */
-    (*a)->last_use_s = (uint64_t)time(NULL);
     int r = index_insert(s, *a, err);
     if (r == 0)
         *a = NULL;
@@ -286,6 +285,11 @@ static int make_way(struct store *s, const struct digest *key, struct qd_error *
             index_condemn(s, old);
     }
     bury_condemned(s);
+    if (s->n_unread) { /* one that start-up could not read may stand in the way; the artifact made now is readable */
+        char name[REF_NAME_BYTES];
+        digest_hex(key, name);
+        quarantine_ref(s, name);
+    }
     return 0;
 }
 
@@ -304,6 +308,8 @@ static int commit_locked(struct commit *c, struct qd_error *err)
         r = stamp_files(s, a, err);
     if (r == 0)
         r = write_ref(s, a, RENAME_NOREPLACE, err);
+    if (r == 0)
+        a->last_use_s = (uint64_t)time(NULL);
     if (r == 0)
         r = index_new(s, &a, err);
     if (r < 0)
@@ -376,6 +382,8 @@ static int reseal_locked(struct store *s, struct artifact *old, const struct sig
         CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
         if (index_find(s, &old->manifest.key) != old) /* a lookup has just condemned it */
             return err_new(err, QD_E_CORRUPT, "the artifact is damaged");
+        a->last_use_s = old->last_use_s;
+        a->use_is_dirty = old->use_is_dirty;
         index_remove(s, old);
     }
     return index_new(s, &a, err);

@@ -260,12 +260,41 @@ static int open_fds(struct store *s, struct artifact *a, struct qd_error *err)
     return 0;
 }
 
+/* Makes @now the stamp of a ref that has none yet, if it holds what it should. */
+static int learn_ref(struct store *s, struct artifact *a, const struct stamp *now, struct qd_error *err)
+{
+    char name[REF_NAME_BYTES];
+    CLEANUP(buffer_clear) struct buffer held = {0};
+    digest_hex(&a->manifest.key, name);
+    int r = file_read(s->refs, name, ENVELOPE_BYTES_MAX, &held, err);
+    if (r == 0 && (held.n != a->envelope.n || memcmp(held.data, a->envelope.data, held.n) != 0))
+        r = err_new(err, QD_E_CORRUPT, "its manifest was changed");
+    if (r == 0)
+        a->ref = *now;
+    return r;
+}
+
+/* The ref is as it was when it was last read. */
+static int check_ref(struct store *s, struct artifact *a, struct qd_error *err)
+{
+    struct stamp now;
+    int r = stamp_of_ref(s, &a->manifest.key, &now);
+    if (r < 0 && r != -ENOENT)
+        return err_sys(err, -r, "stat its manifest");
+    if (r == 0 && !a->ref.ino)
+        return learn_ref(s, a, &now, err);
+    if (r < 0 || !object_stamp_equal(&now, &a->ref))
+        return err_new(err, QD_E_CORRUPT, "its manifest was changed or removed");
+    return 0;
+}
+
 /* Every file is as it was when it was last verified, the ref too. */
 static int check_stamps(struct store *s, struct artifact *a, struct qd_error *err)
 {
     struct stamp now;
-    if (stamp_of_ref(s, &a->manifest.key, &now) < 0 || !object_stamp_equal(&now, &a->ref))
-        return err_new(err, QD_E_CORRUPT, "its manifest was changed or removed");
+    int checked = check_ref(s, a, err);
+    if (checked < 0)
+        return checked;
     for (size_t i = 0; i < a->manifest.n_files; i++) {
         int r = stamp_of_fd(s, a->fds[i], &now);
         if (r < 0)

@@ -33,7 +33,7 @@ struct artifact {
     struct manifest manifest;
     struct buffer envelope;  /* owned */
     struct key_id signer;
-    struct stamp ref;
+    struct stamp ref;        /* ino 0: not known; compared with @envelope at the next lookup */
     struct stamp stamps[MANIFEST_FILES_MAX];
     uint64_t bytes;
     int *fds;                /* owned, [manifest.n_files]; NULL while closed */
@@ -66,6 +66,7 @@ struct store {
     size_t n_condemned;
     size_t n_open;                /* artifacts with descriptors */
     uint64_t order;
+    size_t n_unread;              /* refs that start-up could not read: nothing that may be theirs is swept */
     struct digest *open_works;    /* owned; keys of works in somebody's hands */
     size_t n_open_works;
     struct ghost ghosts[GHOSTS_MAX];

@@ -66,7 +66,13 @@ static int io_stat(void *data, int fd, struct stat *ret)
     return result(fstat(fd, ret));
 }
 
+static int io_stat_at(void *data, int folder, const char *name, struct stat *ret)
+{
+    (void)data;
+    return result(fstatat(folder, name, ret, AT_SYMLINK_NOFOLLOW));
+}
+
 const struct store_io store_io_real = {
     .create = io_create, .write = io_write, .sync = io_sync, .chmod = io_chmod, .link = io_link,
-    .unlink = io_unlink, .rename = io_rename, .mkdir = io_mkdir, .stat = io_stat,
+    .unlink = io_unlink, .rename = io_rename, .mkdir = io_mkdir, .stat = io_stat, .stat_at = io_stat_at,
 };

@@ -20,6 +20,7 @@ struct store_io {
     int (*rename)(void *data, int from_folder, const char *from, int to_folder, const char *to, unsigned flags);
     int (*mkdir)(void *data, int folder, const char *name);
     int (*stat)(void *data, int fd, struct stat *ret); /* what records are made of and compared with */
+    int (*stat_at)(void *data, int folder, const char *name, struct stat *ret); /* of the name itself, be it a link */
 };
 
 extern const struct store_io store_io_real;

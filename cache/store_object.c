@@ -63,10 +63,10 @@ int stamp_of_ref(const struct store *s, const struct digest *key, struct stamp *
     char name[REF_NAME_BYTES];
     struct stat st;
     digest_hex(key, name);
-    if (fstatat(s->refs, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return -errno;
-    *ret = object_stamp_of(&st);
-    return 0;
+    int r = s->io->stat_at(s->io->data, s->refs, name, &st);
+    if (r == 0)
+        *ret = object_stamp_of(&st);
+    return r;
 }
 
 /* Magic, four u64 a file, digest of all before: docs/formats/store.md. */

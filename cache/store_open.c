@@ -81,8 +81,9 @@ static int read_ref(struct store *s, const char *name, struct artifact **ret, st
         r = err_new(err, QD_E_CORRUPT, "ref '%s' holds another key", name);
     if (r == 0)
         r = artifact_judge(a, s->keyring, err);
-    if (r == 0 && stamp_of_ref(s, &key, &a->ref) < 0)
-        r = err_sys(err, errno, "stat ref '%s'", name);
+    int stamped = r == 0 ? stamp_of_ref(s, &key, &a->ref) : 0;
+    if (stamped < 0)
+        r = err_sys(err, -stamped, "stat ref '%s'", name);
     if (r == 0)
         *ret = steal(&a);
     return r;
@@ -99,9 +100,14 @@ static int load_ref(struct store *s, const char *name, void *data)
     int r = read_ref(s, name, &a, NULL);
     if (r == QD_E_NO_MEMORY || r == QD_E_SYSTEM) /* our trouble, not the ref's */
         return r;
-    if (r < 0) {
+    if (r == QD_E_CORRUPT) {
         quarantine_ref(s, name);
         report->n_quarantined++;
+        return 0;
+    }
+    if (r < 0) { /* of a newer quantd, or not readable today: no proof of damage */
+        s->n_unread++;
+        report->n_unread++;
         return 0;
     }
     r = index_insert(s, a, NULL);
@@ -226,6 +232,8 @@ static int sweep_sub(struct store *s, const char *name, void *data)
 static int sweep_objects(struct store *s, struct store_report *report)
 {
     struct object_sweep sweep = {.report = report};
+    if (s->n_unread)
+        return 0; /* whose objects are theirs is not known */
     int r = list_known(s, &sweep);
     if (r == 0)
         (void)folder_each(s->objects, sweep_sub, s, &sweep); /* what cannot be listed stays until the next start */
@@ -251,9 +259,9 @@ static int load_use(struct store *s, const char *name, void *data)
     struct digest key;
     struct stat st;
     struct artifact *a = digest_parse(name, &key) ? index_find(s, &key) : NULL;
-    if (!a)
+    if (!a && !s->n_unread)
         (void)s->io->unlink(s->io->data, s->used, name); /* the next start tries again */
-    else if (fstatat(s->used, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime > 0)
+    else if (a && fstatat(s->used, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime > 0)
         a->last_use_s = (uint64_t)st.st_mtime;
     return 0;
 }
@@ -264,7 +272,7 @@ static int sweep_record(struct store *s, const char *name, void *data)
     struct digest key;
     if (!digest_parse(name, &key))
         report->n_swept_tmp += s->io->unlink(s->io->data, s->records, name) == 0;
-    else if (!index_find(s, &key))
+    else if (!s->n_unread && !index_find(s, &key))
         (void)s->io->unlink(s->io->data, s->records, name); /* the next start tries again */
     return 0;
 }

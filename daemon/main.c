@@ -228,9 +228,9 @@ static int open_store(struct daemon *d, struct qd_error *err)
         return err_in(err, r, "cache '%s'", d->config->cache_dir);
     }
     d->keyring = keyring; /* the store's own now */
-    log_line(LOG_AT_INFO, "store", "open artifacts=%zu bytes=%llu swept=%zu quarantined=%zu untrusted=%zu unfinished=%zu", report.n_artifacts,
+    log_line(LOG_AT_INFO, "store", "open artifacts=%zu bytes=%llu swept=%zu quarantined=%zu untrusted=%zu unread=%zu unfinished=%zu", report.n_artifacts,
              (unsigned long long)report.bytes, report.n_swept_objects + report.n_swept_work + report.n_swept_tmp, report.n_quarantined,
-             report.n_untrusted, report.n_work);
+             report.n_untrusted, report.n_unread, report.n_work);
     return 0;
 }
 

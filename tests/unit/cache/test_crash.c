@@ -504,7 +504,7 @@ static void record_scenario(struct fixture *f, bool no_file_sync, bool no_folder
     (void)snprintf(trace.cache, sizeof trace.cache, "%s", f->cache);
     recorder = (struct store_io){
         .create = rec_create, .write = store_io_real.write, .sync = rec_sync, .chmod = store_io_real.chmod, .link = rec_link,
-        .unlink = rec_unlink, .rename = rec_rename, .mkdir = rec_mkdir, .stat = rec_stat};
+        .unlink = rec_unlink, .rename = rec_rename, .mkdir = rec_mkdir, .stat = rec_stat, .stat_at = store_io_real.stat_at};
     f->options.io = &recorder;
     fixture_open(f);
     assert_int_equal(sample_commit(f, 1, N, NULL), 0);
@@ -678,9 +678,15 @@ static int hit_stat(void *data, int fd, struct stat *ret)
     return r < 0 ? r : store_io_real.stat(data, fd, ret);
 }
 
+static int hit_stat_at(void *data, int folder, const char *name, struct stat *ret)
+{
+    int r = strike();
+    return r < 0 ? r : store_io_real.stat_at(data, folder, name, ret);
+}
+
 static const struct store_io hitting = {
     .create = hit_create, .write = hit_write, .sync = hit_sync, .chmod = hit_chmod, .link = hit_link,
-    .unlink = hit_unlink, .rename = hit_rename, .mkdir = hit_mkdir, .stat = hit_stat,
+    .unlink = hit_unlink, .rename = hit_rename, .mkdir = hit_mkdir, .stat = hit_stat, .stat_at = hit_stat_at,
 };
 
 /* In a child: open, commit 3, remove 1, close; ends at the @at-th call. True when it came to the end. */

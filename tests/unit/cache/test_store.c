@@ -196,6 +196,103 @@ static void store_open__a_ref_with_any_byte_changed__goes_to_quarantine(void **s
     assert_int_equal(f->report.n_rehashed, 1); /* a copy of a store is hashed once, and served */
 }
 
+static void ref_path(const struct fixture *f, unsigned number, char dst[256])
+{
+    char hex[DIGEST_HEX_BYTES];
+    struct digest key = sample_key(number);
+    digest_hex(&key, hex);
+    (void)snprintf(dst, 256, "%s/refs/%s", f->cache, hex);
+}
+
+/* Puts a ref in place whose manifest is of format 2, properly signed. */
+static void make_newer(struct fixture *f, unsigned number)
+{
+    struct digest key = sample_key(number);
+    struct lease *l = NULL;
+    struct envelope e;
+    uint8_t manifest[4096];
+    char path[256];
+    assert_int_equal(store_lookup(f->store, &key, &l, NULL), 0);
+    assert_int_equal(envelope_decode(l->envelope, &e, NULL), 0);
+    assert_true(e.manifest.n < sizeof manifest);
+    memcpy(manifest, e.manifest.data, e.manifest.n);
+    assert_memory_equal(manifest + 1, "\xa6" "format\x01", 8); /* a map whose first key is "format" */
+    manifest[8] = 2;
+    CLEANUP(buffer_clear) struct buffer sealed = {0};
+    assert_int_equal(manifest_seal(f->key, (struct bytes){manifest, e.manifest.n}, &sealed, NULL), 0);
+    lease_release(l);
+    fixture_close(f);
+    ref_path(f, number, path);
+    CLEANUP(fd_close) int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(write_whole(fd, sealed.data, sealed.n), 0);
+}
+
+static void store_open__a_ref_of_a_newer_quantd__stays_unserved_with_its_objects(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0);
+    assert_int_equal(sample_commit(f, 2, N, NULL), 0);
+    int n_objects = count_files(f, "objects");
+    make_newer(f, 1);
+    fixture_open(f);
+    assert_int_equal(f->report.n_unread, 1);
+    assert_int_equal(f->report.n_quarantined + f->report.n_swept_objects, 0);
+    assert_int_equal(lookup_code(f, 1), QD_E_NOT_FOUND);
+    assert_true(sample_is_served(f, 2, N));
+    assert_int_equal(count_files(f, "refs"), 2);
+    assert_int_equal(count_files(f, "records"), 2);
+    assert_int_equal(count_files(f, "objects"), n_objects);
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0); /* who needs it now gets it built */
+    assert_true(sample_is_served(f, 1, N));
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(f->report.n_unread, 0);
+    assert_true(sample_is_served(f, 1, N));
+}
+
+static int stat_at_fails(void *data, int folder, const char *name, struct stat *ret)
+{
+    (void)data, (void)folder, (void)name, (void)ret;
+    return -EIO;
+}
+
+static void store_open__a_ref_that_cannot_be_read_today__is_served_tomorrow(void **state)
+{
+    struct fixture *f = *state;
+    static struct store_io io;
+    io = store_io_real;
+    io.stat_at = stat_at_fails;
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0);
+    fixture_close(f);
+    f->options.io = &io;
+    fixture_open(f);
+    assert_int_equal(f->report.n_unread, 1);
+    assert_int_equal(f->report.n_quarantined, 0);
+    assert_int_equal(lookup_code(f, 1), QD_E_NOT_FOUND);
+    fixture_close(f);
+    f->options.io = NULL;
+    fixture_open(f);
+    assert_true(sample_is_served(f, 1, N));
+    assert_int_equal(f->report.n_rehashed, 0);
+}
+
+static void store_lookup__the_ref_cannot_be_looked_at__is_an_error_and_no_damage(void **state)
+{
+    struct fixture *f = *state;
+    static struct store_io io;
+    io = store_io_real;
+    fixture_close(f);
+    f->options.io = &io;
+    fixture_open(f);
+    io.stat_at = stat_at_fails;
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0); /* the ref is durable: nothing may fail behind it */
+    assert_int_equal(lookup_code(f, 1), QD_E_IO);
+    io.stat_at = store_io_real.stat_at;
+    assert_true(sample_is_served(f, 1, N));
+    assert_int_equal(count_files(f, "objects"), 4);
+}
+
 /* Beneath the file system nothing moves; here the record is made to say so. */
 static void store_verify__a_byte_that_rots__is_found_and_reported(void **state)
 {
@@ -583,6 +680,29 @@ static void store_reseal__with_a_new_key__serves_the_new_signature_and_spares_th
     assert_int_equal(store_remove(f->store, &key, NULL), QD_E_BUSY);
 }
 
+static int note_last_use(const struct store_entry *e, void *data)
+{
+    *(uint64_t *)data = e->last_use_s;
+    return 0;
+}
+
+static void store_reseal__an_artifact_used_an_hour_ago__is_not_used_now(void **state)
+{
+    struct fixture *f = *state;
+    struct digest key = sample_key(1);
+    uint64_t before = 0, after = 0;
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0);
+    assert_true(sample_is_served(f, 1, N));
+    fixture_close(f);
+    run("touch -d '1 hour ago' '%s'/used/*", f->cache);
+    fixture_open(f);
+    assert_int_equal(store_list(f->store, note_last_use, &before), 0);
+    assert_true(before + 3000 < (uint64_t)time(NULL));
+    assert_int_equal(store_reseal(f->store, &key, f->key, NULL), 0);
+    assert_int_equal(store_list(f->store, note_last_use, &after), 0);
+    assert_int_equal(after, before);
+}
+
 static void store_lookup__more_artifacts_than_may_stay_open__closes_idle_ones(void **state)
 {
     struct fixture *f = *state;
@@ -676,6 +796,10 @@ int main(void)
         STORE_TEST(store_lookup__a_file_changed_through_the_file_system__is_corrupt_and_can_be_built_again),
         STORE_TEST(store_open__a_file_changed_while_it_was_closed__goes_to_quarantine),
         STORE_TEST(store_open__a_ref_with_any_byte_changed__goes_to_quarantine),
+        STORE_TEST(store_open__a_ref_of_a_newer_quantd__stays_unserved_with_its_objects),
+        STORE_TEST(store_open__a_ref_that_cannot_be_read_today__is_served_tomorrow),
+        STORE_TEST(store_lookup__the_ref_cannot_be_looked_at__is_an_error_and_no_damage),
+        STORE_TEST(store_reseal__an_artifact_used_an_hour_ago__is_not_used_now),
         STORE_TEST(store_verify__a_byte_that_rots__is_found_and_reported),
         STORE_TEST(store_lookup__strict__finds_what_no_stamp_shows),
         STORE_TEST(store_open__files_that_nothing_references__are_swept),
