@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "kernels/core/bytes.h"
 #include "kernels/core/io.h"
 
 enum { PIECE_BYTES = 1 << 20 };
@@ -26,24 +27,13 @@ void digest_hex(const struct digest *d, char dst[DIGEST_HEX_BYTES])
     dst[2 * DIGEST_BYTES] = '\0';
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 bool digest_parse(const char *text, struct digest *ret)
 {
     if (strnlen(text, DIGEST_HEX_BYTES) != 2 * DIGEST_BYTES)
         return false;
     struct digest d;
-    for (size_t i = 0; i < DIGEST_BYTES; i++) {
-        int high = hex_value(text[2 * i]), low = hex_value(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        d.bytes[i] = (uint8_t)(high << 4 | low);
-    }
+    if (!hex_bytes(text, d.bytes, DIGEST_BYTES))
+        return false;
     *ret = d;
     return true;
 }

@@ -9,6 +9,7 @@
 
 #include "artifact/manifest.h"
 #include "artifact/pack.h"
+#include "kernels/core/bytes.h"
 #include "kernels/core/io.h"
 
 static const char signed_tag[] = "quantd manifest 1"; /* its NUL is part of the message */
@@ -72,13 +73,6 @@ int envelope_decode(struct bytes raw, struct envelope *ret, struct qd_error *err
 
 /* --- Keys as text --- */
 
-static int hex_value(int c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* "quantd-ed25519 <64 hex digits>[ comment]\n" and nothing else. */
 static bool public_key_parse(const char *text, size_t n, struct public_key *ret)
 {
@@ -86,13 +80,7 @@ static bool public_key_parse(const char *text, size_t n, struct public_key *ret)
     if (n <= end || memcmp(text, key_word, word) != 0 || text[n - 1] != '\n' || memchr(text, '\n', n - 1) ||
         memchr(text, 0, n) || (text[end] != ' ' && text[end] != '\n'))
         return false;
-    for (size_t i = 0; i < PUBLIC_KEY_BYTES; i++) {
-        int high = hex_value(text[word + 2 * i]), low = hex_value(text[word + 2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        ret->bytes[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
+    return hex_bytes(text + word, ret->bytes, PUBLIC_KEY_BYTES);
 }
 
 static int public_key_read_at(int folder_fd, const char *name, struct public_key *ret, struct qd_error *err)

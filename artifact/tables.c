@@ -1,53 +1,14 @@
 #include "artifact/tables.h"
 
 #include <math.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "artifact/pack.h"
 #include "kernels/core/checked.h"
+#include "kernels/core/name_set.h"
 
 enum { TABLE_FORMAT = 1, TENSOR_FIELDS = 11, META_FIELDS = 5 };
-
-/* --- Names already seen: open addressing, at most half full; keyed, so that no file can choose its collisions --- */
-
-struct name_set {
-    const char **slots; /* owned */
-    size_t n_slots;     /* a power of two */
-    uint8_t key[crypto_shorthash_KEYBYTES];
-};
-
-static void name_set_clear_cleanup(struct name_set *set)
-{
-    free(set->slots);
-}
-
-static int name_set_init(struct name_set *set, size_t n_names, struct qd_error *err)
-{
-    set->n_slots = 16;
-    while (set->n_slots < 2 * n_names)
-        set->n_slots *= 2;
-    crypto_shorthash_keygen(set->key);
-    set->slots = calloc(set->n_slots, sizeof *set->slots);
-    return set->slots ? 0 : err_new(err, QD_E_NO_MEMORY, "an index of %zu names", n_names);
-}
-
-/* False when @name is there already. */
-static bool name_set_add(struct name_set *set, const char *name)
-{
-    uint64_t hash;
-    (void)crypto_shorthash((uint8_t *)&hash, (const uint8_t *)name, strlen(name), set->key); /* always 0 */
-    for (size_t i = (size_t)hash;; i++) {
-        const char **slot = &set->slots[i & (set->n_slots - 1)];
-        if (!*slot) {
-            *slot = name;
-            return true;
-        }
-        if (strcmp(*slot, name) == 0)
-            return false;
-    }
-}
 
 /* --- What both tables share --- */
 
@@ -58,6 +19,16 @@ static void begin_table(struct buffer *dst, const char *list, size_t n)
     pack_u64(dst, TABLE_FORMAT);
     pack_text(dst, list);
     pack_array(dst, (uint32_t)n);
+}
+
+/* A name may stand in a table once. */
+static int take_name(struct name_set *names, const char *name, size_t i, const char *what, struct qd_error *err)
+{
+    size_t earlier;
+    int r = name_set_add(names, name, i, &earlier);
+    if (r < 0)
+        return err_new(err, QD_E_NO_MEMORY, "an index of names");
+    return r == 0 ? 0 : err_new(err, QD_E_CORRUPT, "%s '%s' stands there twice", what, name);
 }
 
 static int finish_encoding(const struct buffer *dst, size_t start, const char *what, struct qd_error *err)
@@ -234,9 +205,8 @@ int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t 
     if (n > TABLE_TENSORS_MAX || n > cursor_left(&c) / TENSOR_FIELDS)
         return err_new(err, QD_E_LIMIT, "table of tensors: %u tensors in %zu bytes", n, raw.n);
     CLEANUP(name_set_clear) struct name_set names = {0};
-    r = name_set_init(&names, n, err);
-    if (r < 0)
-        return r;
+    if (name_set_init(&names, n) < 0)
+        return err_new(err, QD_E_NO_MEMORY, "an index of %u names", n);
     struct tensor_table table = {.tensors = arena_alloc(arena, n, sizeof *table.tensors), .n = n};
     if (!table.tensors)
         return err_new(err, QD_E_LIMIT, "table of tensors: %u tensors are beyond the memory budget", n);
@@ -250,8 +220,8 @@ int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t 
         r = check_tensor(t, err);
         if (r == 0)
             r = check_place(t, payload_bytes, n_payload, err);
-        if (r == 0 && !name_set_add(&names, t->name))
-            r = err_new(err, QD_E_CORRUPT, "tensor '%s' stands there twice", t->name);
+        if (r == 0)
+            r = take_name(&names, t->name, i, "tensor", err);
         if (r < 0)
             return err_in(err, r, "table of tensors");
     }
@@ -401,17 +371,16 @@ int meta_table_decode(struct bytes raw, struct arena *arena, struct meta_table *
     if (n > TABLE_KEYS_MAX || n > cursor_left(&c) / META_FIELDS)
         return err_new(err, QD_E_LIMIT, "table of metadata: %u keys in %zu bytes", n, raw.n);
     CLEANUP(name_set_clear) struct name_set names = {0};
-    r = name_set_init(&names, n, err);
-    if (r < 0)
-        return r;
+    if (name_set_init(&names, n) < 0)
+        return err_new(err, QD_E_NO_MEMORY, "an index of %u names", n);
     struct meta_table table = {.entries = arena_alloc(arena, n, sizeof *table.entries), .n = n};
     if (!table.entries)
         return err_new(err, QD_E_LIMIT, "table of metadata: %u keys are beyond the memory budget", n);
     for (size_t i = 0; i < n; i++) {
         struct meta_entry *e = &table.entries[i];
         r = decode_meta(&c, arena, e, err);
-        if (r == 0 && !name_set_add(&names, e->key))
-            r = err_new(err, QD_E_CORRUPT, "key '%s' stands there twice", e->key);
+        if (r == 0)
+            r = take_name(&names, e->key, i, "key", err);
         if (r < 0)
             return err_in(err, r, "table of metadata");
     }

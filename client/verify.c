@@ -1,10 +1,10 @@
 /* Verification of payload bytes: by shard against the signed list, or every byte against the manifest. */
 #include <pthread.h>
-#include <sched.h>
 #include <string.h>
 
 #include "client/artifact.h"
 #include "kernels/core/error.h"
+#include "kernels/core/processors.h"
 
 enum { VERIFY_THREADS_MAX = 4 };
 
@@ -86,11 +86,8 @@ int qd_tensor_verify(struct qd_artifact *a, const struct qd_tensor *t, struct qd
 
 static unsigned threads_allowed(void)
 {
-    cpu_set_t cpus;
-    if (sched_getaffinity(0, sizeof cpus, &cpus) < 0)
-        return 1;
-    int n = CPU_COUNT(&cpus);
-    return n < VERIFY_THREADS_MAX ? (unsigned)n : VERIFY_THREADS_MAX;
+    unsigned n = processors_allowed();
+    return n < VERIFY_THREADS_MAX ? n : VERIFY_THREADS_MAX;
 }
 
 static int check_file(const struct shared *s, size_t i, unsigned n_threads, struct qd_error *err)

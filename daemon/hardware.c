@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fsverity.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -15,17 +14,9 @@
 #include "daemon/log.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
+#include "kernels/core/processors.h"
 #include "kernels/cpu.h"
 #include "quant/recipe.h"
-
-static uint32_t allowed_cores(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return (uint32_t)CPU_COUNT(&set);
-    long n = sysconf(_SC_NPROCESSORS_ONLN); /* more than 1024 cores */
-    return n > 0 ? (uint32_t)n : 1;
-}
 
 static void read_stored(const char *path, char dst[HARDWARE_TEXT_MAX])
 {
@@ -58,7 +49,7 @@ int hardware_look(const struct config *config, struct hardware *ret, struct qd_e
     if (snprintf(path, sizeof path, "%s/hardware", config->state_dir) >= (int)sizeof path)
         return err_new(err, QD_E_LIMIT, "path '%s/hardware' is too long", config->state_dir);
 
-    struct hardware h = {.feature_bits = cpu_features(), .memory_bytes = policy_memory_bytes(), .cores = allowed_cores()};
+    struct hardware h = {.feature_bits = cpu_features(), .memory_bytes = policy_memory_bytes(), .cores = processors_allowed()};
     (void)cpu_features_string(h.feature_bits, h.features, sizeof h.features);
     (void)cpu_features_string(cpu_features_detected(), h.detected, sizeof h.detected);
     read_stored(path, h.stored);

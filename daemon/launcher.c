@@ -17,6 +17,7 @@
 #include "daemon/stamp.h"
 #include "daemon/workerproc.h"
 #include "kernels/core/io.h"
+#include "kernels/core/processors.h"
 #include "quant/source.h"
 
 enum {
@@ -787,7 +788,7 @@ static char *first_name(const struct launch_spec *s)
 
 static unsigned threads_of(const struct config *c)
 {
-    return c->threads ? c->threads : uv_available_parallelism();
+    return c->threads ? c->threads : processors_allowed();
 }
 
 static void on_started(uv_timer_t *t)

@@ -3,6 +3,7 @@
 #include "ipc/codec.h"
 #include "ipc/fields.h"
 #include "ipc/precheck.h"
+#include "kernels/core/utf8.h"
 
 enum { ZONE_CHUNK_BYTES = 2048 }; /* the packet's copy and the objects of an ordinary message fit one */
 

@@ -2,6 +2,7 @@
 
 #include "ipc/codec.h"
 #include "ipc/fields.h"
+#include "kernels/core/utf8.h"
 
 /* Envelope, its id and method, list headers that grow, the field `next`: what a page leaves free. */
 enum { PAGE_SLACK_BYTES = 256 };

@@ -40,7 +40,4 @@ int unpack_object(struct bytes message, msgpack_zone *zone, msgpack_object *ret,
 /* The string of @object, terminated in place; an error where it is none, too long, not UTF-8 or holds a NUL. */
 int text_of_object(const msgpack_object *object, const char **ret, struct qd_error *err);
 
-/* The length of the UTF-8 sequence at @at, 0 where there is none (RFC 3629: shortest forms, no surrogates). */
-size_t utf8_sequence(const uint8_t *at, size_t n_bytes);
-
 #endif

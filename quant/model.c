@@ -5,7 +5,7 @@
 
 #include "kernels/core/checked.h"
 #include "quant/format/format.h"
-#include "quant/format/name_set.h"
+#include "kernels/core/name_set.h"
 #include "quant/limits.h"
 
 static const struct format *const formats[] = {

@@ -2,9 +2,10 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "kernels/core/processors.h"
 
 enum { THREADS_MAX = 1024, DEFAULT_MEMORY = 256 << 20 };
 
@@ -30,11 +31,10 @@ static const struct option options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static unsigned processors(void)
+static unsigned default_threads(void)
 {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n > 0 ? (unsigned)n : 1;
+    unsigned n = processors_allowed();
+    return n < THREADS_MAX ? n : THREADS_MAX;
 }
 
 static int parse_threads(const char *text, unsigned *ret, struct qd_error *err)
@@ -119,7 +119,7 @@ static int take_names(int argc, char **argv, struct direct_args *a, struct qd_er
 
 int direct_args_parse(int argc, char **argv, struct direct_args *ret, struct qd_error *err)
 {
-    struct direct_args a = {.scheme = SCHEME_AUTO, .n_threads = processors(), .max_memory_bytes = DEFAULT_MEMORY};
+    struct direct_args a = {.scheme = SCHEME_AUTO, .n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
     int c;
     optind = 0; /* glibc: start over */
     while ((c = getopt_long(argc, argv, ":o:s:pt:fm:njqh", options, NULL)) != -1) {

@@ -150,3 +150,21 @@ void buffer_clear(struct buffer *b)
     free(b->data);
     *b = (struct buffer){0};
 }
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool hex_bytes(const char *text, uint8_t *dst, size_t n_bytes)
+{
+    for (size_t i = 0; i < n_bytes; i++) {
+        int high = hex_value(text[2 * i]), low = high < 0 ? -1 : hex_value(text[2 * i + 1]);
+        if (low < 0)
+            return false;
+        dst[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}

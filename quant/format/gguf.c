@@ -8,7 +8,7 @@
 
 #include "kernels/core/checked.h"
 #include "quant/format/format.h"
-#include "quant/format/name_set.h"
+#include "kernels/core/name_set.h"
 #include "quant/format/stream.h"
 #include "quant/limits.h"
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "quant/format/hf_vocabulary.h"
-#include "quant/format/name_set.h"
+#include "kernels/core/name_set.h"
 #include "quant/limits.h"
 
 /* The pattern that splits text before BPE, and llama.cpp's name of it (llama.cpp:src/llama-vocab.cpp). */

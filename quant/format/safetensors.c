@@ -10,7 +10,7 @@
 #include "quant/format/format.h"
 #include "quant/format/hf.h"
 #include "quant/format/json.h"
-#include "quant/format/name_set.h"
+#include "kernels/core/name_set.h"
 #include "quant/format/stream.h"
 #include "quant/limits.h"
 

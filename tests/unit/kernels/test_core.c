@@ -1,10 +1,12 @@
 #include "kernels/core/bytes.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "kernels/core/arena.h"
 #include "kernels/core/checked.h"
 #include "kernels/core/error.h"
+#include "kernels/core/processors.h"
 #include "tests/test.h"
 
 static void cursor__read_past_the_end__fails_and_stays_failed(void **state)
@@ -28,6 +30,46 @@ static void cursor__over_nothing__is_empty_and_not_null(void **state)
     assert_false(c.failed);
     assert_int_equal(cursor_u8(&c), 0);
     assert_true(c.failed);
+}
+
+/* A kernel of 4,096 possible processors, 3,000 of which are ours. */
+static int large_machine(pid_t pid, size_t n_bytes, cpu_set_t *set)
+{
+    (void)pid;
+    if (n_bytes < 4096 / 8) {
+        errno = EINVAL;
+        return -1;
+    }
+    for (size_t i = 0; i < 3000; i++)
+        CPU_SET_S(i, n_bytes, set);
+    return 0;
+}
+
+static int no_answer(pid_t pid, size_t n_bytes, cpu_set_t *set)
+{
+    (void)pid, (void)n_bytes, (void)set;
+    errno = ENOSYS;
+    return -1;
+}
+
+static void processors__more_than_a_cpu_set_holds__are_counted(void **state)
+{
+    (void)state;
+    assert_int_equal(processors_counted(large_machine), 3000);
+    assert_int_equal(processors_counted(no_answer), 1);
+    assert_true(processors_allowed() >= 1);
+}
+
+static void hex_bytes__anything_but_lower_hex__is_refused(void **state)
+{
+    (void)state;
+    uint8_t dst[2] = {0};
+    assert_true(hex_bytes("09af", dst, 2));
+    assert_int_equal(dst[0], 0x09);
+    assert_int_equal(dst[1], 0xaf);
+    assert_false(hex_bytes("09aF", dst, 2));
+    assert_false(hex_bytes("09a", dst, 2));
+    assert_false(hex_bytes("", dst, 2));
 }
 
 static void arena__beyond_its_budget__gives_null(void **state)
@@ -81,6 +123,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cursor__read_past_the_end__fails_and_stays_failed),
         cmocka_unit_test(cursor__over_nothing__is_empty_and_not_null),
+        cmocka_unit_test(processors__more_than_a_cpu_set_holds__are_counted),
+        cmocka_unit_test(hex_bytes__anything_but_lower_hex__is_refused),
         cmocka_unit_test(arena__beyond_its_budget__gives_null),
         cmocka_unit_test(checked__wrapping_results__are_refused),
         cmocka_unit_test(err_in__adds_the_subject_before_the_reason),

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "quant/format/gguf_write.h"
-#include "quant/format/name_set.h"
+#include "kernels/core/name_set.h"
 #include "tests/test.h"
 #include "tests/unit/quant/files.h"
 

@@ -1,4 +1,6 @@
-#include "ipc/fields.h"
+#include "kernels/core/utf8.h"
+
+#include <stdbool.h>
 
 static bool is_tail(uint8_t b)
 {

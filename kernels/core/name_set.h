@@ -3,8 +3,8 @@
  * so that checking a header is linear (llama.cpp#19856: 100,000 names pairwise took minutes). The
  * hash is SipHash-1-3 keyed per process, so a file cannot be made whose names all collide.
  */
-#ifndef QUANTD_QUANT_NAME_SET_H
-#define QUANTD_QUANT_NAME_SET_H
+#ifndef QUANTD_CORE_NAME_SET_H
+#define QUANTD_CORE_NAME_SET_H
 
 #include "kernels/core/arena.h"
 

@@ -1,4 +1,4 @@
-#include "quant/format/name_set.h"
+#include "kernels/core/name_set.h"
 
 #include <stdbool.h>
 #include <string.h>
