@@ -549,11 +549,11 @@ int catalog_reload(struct catalog *c, struct qd_error *err)
     }
     c->roots = roots;
     c->n_roots = n;
+    settle_names(c); /* first: who hears of a removal may look names up */
     for (size_t i = 0; i < n_old; i++)
         if (old[i])
             drop_root(c, old[i]);
     free(old);
-    settle_names(c);
     schedule(c);
     return 0;
 }
@@ -656,12 +656,10 @@ void catalog_note(struct catalog *c, const char *name, const char *format, const
         e->format = strdup(format);
         e->m.format = e->format ? e->format : "";
     }
-    if (!problem)
+    if (!problem || e->m.state == MODEL_BAD) /* the first reason stays: m.problem borrows it */
         return;
     free(e->note);
     e->note = strdup(problem);
-    if (e->m.state == MODEL_BAD)
-        return;
     turn_bad(e, e->note ? e->note : "no model");
     announce(c, e, MODEL_TURNED_BAD);
 }

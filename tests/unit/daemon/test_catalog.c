@@ -28,6 +28,7 @@ struct world {
         enum catalog_change change;
     } heard[N_HEARD];
     size_t n_heard;
+    size_t n_found_removed; /* models that were still found while their removal was told */
 };
 
 static void on_change(const struct catalog_model *m, enum catalog_change change, void *data)
@@ -36,6 +37,7 @@ static void on_change(const struct catalog_model *m, enum catalog_change change,
     assert_true(w->n_heard < N_HEARD);
     (void)snprintf(w->heard[w->n_heard].name, sizeof w->heard[0].name, "%s", m->name);
     w->heard[w->n_heard++].change = change;
+    w->n_found_removed += change == MODEL_REMOVED && catalog_find(w->catalog, m->name);
 }
 
 static void stop_loop(uv_timer_t *timer)
@@ -396,6 +398,34 @@ static void catalog__reload_without_the_root__removes_its_models(void **state)
     (void)wait_state(w, "m", MODEL_READY);
 }
 
+/* A listener that looks a name up, as rights do, must not meet models of a root that was freed a moment ago. */
+static void catalog__reload_without_two_roots__finds_nothing_of_them_while_it_tells(void **state)
+{
+    struct world *w = *state;
+    struct qd_error err;
+    w->config.n_roots = 2;
+    put(w, "a/m.gguf", "one");
+    put(w, "b/n.gguf", "two");
+    start(w);
+    (void)wait_state(w, "m", MODEL_READY);
+    (void)wait_state(w, "n", MODEL_READY);
+    w->config.n_roots = 0;
+    assert_int_equal(catalog_reload(w->catalog, &err), 0);
+    assert_int_equal(n_heard(w, "m", MODEL_REMOVED) + n_heard(w, "n", MODEL_REMOVED), 2);
+    assert_int_equal(w->n_found_removed, 0);
+}
+
+static void catalog__refused_by_two_workers__keeps_the_first_reason(void **state)
+{
+    struct world *w = *state;
+    put(w, "a/m.gguf", "one");
+    start(w);
+    (void)wait_state(w, "m", MODEL_READY);
+    catalog_note(w->catalog, "m", "", "wrong magic");
+    catalog_note(w->catalog, "m", "", "the same, said at such length that it lies elsewhere in memory than what was said first");
+    assert_string_equal(catalog_find(w->catalog, "m")->problem, "wrong magic");
+}
+
 static void catalog__worker_refused_it__is_bad_until_the_file_changes(void **state)
 {
     struct world *w = *state;
@@ -487,6 +517,8 @@ int main(void)
         T(catalog__symlinks__are_followed_beneath_the_root_only),
         T(catalog__same_name_in_two_roots__the_later_one_is_called_after_its_root),
         T(catalog__reload_without_the_root__removes_its_models),
+        T(catalog__reload_without_two_roots__finds_nothing_of_them_while_it_tells),
+        T(catalog__refused_by_two_workers__keeps_the_first_reason),
         T(catalog__worker_refused_it__is_bad_until_the_file_changes),
         T(catalog__more_events_than_the_queue_holds__nothing_is_missed),
         T(catalog__replaced_a_thousand_times__ends_with_the_last),
