@@ -144,8 +144,14 @@ int store_commit(struct store *s, struct store_work *w, const struct store_commi
 /* Pool. Puts @envelope (of the same manifest, sealed by another key) in place of the ref of @key: key rotation. */
 int store_reseal(struct store *s, const struct digest *key, const struct signing_key *with, struct qd_error *err);
 
-/* Pool. 0, or QD_E_NO_SPACE when the file system has not @bytes (and a reserve of 16 MiB) free, QD_E_LIMIT when the budget never has. */
-int store_has_room(struct store *s, uint64_t bytes, struct qd_error *err);
+/*
+ * Pool. 0, or QD_E_NO_SPACE when the file system has not @bytes, @keep_free (of the disk, for others) and a reserve of 16 MiB free,
+ * QD_E_LIMIT when the budget never has @bytes.
+ */
+int store_has_room(struct store *s, uint64_t bytes, uint64_t keep_free, struct qd_error *err);
+
+/* Loop. Another budget from now on; 0: none. What is beyond it goes with the next store_gc. */
+void store_set_budget(struct store *s, uint64_t budget_bytes);
 
 /* --- Keeping --- */
 

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "kernels/core/checked.h"
+
 enum { ROOM_RESERVE_BYTES = 16 << 20 }; /* for tables, refs, and what else the file system needs */
 
 static int no_such(struct qd_error *err)
@@ -250,18 +252,30 @@ static int free_space(struct store *s, uint64_t *ret, struct qd_error *err)
     return 0;
 }
 
-int store_has_room(struct store *s, uint64_t bytes, struct qd_error *err)
+static uint64_t budget_of(struct store *s)
 {
-    uint64_t left = 0;
-    if (s->options.budget_bytes && bytes > s->options.budget_bytes)
+    CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
+    return s->options.budget_bytes;
+}
+
+void store_set_budget(struct store *s, uint64_t budget_bytes)
+{
+    CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
+    s->options.budget_bytes = budget_bytes;
+}
+
+int store_has_room(struct store *s, uint64_t bytes, uint64_t keep_free, struct qd_error *err)
+{
+    uint64_t left = 0, budget = budget_of(s), needed;
+    if (budget && bytes > budget)
         return err_new(err, QD_E_LIMIT, "%llu bytes are more than the whole budget of the cache, %llu", (unsigned long long)bytes,
-                       (unsigned long long)s->options.budget_bytes);
+                       (unsigned long long)budget);
     int r = free_space(s, &left, err);
     if (r < 0)
         return r;
-    if (left < ROOM_RESERVE_BYTES || bytes > left - ROOM_RESERVE_BYTES)
-        return err_new(err, QD_E_NO_SPACE, "'%s' has %llu bytes free, %llu and a reserve of %d are needed", s->options.folder,
-                       (unsigned long long)left, (unsigned long long)bytes, ROOM_RESERVE_BYTES);
+    if (!checked_add(bytes, keep_free, &needed) || !checked_add(needed, ROOM_RESERVE_BYTES, &needed) || needed > left)
+        return err_new(err, QD_E_NO_SPACE, "'%s' has %llu bytes free, %llu and a reserve of %llu are needed", s->options.folder,
+                       (unsigned long long)left, (unsigned long long)bytes, (unsigned long long)keep_free + ROOM_RESERVE_BYTES);
     return 0;
 }
 
@@ -295,7 +309,7 @@ static int sum_objects(struct store *s, uint64_t *ret)
 
 int store_usage(struct store *s, struct store_usage *ret, struct qd_error *err)
 {
-    struct store_usage u = {.budget_bytes = s->options.budget_bytes};
+    struct store_usage u = {.budget_bytes = budget_of(s)};
     int r = free_space(s, &u.free_bytes, err);
     if (r < 0)
         return r;

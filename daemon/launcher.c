@@ -50,7 +50,7 @@ struct launch {
     struct file_stamp stamp;
     struct recipe recipe;
     bool idle, plan_only;
-    uint64_t memory_bytes;
+    uint64_t memory_bytes, keep_free; /* of the configuration, which may be another by the time the pool asks */
     unsigned n_threads;
 
     struct workerproc *worker;     /* NULL: none, or reaped */
@@ -361,13 +361,12 @@ static int prepare_on_pool(void *data, struct qd_error *err)
         return r;
     struct stat st;
     uint64_t have = fstat(l->work->part_fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0; /* of an earlier run */
-    uint64_t want = l->plan.file_bytes + l->d->config->keep_free;
-    want = want > have ? want - have : 0;
+    uint64_t want = l->plan.file_bytes > have ? l->plan.file_bytes - have : 0;
     make_room(l, l->plan.file_bytes, false);
-    r = store_has_room(l->d->store, want, err);
+    r = store_has_room(l->d->store, want, l->keep_free, err);
     if (r == QD_E_NO_SPACE) {
-        make_room(l, want, true);
-        r = store_has_room(l->d->store, want, err);
+        make_room(l, want + l->keep_free, true);
+        r = store_has_room(l->d->store, want, l->keep_free, err);
     }
     l->discard = r < 0 && !l->work->resumed;
     return r;
@@ -805,7 +804,7 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
     if (!l)
         return err_new(err, QD_E_NO_MEMORY, "job");
     *l = (struct launch){.d = d, .hooks = *hooks, .data = data, .known = s->known, .stamp = s->stamp, .recipe = s->recipe, .idle = s->idle,
-                         .plan_only = s->plan_only, .memory_bytes = d->config->worker_memory, .folder_fd = -1, .plan_fd = -1};
+                         .plan_only = s->plan_only, .memory_bytes = d->config->worker_memory, .keep_free = d->config->keep_free, .folder_fd = -1, .plan_fd = -1};
     l->n_threads = threads_of(d->config);
     l->model = strdup(s->model);
     l->boot_id = strdup(s->boot_id);

@@ -9,6 +9,7 @@
 
 #include "daemon/config.h"
 #include "daemon/log.h"
+#include "daemon/rights.h"
 #include "kernels/core/cleanup.h"
 
 enum { REAP_MAX = 512 /* connections looked at when a user's quota is full */ };
@@ -260,6 +261,12 @@ void listener_forget(struct listener *l, struct peer *p)
 struct packet *listener_packet(struct listener *l)
 {
     return &l->packet;
+}
+
+void listener_look_at_rights(struct listener *l)
+{
+    for (struct peer *p = l->peers; p; p = p->next)
+        p->admin = rights_is_admin(l->daemon->config, &p->who);
 }
 
 unsigned listener_n_peers(const struct listener *l)

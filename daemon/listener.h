@@ -30,6 +30,9 @@ void listener_stop(struct listener *l);
 /* Closes every connection. Freed when the loop has let go of all of it. Returns NULL. */
 struct listener *listener_free(struct listener *l);
 
+/* The configuration changed: who is an administrator now. */
+void listener_look_at_rights(struct listener *l);
+
 unsigned listener_n_peers(const struct listener *l);
 
 /* Sends an event to all who subscribed, are interested in jobs (where @jobs) and whom @may (NULL: all) says yes to. */

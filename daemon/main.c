@@ -439,6 +439,8 @@ static void reload(struct run *run)
         if (catalog_reload(d->catalog, &err) < 0)
             log_error("catalog", &err);
         (void)config_free(old);
+        store_set_budget(d->store, d->config->cache_budget);
+        listener_look_at_rights(d->listener);
         start_timers(run);
     }
     if (hardware_look(d->config, &d->serving->hardware, &err) < 0)

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernels/core/cleanup.h"
@@ -117,6 +118,46 @@ static void sighup__new_root__is_watched_and_a_bad_file_changes_nothing(void **s
     assert_int_equal(kill(h->pid, SIGHUP), 0);
     harness_wait_log(h, "stays in force");
     harness_wait_model(h, "extra", "ready");
+    assert_int_equal(harness_stop(h), 0);
+}
+
+static uint64_t budget_now(const struct harness *h)
+{
+    CLEANUP(fd_close) int fd = harness_hello(h);
+    CLEANUP(incoming_clear) struct incoming in = {0};
+    CLEANUP(packet_clear) struct packet p = {0};
+    struct msg_status_report m;
+    struct qd_error err;
+    assert_int_equal(harness_call(fd, "status", MESSAGE(nothing, &(struct msg_nothing){}), &in, &p, &err), 0);
+    assert_int_equal(incoming_decode(&in, INTO(status_report, &m), &err), 0);
+    return m.cache_budget;
+}
+
+static void sighup__new_budget__holds_for_the_open_store(void **state)
+{
+    struct harness *h = *state;
+    harness_start(h);
+    assert_int_equal(budget_now(h), 0);
+    add_config(h, "10-budget.conf", "[cache]\nbudget = 64M\n");
+    assert_int_equal(kill(h->pid, SIGHUP), 0);
+    for (int i = 0; i < 200 && budget_now(h) == 0; i++)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    assert_int_equal(budget_now(h), 64 << 20);
+    assert_int_equal(harness_stop(h), 0);
+}
+
+static void open__budget_smaller_than_what_the_disk_keeps_free__builds(void **state)
+{
+    struct harness *h = *state;
+    struct qd_error err;
+    struct msg_opened opened;
+    CLEANUP(packet_clear) struct packet p = {0};
+    add_config(h, "10-budget.conf", "[cache]\nbudget = 16M\nkeep_free = 64M\n");
+    harness_copy_model(h, "tiny-kjv.gguf", "tiny.gguf");
+    harness_start(h);
+    harness_wait_model(h, "tiny", "ready");
+    CLEANUP(fd_close) int fd = harness_hello(h);
+    assert_int_equal(harness_open(fd, "tiny", "q8_0", &opened, &p, &err), 0);
     assert_int_equal(harness_stop(h), 0);
 }
 
@@ -270,6 +311,8 @@ int main(void)
         T(start__bad_value__exits_78_with_file_and_line),
         T(start__unknown_key__warns_with_the_nearest_and_serves),
         T(sighup__new_root__is_watched_and_a_bad_file_changes_nothing),
+        T(sighup__new_budget__holds_for_the_open_store),
+        T(open__budget_smaller_than_what_the_disk_keeps_free__builds),
         T(sigterm__while_a_client_waits__the_client_is_answered),
         T(socket_activation__client_connected_before_the_start__is_served),
         T(notify__life_of_the_service__is_told),

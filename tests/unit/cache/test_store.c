@@ -733,12 +733,16 @@ static void store_has_room__more_than_there_is__is_refused_with_numbers(void **s
 {
     struct fixture *f = *state;
     struct qd_error err;
-    assert_int_equal(store_has_room(f->store, 1, &err), 0);
-    assert_int_equal(store_has_room(f->store, UINT64_MAX, &err), QD_E_NO_SPACE);
+    assert_int_equal(store_has_room(f->store, 1, 0, &err), 0);
+    assert_int_equal(store_has_room(f->store, UINT64_MAX, 1, &err), QD_E_NO_SPACE);
+    assert_int_equal(store_has_room(f->store, 1, UINT64_MAX, &err), QD_E_NO_SPACE);
     fixture_close(f);
     f->options.budget_bytes = 1000;
     fixture_open(f);
-    assert_int_equal(store_has_room(f->store, 1001, &err), QD_E_LIMIT);
+    assert_int_equal(store_has_room(f->store, 1001, 0, &err), QD_E_LIMIT);
+    assert_int_equal(store_has_room(f->store, 1000, 1 << 20, &err), 0);
+    store_set_budget(f->store, 0);
+    assert_int_equal(store_has_room(f->store, 1001, 0, &err), 0);
 }
 
 /* A file system of 256 KiB, filled step by step: whatever a commit meets, the first artifact is served. */
