@@ -273,10 +273,13 @@ static int open_first(const struct envelope *e, const char *key, struct packet *
     return 0;
 }
 
-/* Do the descriptors of @p show the very files that @s has mapped? */
-static bool is_same_files(const struct shared *s, const struct packet *p)
+/*
+ * Do the descriptors of @p show the very payload that @s has mapped? The other files are not looked at: the
+ * tables in memory were checked against the manifest, and the descriptors that @s holds stay in use.
+ */
+static bool is_same_payload(const struct shared *s, const struct packet *p)
 {
-    for (size_t i = 0; i < s->manifest.n_files; i++) {
+    for (size_t i = 0; i < s->n_payload; i++) {
         struct stat st;
         if (fstat(p->fds[1 + i], &st) < 0 || st.st_dev != s->files[i].dev || st.st_ino != s->files[i].ino ||
             (uint64_t)st.st_size != s->manifest.files[i].bytes)
@@ -296,7 +299,7 @@ static struct shared *find_known(struct bytes raw, struct packet *p)
     for (struct shared *s = list; s; s = s->next) {
         if (!is_same_envelope(s, raw) || p->n_fds != 1 + s->manifest.n_files)
             continue;
-        if (s->n_users == 0 ? take_files(s, p, NULL) == 0 : is_same_files(s, p)) {
+        if (s->n_users == 0 ? take_files(s, p, NULL) == 0 : is_same_payload(s, p)) {
             if (s->n_users++ == 0)
                 point_views(s);
             return s;
