@@ -477,6 +477,15 @@ static int join_tensors(struct model *m, const struct gguf_part *parts, size_t n
     return 0;
 }
 
+static bool is_about_split(const char *key)
+{
+    static const char *const keys[] = {"split.no", "split.count", "split.tensors.count"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
+}
+
 /* Metadata of the whole: the first part's, without what is said about the split. */
 static int take_meta(struct model *m, const struct gguf_part *first, const char *name, struct qd_error *err)
 {
@@ -486,7 +495,7 @@ static int take_meta(struct model *m, const struct gguf_part *first, const char 
     m->architecture = architecture ? (const char *)((const struct bytes *)architecture->data)->data : "";
     m->meta.entries = first->meta.entries;
     for (size_t i = 0; i < first->meta.n; i++)
-        if (strncmp(first->meta.entries[i].key, "split.", 6) != 0)
+        if (!is_about_split(first->meta.entries[i].key))
             m->meta.entries[m->meta.n++] = first->meta.entries[i];
     return 0;
 }

@@ -121,6 +121,7 @@ static void write_part(const char *folder, const char *name, uint16_t no, uint16
         {"general.architecture", {META_STRING, META_STRING, 1, &(struct bytes){(const uint8_t *)"llama", 5}}},
         {"split.count", {META_U16, META_U16, 1, &count}},
         {"split.tensors.count", {META_I32, META_I32, 1, &total}},
+        {"split.origin", {META_U16, META_U16, 1, &count}},
     };
     struct gguf_tensor tensors[4];
     char names[4][16];
@@ -130,7 +131,7 @@ static void write_part(const char *folder, const char *name, uint16_t no, uint16
     }
     CLEANUP(buffer_clear) struct buffer file = {0};
     struct qd_error err;
-    assert_int_equal(gguf_header(&(struct meta_table){(struct meta_entry *)entries, 4}, tensors, (size_t)n_tensors, 32, &file, &err), 0);
+    assert_int_equal(gguf_header(&(struct meta_table){(struct meta_entry *)entries, 5}, tensors, (size_t)n_tensors, 32, &file, &err), 0);
     buffer_put_zeros(&file, (size_t)n_tensors * 32);
     file_write(folder, name, buffer_span(&file));
 }
@@ -150,7 +151,8 @@ static void gguf__split_model__is_read_as_one(void **state)
     assert_int_equal(m->n_tensors, 5);
     assert_int_equal(source_n_files(s), 3);
     assert_string_equal(source_name(s, model_find(m, "t4")->file), "m-00003-of-00003.gguf");
-    assert_int_equal(m->meta.n, 1); /* what is said about the split stays behind */
+    assert_int_equal(m->meta.n, 2); /* the three keys of a split stay behind, no others */
+    assert_non_null(meta_find(&m->meta, "split.origin"));
     assert_string_equal(m->architecture, "llama");
     folder_remove(folder);
 }
