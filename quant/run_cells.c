@@ -59,6 +59,16 @@ static bool noise_finite(const struct error_sums *sums)
     return isfinite(sum);
 }
 
+/* What overflows is a block's scale: of the block that holds element @at, the element farthest from zero. */
+static size_t extreme_of_block(const float *x, size_t n, size_t at, size_t block)
+{
+    size_t first = at < n ? at / block * block : 0, extreme = first;
+    for (size_t i = first; i < first + block && i < n; i++)
+        if (fabsf(x[i]) > fabsf(x[extreme]))
+            extreme = i;
+    return extreme;
+}
+
 /* The values of @n source elements: in place where they are aligned f32, else decoded to w->x. */
 static const float *decode(struct worker *w, const struct job_tensor *t, const uint8_t *src, size_t n)
 {
@@ -85,8 +95,8 @@ static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t e
     ops->measure(sums, x, w->y, n);
     if (noise_finite(sums))
         return 0;
-    bad = ops->find_nonfinite(w->y, n);
-    return refuse_overflow(t, element + bad, x[bad < n ? bad : 0], err);
+    bad = extreme_of_block(x, n, ops->find_nonfinite(w->y, n), qd_type_info(type)->block_elements);
+    return refuse_overflow(t, element + bad, x[bad], err);
 }
 
 /* Cells [first, first + n) that are neighbours in the output: encoded into w->out, written at once. */

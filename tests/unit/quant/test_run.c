@@ -317,7 +317,7 @@ static void plan_run__value_beyond_f16__is_refused_with_bf16_as_hint(void **stat
     assert_int_equal(bench_run(&b), 0);
     bench_close(&b);
     fixture_poke(&f, t, 70, 65504.0f * 128);
-    assert_refused(&f, SCHEME_Q8_0, "beyond what q8_0 can hold", "bf16");
+    assert_refused(&f, SCHEME_Q8_0, "'big.weight', element 70 [6, 1]: 8.38451e+06 is beyond what q8_0 can hold", "bf16");
     fixture_clear(&f);
 }
 
