@@ -42,10 +42,11 @@ static const struct mapped_name outer_names[] = {
     {"lm_head.weight", "output.weight", ROTARY_NONE},
 };
 
-/* Buffers that llama.cpp's conversion leaves out. */
+/* Buffers that llama.cpp's conversion leaves out: of any model, of GPT-2, of BERT (conversion/base.py, gpt2.py, bert.py). */
 static bool is_computed(const char *name)
 {
-    static const char *const tails[] = {".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias"};
+    static const char *const tails[] = {".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias",
+                                       ".attn.masked_bias", ".attn.bias", "embeddings.position_ids"};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof tails / sizeof tails[0]; i++) {
         size_t n_tail = strlen(tails[i]);

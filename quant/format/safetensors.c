@@ -16,20 +16,22 @@
 
 enum { LENGTH_BYTES = 8, NOT_IN_GGUF = -1 };
 
-static const struct {
+static const struct dtype {
     const char *name;
-    int type; /* enum qd_type, or NOT_IN_GGUF */
+    int type;      /* enum qd_type, or NOT_IN_GGUF */
+    unsigned bits; /* of an element that GGUF does not hold */
 } dtypes[] = {
-    {"F32", QD_TYPE_F32}, {"F16", QD_TYPE_F16}, {"BF16", QD_TYPE_BF16}, {"F64", QD_TYPE_F64},
-    {"I8", QD_TYPE_I8}, {"I16", QD_TYPE_I16}, {"I32", QD_TYPE_I32}, {"I64", QD_TYPE_I64},
-    {"BOOL", NOT_IN_GGUF}, {"U8", NOT_IN_GGUF}, {"U16", NOT_IN_GGUF}, {"U32", NOT_IN_GGUF}, {"U64", NOT_IN_GGUF},
-    {"C64", NOT_IN_GGUF}, {"F4", NOT_IN_GGUF}, {"F6_E2M3", NOT_IN_GGUF}, {"F6_E3M2", NOT_IN_GGUF}, {"F8_E5M2", NOT_IN_GGUF},
-    {"F8_E4M3", NOT_IN_GGUF}, {"F8_E8M0", NOT_IN_GGUF}, {"F8_E4M3FNUZ", NOT_IN_GGUF}, {"F8_E5M2FNUZ", NOT_IN_GGUF},
+    {"F32", QD_TYPE_F32, 0}, {"F16", QD_TYPE_F16, 0}, {"BF16", QD_TYPE_BF16, 0}, {"F64", QD_TYPE_F64, 0},
+    {"I8", QD_TYPE_I8, 0}, {"I16", QD_TYPE_I16, 0}, {"I32", QD_TYPE_I32, 0}, {"I64", QD_TYPE_I64, 0},
+    {"BOOL", NOT_IN_GGUF, 8}, {"U8", NOT_IN_GGUF, 8}, {"U16", NOT_IN_GGUF, 16}, {"U32", NOT_IN_GGUF, 32}, {"U64", NOT_IN_GGUF, 64},
+    {"C64", NOT_IN_GGUF, 64}, {"F4", NOT_IN_GGUF, 4}, {"F6_E2M3", NOT_IN_GGUF, 6}, {"F6_E3M2", NOT_IN_GGUF, 6}, {"F8_E5M2", NOT_IN_GGUF, 8},
+    {"F8_E4M3", NOT_IN_GGUF, 8}, {"F8_E8M0", NOT_IN_GGUF, 8}, {"F8_E4M3FNUZ", NOT_IN_GGUF, 8}, {"F8_E5M2FNUZ", NOT_IN_GGUF, 8},
 };
 
 /* A tensor as its header tells it, with what orders the artifact. */
 struct entry {
     struct tensor tensor; /* offset is in the data section until placed */
+    const struct dtype *foreign; /* one that GGUF does not hold: only a buffer that is left out may have it; NULL: tensor.type */
     uint64_t end;
     uint64_t rank;
     uint64_t sequence; /* as read: files by name, offsets rising */
@@ -79,16 +81,16 @@ static int entries_grow(struct entries *e, struct arena *arena, struct stream *s
     return 0;
 }
 
-static int read_dtype(struct json *j, struct tensor *t)
+static int read_dtype(struct json *j, struct entry *e)
 {
+    struct tensor *t = &e->tensor;
     uint64_t start = j->st->at;
     const char *name = json_text(j);
     for (size_t i = 0; name && i < sizeof dtypes / sizeof dtypes[0]; i++) {
         if (strcmp(dtypes[i].name, name) != 0)
             continue;
-        if (dtypes[i].type == NOT_IN_GGUF)
-            return stream_fail(j->st, QD_E_UNSUPPORTED, start, "'%.200s' has dtype %s, which GGUF does not hold", t->source_name, name);
-        t->type = (enum qd_type)dtypes[i].type;
+        e->foreign = dtypes[i].type == NOT_IN_GGUF ? &dtypes[i] : NULL;
+        t->type = e->foreign ? QD_TYPE_I8 : (enum qd_type)dtypes[i].type; /* I8: to count elements */
         return 0;
     }
     return stream_fail(j->st, QD_E_UNSUPPORTED, start, "'%.200s' has dtype '%.40s', which is unknown", t->source_name, name ? name : "");
@@ -134,7 +136,7 @@ static int read_members(struct json *j, struct entry *e)
         seen |= 1u << k;
         if (k == 3)
             (void)json_skip(j); /* sticks in the stream */
-        else if ((k == 0 ? read_dtype(j, &e->tensor) : k == 1 ? read_shape(j, &e->tensor) : read_offsets(j, e)) < 0)
+        else if ((k == 0 ? read_dtype(j, e) : k == 1 ? read_shape(j, &e->tensor) : read_offsets(j, e)) < 0)
             break;
     }
     for (unsigned k = 0; k < 3; k++)
@@ -150,6 +152,11 @@ static int measure(struct json *j, uint64_t start, struct entry *e)
     int r = tensor_measure(t, &reason);
     if (r < 0)
         return stream_fail(j->st, r, start, "'%.200s' %s", t->source_name, reason.message);
+    uint64_t bits;
+    if (e->foreign && (!checked_mul(t->n_elements, e->foreign->bits, &bits) || bits % 8))
+        return stream_fail(j->st, QD_E_CORRUPT, start, "'%.200s' does not take whole bytes", t->source_name);
+    if (e->foreign)
+        t->bytes = bits / 8;
     if (e->end < t->offset || e->end - t->offset != t->bytes)
         return stream_fail(j->st, QD_E_CORRUPT, start, "'%.200s' takes %" PRIu64 " bytes by its shape, data_offsets give it [%" PRIu64 ", %" PRIu64 ")",
                            t->source_name, t->bytes, t->offset, e->end);
@@ -485,13 +492,23 @@ static int by_rank(const void *a, const void *b)
     return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
 }
 
+static int refuse_dtype(const struct entry *e, struct source *s, struct qd_error *err)
+{
+    int r = err_new(err, QD_E_UNSUPPORTED, "'%s': '%.200s' has dtype %s, which GGUF does not hold", source_name(s, e->tensor.file),
+                    e->tensor.source_name, e->foreign->name);
+    return err_hint(err, r, "save weights as F32, F16 or BF16 and leave out masks and position ids, or convert the model to GGUF with "
+                            "llama.cpp's convert_hf_to_gguf.py");
+}
+
 /* Names, row orders and the artifact's order; buffers that llama.cpp computes are left out. */
-static int take_tensors(const struct hf_config *c, struct model *m, struct entries *entries, struct qd_error *err)
+static int take_tensors(const struct hf_config *c, struct source *s, struct model *m, struct entries *entries, struct qd_error *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < entries->n; i++) {
         entries->list[i].sequence = i;
         int r = hf_tensor_name(c, m->arena, &entries->list[i].tensor, &entries->list[i].rank, err);
+        if (entries->list[i].foreign && r != HF_DROPPED)
+            return refuse_dtype(&entries->list[i], s, err);
         if (r < 0)
             return r;
         if (r == HF_NAMED)
@@ -535,7 +552,7 @@ static int safetensors_read(struct source *s, struct model *m, struct qd_error *
     if (r == 0)
         r = indexed ? read_indexed(s, m->arena, &entries, err) : read_file(s, 0, m->arena, &entries, err);
     if (r == 0)
-        r = take_tensors(&c, m, &entries, err);
+        r = take_tensors(&c, s, m, &entries, err);
     return r < 0 ? r : take_meta(s, &c, m, err);
 }
 

@@ -179,6 +179,51 @@ static int open_llama(const char *config, struct model **ret, struct qd_error *e
     return r;
 }
 
+/* A model of @architecture: an embedding, and two bytes of dtype U8 or BOOL called @name. */
+static int open_with_buffer(const char *architecture, const char *name, const char *dtype, struct model **ret, struct qd_error *err)
+{
+    char folder[TEST_PATH_MAX], header[512], config[512];
+    folder_make(folder);
+    (void)snprintf(header, sizeof header,
+                   "{\"model.embed_tokens.weight\":{\"dtype\":\"I8\",\"shape\":[3,8],\"data_offsets\":[0,24]},"
+                   "\"%s\":{\"dtype\":\"%s\",\"shape\":[1,1,1,2],\"data_offsets\":[24,26]}}", name, dtype);
+    (void)snprintf(config, sizeof config, "{\"architectures\": [\"%s\"], " LLAMA_CONFIG "}", architecture);
+    write_tensors(folder, "model.safetensors", header, 26);
+    file_write(folder, "config.json", text(config));
+    int r = model_open(folder, "", ret, NULL, err);
+    folder_remove(folder);
+    return r;
+}
+
+static void hf__buffers_that_llama_cpp_computes__are_left_out_whatever_their_dtype(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"model.layers.0.self_attn.attention.bias", "model.layers.0.attn.attention.masked_bias", "model.layers.1.attn.bias",
+                                        "model.layers.1.attn.masked_bias", "model.embeddings.position_ids", "model.layers.0.rotary_emb.inv_freq"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct qd_error err = {0};
+        CLEANUP(model_free) struct model *m = NULL;
+        int r = open_with_buffer("LlamaForCausalLM", names[i], i % 2 ? "BOOL" : "U8", &m, &err);
+        if (r < 0)
+            print_error("%s\n", err.message);
+        assert_int_equal(r, 0);
+        assert_int_equal(m->n_tensors, 1);
+    }
+}
+
+static void safetensors__bytes_that_gguf_does_not_hold__are_refused_by_name_with_a_hint(void **state)
+{
+    (void)state;
+    static const char *const architectures[] = {"LlamaForCausalLM", "SomeOtherModel"};
+    for (size_t i = 0; i < 2; i++) {
+        struct qd_error err;
+        CLEANUP(model_free) struct model *m = NULL;
+        assert_int_equal(open_with_buffer(architectures[i], "model.layers.0.mask", "BOOL", &m, &err), QD_E_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "'model.layers.0.mask' has dtype BOOL, which GGUF does not hold"));
+        assert_non_null(strstr(err.hint, "mask"));
+    }
+}
+
 static void hf__llama__gets_the_fields_names_and_row_orders(void **state)
 {
     (void)state;
@@ -344,6 +389,8 @@ int main(void)
         cmocka_unit_test(safetensors__index_gone_wrong__says_how),
         cmocka_unit_test(safetensors__same_tensor_in_two_shards__is_refused),
         cmocka_unit_test(safetensors__one_part_of_several__is_refused_with_the_way_out),
+        cmocka_unit_test(hf__buffers_that_llama_cpp_computes__are_left_out_whatever_their_dtype),
+        cmocka_unit_test(safetensors__bytes_that_gguf_does_not_hold__are_refused_by_name_with_a_hint),
         cmocka_unit_test(hf__llama__gets_the_fields_names_and_row_orders),
         cmocka_unit_test(hf__qwen2__keeps_the_rows_of_its_heads),
         cmocka_unit_test(hf__config_that_cannot_be_expressed__is_refused),
