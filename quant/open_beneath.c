@@ -18,6 +18,13 @@ static int refuse(struct qd_error *err, const char *name, const char *why)
     return err_hint(err, r, "put the file itself into the model's folder");
 }
 
+/* The daemon reads for others, so it follows none; who acts with own rights may (docs/adr/0008-symlinks.md). */
+static int refuse_link(struct qd_error *err, const char *name)
+{
+    int r = err_new(err, QD_E_DENIED, "'%s' is a symbolic link, or passes through one", name);
+    return err_hint(err, r, "copy the model's folder with `cp -rL`, or use `quantctl quantize`, which follows links; a GGUF file: `quantctl open --file`");
+}
+
 /* ELOOP, EXDEV and a refusal are the model's doing; what is missing is an answer. */
 static int open_failed(struct qd_error *err, const char *name, int sys_errno, int *ret_fd)
 {
@@ -26,7 +33,7 @@ static int open_failed(struct qd_error *err, const char *name, int sys_errno, in
         return 0;
     }
     if (sys_errno == ELOOP)
-        return refuse(err, name, "is a symbolic link, or passes through one");
+        return refuse_link(err, name);
     if (sys_errno == EXDEV)
         return refuse(err, name, "leads out of the model's folder");
     return err_sys(err, sys_errno, "open '%s'", name);
@@ -105,5 +112,18 @@ int open_beneath(int folder_fd, const char *name, int *ret_fd, struct qd_error *
     if (fd < 0)
         return open_failed(err, name, errno, ret_fd);
     *ret_fd = (int)fd;
+    return 0;
+}
+
+int open_following(int folder_fd, const char *name, int *ret_fd, struct qd_error *err)
+{
+    if (!path_stays(name))
+        return refuse(err, name, "leads out of the model's folder");
+    int fd = openat(folder_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 && errno == ELOOP)
+        return err_sys(err, errno, "open '%s'", name);
+    if (fd < 0)
+        return open_failed(err, name, errno, ret_fd);
+    *ret_fd = fd;
     return 0;
 }

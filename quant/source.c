@@ -21,6 +21,8 @@ struct witness {
     struct digest digest;
 };
 
+typedef int opener(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
+
 struct source_file {
     int fd;                  /* owned */
     char *name;              /* owned */
@@ -35,6 +37,7 @@ struct source {
     struct source_file *files; /* owned */
     size_t n_files;
     int folder_fd;             /* owned; -1 where the source came as a descriptor */
+    opener *open_one;          /* of companions */
     int witness;
     uint8_t *cached;           /* owned: the granule read last, [cached_room]; NULL before */
     size_t cached_room;        /* as large as the largest granule so far: configuration files are small */
@@ -122,6 +125,7 @@ int source_from_fd(int fd, const char *name, struct source **ret, struct qd_erro
     if (!s)
         return err_new(err, QD_E_NO_MEMORY, "source '%s'", name);
     s->folder_fd = -1;
+    s->open_one = open_beneath;
     int r = source_add(s, steal_fd(&owned), "weights", name, err);
     if (r < 0)
         return r;
@@ -158,13 +162,13 @@ static int source_open_file(const char *path, int fd, struct source **ret, struc
     return 0;
 }
 
-static int source_open_folder(const char *path, int folder_fd, struct source **ret, struct qd_error *err)
+static int source_open_folder(const char *path, int folder_fd, opener *open_one, struct source **ret, struct qd_error *err)
 {
     static const char *const first_files[] = {"model.safetensors", "model.safetensors.index.json"};
     CLEANUP(fd_close) int folder = folder_fd;
     for (size_t i = 0; i < sizeof first_files / sizeof first_files[0]; i++) {
         int fd = -1;
-        int r = open_beneath(folder, first_files[i], &fd, err);
+        int r = open_one(folder, first_files[i], &fd, err);
         if (r < 0)
             return err_in(err, r, "model '%s'", path);
         if (fd < 0)
@@ -181,7 +185,7 @@ static int source_open_folder(const char *path, int folder_fd, struct source **r
     return err_hint(err, r, "a GGUF model is given by its file: '%s/NAME.gguf'", path);
 }
 
-int source_open(const char *path, struct source **ret, struct qd_error *err)
+static int open_by(const char *path, opener *open_one, struct source **ret, struct qd_error *err)
 {
     /* O_NONBLOCK: opening a fifo must not wait for its writer */
     CLEANUP(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -190,9 +194,23 @@ int source_open(const char *path, struct source **ret, struct qd_error *err)
     struct stat st;
     if (fstat(fd, &st) < 0)
         return err_sys(err, errno, "stat '%s'", path);
-    if (S_ISDIR(st.st_mode))
-        return source_open_folder(path, steal_fd(&fd), ret, err);
-    return source_open_file(path, steal_fd(&fd), ret, err);
+    CLEANUP(source_free) struct source *s = NULL;
+    int r = S_ISDIR(st.st_mode) ? source_open_folder(path, steal_fd(&fd), open_one, &s, err) : source_open_file(path, steal_fd(&fd), &s, err);
+    if (r < 0)
+        return r;
+    s->open_one = open_one;
+    *ret = steal(&s);
+    return 0;
+}
+
+int source_open(const char *path, struct source **ret, struct qd_error *err)
+{
+    return open_by(path, open_beneath, ret, err);
+}
+
+int source_open_following(const char *path, struct source **ret, struct qd_error *err)
+{
+    return open_by(path, open_following, ret, err);
 }
 
 int source_add_companion(struct source *s, const char *role, const char *name, int required, struct qd_error *err)
@@ -200,7 +218,7 @@ int source_add_companion(struct source *s, const char *role, const char *name, i
     if (source_find(s, name) >= 0)
         return 0;
     int fd = -1;
-    int r = s->folder_fd < 0 ? 0 : open_beneath(s->folder_fd, name, &fd, err);
+    int r = s->folder_fd < 0 ? 0 : s->open_one(s->folder_fd, name, &fd, err);
     if (r < 0)
         return r;
     if (fd < 0 && !required)

@@ -25,6 +25,13 @@ struct source;
  */
 int source_open(const char *path, struct source **ret, struct qd_error *err);
 
+/*
+ * The same for somebody who acts with own rights: the first file of a folder and companions may be
+ * symbolic links, also out of the folder, as in Hugging Face's cache (docs/adr/0008). Names with a
+ * ".." or a leading '/' are refused all the same: those are the model's words, not the user's.
+ */
+int source_open_following(const char *path, struct source **ret, struct qd_error *err);
+
 /* The same from a descriptor that somebody else opened; @name is its name within the model's folder. Takes @fd, also on failure. */
 int source_from_fd(int fd, const char *name, struct source **ret, struct qd_error *err);
 struct source *source_free(struct source *s);
@@ -39,6 +46,9 @@ int source_add(struct source *s, int fd, const char *role, const char *name, str
  * a symbolic link on the way: QD_E_DENIED.
  */
 int open_beneath(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
+
+/* Opens @name at @folder_fd for reading, following links; else as open_beneath. */
+int open_following(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
 
 /* The same by components alone; what open_beneath does on a kernel without openat2. */
 int open_beneath_walk(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);

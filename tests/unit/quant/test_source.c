@@ -144,6 +144,30 @@ static void open_beneath__hostile_names__stay_in_the_folder(void **state)
     try_paths(open_beneath);
 }
 
+/* As Hugging Face's cache: links out of the folder. */
+static void source_open__folder_of_links__is_refused_but_by_who_acts_with_own_rights(void **state)
+{
+    (void)state;
+    struct place p, blobs;
+    struct qd_error err;
+    make_place(&p, NULL);
+    make_place(&blobs, "a model");
+    CLEANUP(fd_close) int folder = open(p.folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(symlinkat(blobs.path, folder, "model.safetensors"), 0);
+    assert_int_equal(symlinkat(blobs.path, folder, "config.json"), 0);
+    CLEANUP(source_free) struct source *s = NULL;
+    assert_int_equal(source_open(p.folder, &s, &err), QD_E_DENIED);
+    assert_non_null(strstr(err.message, "is a symbolic link"));
+    assert_non_null(strstr(err.hint, "cp -rL"));
+    assert_int_equal(source_open_following(p.folder, &s, &err), 0);
+    assert_int_equal(source_add_companion(s, "config", "config.json", 0, &err), 0);
+    assert_int_equal(source_n_files(s), 2);
+    assert_int_equal(source_add_companion(s, "weights", "../x.gguf", 0, &err), QD_E_DENIED); /* a name that the model gives */
+    assert_int_equal(source_add_companion(s, "weights", blobs.path, 0, &err), QD_E_DENIED);
+    folder_remove(p.folder);
+    folder_remove(blobs.folder);
+}
+
 static void open_beneath_walk__hostile_names__get_the_same_verdicts(void **state)
 {
     (void)state;
@@ -305,6 +329,7 @@ int main(void)
         cmocka_unit_test(source_open__folder_without_a_model__names_what_it_looked_for),
         cmocka_unit_test(source_from_fd__folder__is_refused_and_its_descriptor_closed),
         cmocka_unit_test(open_beneath__hostile_names__stay_in_the_folder),
+        cmocka_unit_test(source_open__folder_of_links__is_refused_but_by_who_acts_with_own_rights),
         cmocka_unit_test(open_beneath_walk__hostile_names__get_the_same_verdicts),
         cmocka_unit_test(source_add__same_name_twice__is_refused),
         cmocka_unit_test(source_read_meta__across_granules__gives_the_files_bytes),
