@@ -336,8 +336,13 @@ static void step_run(struct launch *l)
     const struct msg_w_run params = {.journal_tag = tag, .threads = l->n_threads};
     const int fds[] = {l->work->part_fd, l->work->journal_fd};
     l->hooks.state(l->data, JOB_RUNNING);
-    if (l->worker)
-        workerproc_limit_file(l->worker, l->plan.file_bytes + TABLE_BYTES_MAX);
+    struct qd_error err;
+    int r = l->worker ? workerproc_limit_file(l->worker, l->plan.file_bytes + TABLE_BYTES_MAX, &err) : 0;
+    if (r < 0) {
+        fail(l, r, &err);
+        finish(l);
+        return;
+    }
     ask_worker(l, "w_run", MESSAGE(w_run, &params), fds, 2, RUN_STALL_MS, on_run_reply);
 }
 

@@ -309,10 +309,17 @@ void workerproc_kill(struct workerproc *p)
         (void)uv_process_kill(&p->process, SIGKILL); /* ESRCH: on_process_exit is under way */
 }
 
-void workerproc_limit_file(struct workerproc *p, uint64_t bytes)
+int workerproc_limit_file(struct workerproc *p, uint64_t bytes, struct qd_error *err)
 {
-    if (!p->exited)
-        (void)prlimit(p->process.pid, RLIMIT_FSIZE, &(struct rlimit){bytes, bytes}, NULL); /* best effort, as promised */
+    struct rlimit now;
+    if (p->exited)
+        return 0;
+    if (prlimit(p->process.pid, RLIMIT_FSIZE, NULL, &now) < 0)
+        return errno == ESRCH ? 0 : err_sys(err, errno, "read the worker's file size limit");
+    rlim_t most = now.rlim_max < bytes ? now.rlim_max : (rlim_t)bytes; /* RLIM_INFINITY is the largest */
+    if (prlimit(p->process.pid, RLIMIT_FSIZE, &(struct rlimit){most, most}, NULL) < 0 && errno != ESRCH)
+        return err_sys(err, errno, "set the worker's file size limit");
+    return 0;
 }
 
 bool workerproc_promote(struct workerproc *p)

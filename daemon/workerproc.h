@@ -46,8 +46,8 @@ int workerproc_request(struct workerproc *p, const char *method, enum message ty
 void workerproc_stop(struct workerproc *p);
 void workerproc_kill(struct workerproc *p);
 
-/* Limits the size of files it can write. Best effort: the disk check came before. */
-void workerproc_limit_file(struct workerproc *p, uint64_t bytes);
+/* Sets the size of files it can write, for good; before, it is TABLE_BYTES_MAX. A worker that has ended is no error. */
+int workerproc_limit_file(struct workerproc *p, uint64_t bytes, struct qd_error *err);
 
 /* Out of idle scheduling; false where the system does not allow it (RLIMIT_NICE). */
 bool workerproc_promote(struct workerproc *p);

@@ -19,6 +19,16 @@
 /* What a run costs in memory: a thread (its granule, output and chunk), and everything of it that threads share, up to a 1 TB source. */
 enum { RUN_THREAD_BYTES = 2304 << 10, RUN_BASE_BYTES = 16 << 20 };
 
+/* What a run may take. */
+struct run_ceiling {
+    uint64_t bytes;
+    uint64_t stack_bytes; /* of a thread, where stacks count */
+    const char *name;     /* for the error: "--max-memory" */
+};
+
+/* *ret: as many of @asked threads (at least 1) as fit beside what the model's header takes. Not even one: QD_E_LIMIT with numbers. */
+int run_fit_threads(const struct model *m, const struct plan *p, const struct run_ceiling *c, unsigned asked, unsigned *ret, struct qd_error *err);
+
 struct run_progress {
     uint64_t done_bytes;  /* of the source, headers included */
     uint64_t total_bytes;

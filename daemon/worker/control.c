@@ -208,23 +208,6 @@ static void on_progress(const struct run_progress *p, void *data)
         s->cancel = 1;
 }
 
-/* As many threads as the ceiling allows beside what the model's header takes. */
-static int fit_threads(const struct session *s, uint32_t asked, unsigned *ret, struct qd_error *err)
-{
-    *ret = asked > 0 ? asked : 1;
-    if (!s->memory_bytes)
-        return 0;
-    uint64_t fixed = RUN_BASE_BYTES + 2 * (uint64_t)arena_used(s->model->arena) + 2 * (uint64_t)s->plan->header.n;
-    uint64_t a_thread = RUN_THREAD_BYTES + THREAD_STACK_BYTES;
-    if (fixed + a_thread > s->memory_bytes)
-        return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, the ceiling of a job is %" PRIu64, fixed + a_thread,
-                       s->memory_bytes);
-    uint64_t most = (s->memory_bytes - fixed) / a_thread;
-    if (most < *ret)
-        *ret = (unsigned)most;
-    return 0;
-}
-
 static int send_done(struct session *s, const struct request *rq, const struct run_result *res, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer tensors = {0}, metadata = {0};
@@ -259,8 +242,9 @@ int handle_w_run(struct session *s, struct request *rq, const struct msg_w_run *
         return out_of_turn("w_run", err);
     CLEANUP(fd_close) int out_fd = packet_steal_fd(rq->packet, 0);
     CLEANUP(fd_close) int journal_fd = packet_steal_fd(rq->packet, 1);
-    unsigned n_threads;
-    int r = fit_threads(s, p->threads, &n_threads, err);
+    unsigned n_threads = p->threads > 0 ? p->threads : 1;
+    const struct run_ceiling ceiling = {.bytes = s->memory_bytes, .stack_bytes = THREAD_STACK_BYTES, .name = "the ceiling of a job"};
+    int r = s->memory_bytes ? run_fit_threads(s->model, s->plan, &ceiling, n_threads, &n_threads, err) : 0;
     if (r < 0)
         return r;
     const struct run_options options = {
@@ -364,6 +348,7 @@ static int close_door(const struct session *s, struct qd_error *err)
         .optional = s->no_sandbox ? 0 : SANDBOX_LANDLOCK,
         .first_closed_fd = CONTROL_FD + 1,
         .memory_bytes = s->memory_bytes,
+        .file_bytes = TABLE_BYTES_MAX, /* the plan's table is all it writes before quantd knows the output's size */
         .n_files = SOURCE_FILES_MAX + FILES_BESIDE_SOURCE,
     };
     return sandbox_enter(&sandbox, &layers, err);

@@ -12,6 +12,7 @@
 
 #include "daemon/worker/direct_args.h"
 #include "daemon/worker/outfile.h"
+#include "kernels/core/utf8.h"
 #include "kernels/cpu.h"
 #include "quant/limits.h"
 #include "quant/run.h"
@@ -111,7 +112,7 @@ static int open_companions(struct direct *d, struct qd_error *err)
 
 static int read_model(struct direct *d, struct qd_error *err)
 {
-    int r = source_open(d->args.in, &d->source, err);
+    int r = source_open_following(d->args.in, &d->source, err);
     if (r < 0)
         return r;
     source_set_witness(d->source, 0);
@@ -129,18 +130,6 @@ static int make_plan(struct direct *d, struct qd_error *err)
     struct recipe recipe;
     int r = policy_resolve(d->args.scheme, d->args.pure, &facts, &recipe, d->why, err);
     return r < 0 ? r : plan_build(d->model, &recipe, &d->plan, err);
-}
-
-/* As many threads as the ceiling allows beside what the model's header takes. */
-static int fit_memory(struct direct *d, struct qd_error *err)
-{
-    uint64_t fixed = RUN_BASE_BYTES + 2 * (uint64_t)arena_used(d->model->arena) + 2 * (uint64_t)d->plan->header.n;
-    uint64_t need = fixed + RUN_THREAD_BYTES;
-    if (need > d->args.max_memory_bytes)
-        return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, --max-memory allows %" PRIu64, need, d->args.max_memory_bytes);
-    uint64_t n = (d->args.max_memory_bytes - fixed) / RUN_THREAD_BYTES;
-    d->args.n_threads = n < d->args.n_threads ? (unsigned)n : d->args.n_threads;
-    return 0;
 }
 
 /* --force replaces an older result, never the model: the original is what every other scheme is made from. */
@@ -181,19 +170,35 @@ static json_t *number(double v)
     return isfinite(v) ? json_real(v) : json_null(); /* JSON has no infinity: null is "exact" */
 }
 
+/* A text as JSON can hold it: a path and a tensor's name may be any bytes, and what is no UTF-8 becomes U+FFFD. */
+static json_t *text(const char *s)
+{
+    CLEANUP(buffer_clear) struct buffer b = {0};
+    for (size_t n = strlen(s); n > 0;) {
+        size_t step = utf8_sequence((const uint8_t *)s, n);
+        if (step)
+            buffer_put(&b, s, step);
+        else
+            buffer_put(&b, "\xef\xbf\xbd", 3);
+        s += step ? step : 1;
+        n -= step ? step : 1;
+    }
+    return b.failed ? NULL : json_stringn(b.data ? (const char *)b.data : "", b.n);
+}
+
 static int print_json(const struct direct *d, struct qd_error *err)
 {
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&d->plan->recipe, recipe);
-    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:s, s:o}", "input", d->args.in, "output",
-                             d->args.out, "format", d->model->format, "scheme", scheme_name(d->plan->recipe.scheme), "recipe", recipe,
+    json_t *root = json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "input", text(d->args.in), "output",
+                             text(d->args.out), "format", d->model->format, "scheme", scheme_name(d->plan->recipe.scheme), "recipe", recipe,
                              "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes,
                              "tensors", (json_int_t)d->plan->n_tensors, "threads", (int)d->args.n_threads, "sqnr_db",
                              number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
                              number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
-                             d->result->quality.worst, "seconds", number(d->seconds));
+                             text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
     if (!root)
-        return err_new(err, QD_E_NO_MEMORY, "summary (or a name that is no UTF-8)");
+        return err_new(err, QD_E_NO_MEMORY, "summary");
     int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);
     putchar('\n');
@@ -241,8 +246,9 @@ static int direct_run(struct direct *d, struct qd_error *err)
         r = make_plan(d, err);
     if (r == 0 && d->args.dry_run)
         return print_plan(d, err);
+    const struct run_ceiling ceiling = {.bytes = d->args.max_memory_bytes, .name = "--max-memory"};
     if (r == 0)
-        r = fit_memory(d, err);
+        r = run_fit_threads(d->model, d->plan, &ceiling, d->args.n_threads, &d->args.n_threads, err);
     if (r == 0)
         r = write_output(d, err);
     if (r < 0)

@@ -29,10 +29,23 @@ static int limit(int which, const char *name, uint64_t value, struct qd_error *e
 }
 
 /*
+ * Memory files count as files and not as DATA, so each is limited in size from the start. Until the
+ * plan is known nobody knows the size of the output: the hard limit stays, and who started us sets
+ * both from outside (workerproc_limit_file). Behind the filter we cannot: it allows no setrlimit.
+ */
+static int limit_files(uint64_t bytes, struct qd_error *err)
+{
+    struct rlimit now;
+    if (getrlimit(RLIMIT_FSIZE, &now) < 0)
+        return err_sys(err, errno, "read limit FSIZE");
+    now.rlim_cur = now.rlim_max < bytes ? now.rlim_max : (rlim_t)bytes; /* RLIM_INFINITY is the largest */
+    return setrlimit(RLIMIT_FSIZE, &now) < 0 ? err_sys(err, errno, "set limit FSIZE") : 0;
+}
+
+/*
  * DATA counts private writable memory, thread stacks included, and not what is only reserved
  * (malloc's arenas reserve 64 MiB each), so it is the honest form of a memory ceiling; AS is not.
- * FSIZE follows from outside when the plan is known (launcher.c). NPROC counts all processes of
- * the user, not ours: new processes are seccomp's business.
+ * NPROC counts all processes of the user, not ours: new processes are seccomp's business.
  */
 static int set_limits(const struct sandbox *s, struct qd_error *err)
 {
@@ -43,6 +56,8 @@ static int set_limits(const struct sandbox *s, struct qd_error *err)
         r = limit(RLIMIT_MSGQUEUE, "MSGQUEUE", 0, err);
     if (r == 0)
         r = limit(RLIMIT_NOFILE, "NOFILE", s->n_files, err);
+    if (r == 0)
+        r = limit_files(s->file_bytes, err);
     if (r == 0 && s->memory_bytes)
         r = limit(RLIMIT_DATA, "DATA", s->memory_bytes, err);
     return r;

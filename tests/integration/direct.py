@@ -5,6 +5,7 @@ usage: direct.py ROOT WORKER
 """
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,37 @@ def shows_no_control_bytes(folder):
     os.unlink(f"{folder}/esc.gguf")
 
 
+def says_json_of_any_name(folder):
+    name = os.fsencode(folder) + b"/caf\xe9.gguf"
+    done = run(MODEL, name, "--scheme", "q8_0", "--json", "--quiet")
+    expect(done, 0)
+    if json.loads(done.stdout)["output"] != f"{folder}/caf\ufffd.gguf" or not os.path.exists(name):
+        raise AssertionError(done.stdout)
+    os.unlink(name)
+
+
+def follows_links(folder):
+    """As Hugging Face's cache has it: snapshots/REVISION/NAME is a link to blobs/DIGEST."""
+    source, snapshot, blobs = os.path.join(ROOT, "models", "tiny-kjv"), f"{folder}/hub/snapshots/r1", f"{folder}/hub/blobs"
+    os.makedirs(snapshot)
+    os.makedirs(blobs)
+    for i, name in enumerate(("model.safetensors", "config.json", "vocab_spm.json")):
+        shutil.copy(os.path.join(source, name), f"{blobs}/{i}")
+        os.symlink(f"../../blobs/{i}", f"{snapshot}/{name}")
+    expect(run(source, f"{folder}/plain.gguf", "--scheme", "q8_0"), 0)
+    expect(run(snapshot, f"{folder}/folder.gguf", "--scheme", "q8_0"), 0)
+    expect(run(f"{snapshot}/model.safetensors", f"{folder}/file.gguf", "--scheme", "q8_0"), 0)
+    (_, plain), (_, by_folder), (_, by_file) = (gguf.read(f"{folder}/{name}.gguf") for name in ("plain", "folder", "file"))
+    if by_folder != plain or by_file != plain:
+        raise AssertionError("links lead to other tensors")
+    os.unlink(f"{snapshot}/config.json")
+    os.symlink(f"{folder}/nowhere", f"{snapshot}/config.json")  # as if it were not there: no config.json is required
+    expect(run(snapshot, "--dry-run", "--scheme", "q8_0"), 0, "model.embed_tokens.weight")
+    for name in ("plain", "folder", "file"):
+        os.unlink(f"{folder}/{name}.gguf")
+    shutil.rmtree(f"{folder}/hub")
+
+
 def short_run_tells_no_progress(folder):
     done = run(MODEL, f"{folder}/p.gguf", "--scheme", "q8_0")
     if done.stderr:
@@ -171,7 +203,7 @@ def long_run_tells_progress(folder):
 
 with tempfile.TemporaryDirectory() as work:
     for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization,
-                  never_replaces_the_model, shows_no_control_bytes, short_run_tells_no_progress, long_run_tells_progress):
+                  never_replaces_the_model, says_json_of_any_name, follows_links, shows_no_control_bytes, short_run_tells_no_progress, long_run_tells_progress):
         tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
     tap.case("direct killed with SIGKILL leaves nothing", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))
     tap.case("direct interrupted says so and leaves nothing", lambda: killed(work, signal.SIGTERM, EX_TEMPFAIL))

@@ -33,6 +33,7 @@
 #include "tests/test.h"
 
 enum { ESCAPED = 10, REFUSED, NO_DOOR };
+enum { FILE_BYTES = 64 << 10 };
 enum { BOTH = SANDBOX_SECCOMP | SANDBOX_LANDLOCK };
 
 static pid_t victim; /* an own process outside: same user, so only the sandbox protects it */
@@ -168,6 +169,17 @@ static int try_ioctl(void)
 static int try_set_owner_of_signals(void) { return fcntl(read_only_fd, F_SETOWN, victim); }
 static int try_shmget(void) { return opened(syscall(SYS_shmget, 0x71756e74, 4096, 01600)); }
 
+static int try_large_memfd(void)
+{
+    int fd = memfd_create("x", MFD_CLOEXEC);
+    return fd < 0 ? -1 : ftruncate(fd, FILE_BYTES + 1);
+}
+static int try_raise_file_limit(void)
+{
+    struct rlimit now;
+    return getrlimit(RLIMIT_FSIZE, &now) < 0 ? -1 : setrlimit(RLIMIT_FSIZE, &(struct rlimit){now.rlim_max, now.rlim_max});
+}
+
 struct attempt {
     const char *name;
     int (*run)(void);
@@ -184,6 +196,7 @@ static const struct attempt attempts[] = {
     A(executable_memory, false), A(make_memory_executable, false), A(write_read_only, true), A(fchmod, false),
     A(fd_left_open, true), A(setuid, false), A(raise_limit, false), A(limit_of_another, false), A(priority, false),
     A(prctl_dumpable, false), A(ioctl, false), A(set_owner_of_signals, false), A(shmget, false),
+    A(large_memfd, true), A(raise_file_limit, false),
 };
 enum { N_ATTEMPTS = sizeof attempts / sizeof attempts[0] };
 
@@ -197,7 +210,8 @@ static int outcome_of(int (*run)(void), unsigned layers, uint64_t memory_bytes)
         if (dup2(open("/etc/passwd", O_RDONLY | O_CLOEXEC), 5) < 0 || dup2(5, 6) < 0)
             _exit(NO_DOOR);
         closed_fd = 6;
-        const struct sandbox s = {.required = layers, .first_closed_fd = 6, .memory_bytes = memory_bytes, .n_files = 64};
+        (void)signal(SIGXFSZ, SIG_IGN); /* as the worker does: a limit is an error */
+        const struct sandbox s = {.required = layers, .first_closed_fd = 6, .memory_bytes = memory_bytes, .file_bytes = FILE_BYTES, .n_files = 64};
         struct qd_error err;
         unsigned in_force = 0;
         if (layers && (sandbox_enter(&s, &in_force, &err) < 0 || in_force != layers))
