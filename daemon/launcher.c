@@ -379,16 +379,29 @@ static int prepare_on_pool(void *data, struct qd_error *err)
 
 /* ---- plan ---------------------------------------------------------------------------------------- */
 
+/* Kept as it is and read later, also by handle_plan.c: so nobody may be able to change it any more. */
+static int check_plan_table(int fd, struct qd_error *err)
+{
+    enum { FIXED = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE };
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > PLAN_BYTES_MAX)
+        return err_new(err, QD_E_PROTOCOL, "the worker handed over no plan");
+    int seals = fcntl(fd, F_GET_SEALS); /* EINVAL for what is no memory file */
+    if (seals < 0 || (seals & FIXED) != FIXED)
+        return err_new(err, QD_E_PROTOCOL, "the worker handed over a plan that can still be changed");
+    return 0;
+}
+
 static int take_plan(struct launch *l, struct incoming *in, struct packet *p, struct qd_error *err)
 {
     struct msg_w_planned planned;
-    struct stat st;
     int r = incoming_decode(in, INTO(w_planned, &planned), err);
     if (r < 0)
         return r;
     l->plan_fd = packet_steal_fd(p, 0);
-    if (l->plan_fd < 0 || fstat(l->plan_fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > PLAN_BYTES_MAX)
-        return err_new(err, QD_E_PROTOCOL, "the worker handed over no plan");
+    r = check_plan_table(l->plan_fd, err);
+    if (r < 0)
+        return r;
     if (planned.file_bytes == 0 || planned.file_bytes > INT64_MAX / 2 || planned.n_tensors > TABLE_TENSORS_MAX)
         return err_new(err, QD_E_LIMIT, "the worker plans %" PRIu64 " bytes in %u tensors", planned.file_bytes, planned.n_tensors);
     l->plan = (struct job_plan){
