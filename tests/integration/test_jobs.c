@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -23,6 +24,10 @@
 #include "daemon/daemon.h"
 #include "daemon/job.h"
 #include "daemon/log.h"
+#include "daemon/worker/control.h"
+#include "ipc/conn.h"
+#include "ipc/handler.h"
+#include "ipc/records.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
 #include "tests/integration/big_model.h"
@@ -637,6 +642,83 @@ static void job__model_removed_while_it_runs__is_cancelled(void **state)
     assert_int_equal(q.o.result, QD_E_SOURCE_CHANGED);
 }
 
+/*
+ * A worker that was taken over: this program started as one (see main). It plans anything, and hands
+ * over a table with the seals that the test asks for.
+ */
+#define HANDLER_OWNER const struct careless
+struct careless {
+    unsigned seals;
+};
+
+static int answer(const struct request *rq, enum message type, const void *result, const int *fds, size_t n_fds, struct qd_error *err)
+{
+    CLEANUP(buffer_clear) struct buffer message = {0};
+    int r = reply_encode(&message, rq->id, type, result, err);
+    return r < 0 ? r : conn_send(CONTROL_FD, buffer_span(&message), fds, n_fds, err);
+}
+
+static int handle_w_probe(const struct careless *c, struct request *rq, const struct msg_w_probe *p, struct qd_error *err)
+{
+    (void)c, (void)p;
+    const struct msg_w_probed result = {.format = "gguf", .role = "weights"};
+    return answer(rq, MESSAGE(w_probed, &result), NULL, 0, err);
+}
+
+static int handle_w_plan(const struct careless *c, struct request *rq, const struct msg_w_plan *p, struct qd_error *err)
+{
+    (void)p;
+    CLEANUP(fd_close) int fd = memfd_create("plan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CLEANUP(buffer_clear) struct buffer table = {0};
+    int r = records_begin(&table, 0, err);
+    if (r < 0 || fd < 0 || pwrite_whole(fd, table.data, table.n, 0) < 0 || fcntl(fd, F_ADD_SEALS, c->seals) < 0)
+        return err_new(err, QD_E_INTERNAL, "a plan");
+    const struct msg_w_planned result = {.file_bytes = 4096, .source_bytes = 4096, .n_tensors = 0};
+    return answer(rq, MESSAGE(w_planned, &result), &fd, 1, err);
+}
+
+HANDLER_THUNK(w_probe, w_probe, w_probed, "")
+HANDLER_THUNK(w_plan, w_plan, w_planned, "")
+static const struct handler careless_handlers[] = {HANDLER_ROW(w_probe, w_probe, w_probed, "") HANDLER_ROW(w_plan, w_plan, w_planned, "")};
+
+static int careless_worker(const char *memory)
+{
+    struct careless c = {.seals = (unsigned)atoi(memory)}; /* a worker gets no environment: the test says it by --memory */
+    CLEANUP(packet_clear) struct packet packet = {0};
+    CLEANUP(buffer_clear) struct buffer failure = {0};
+    struct qd_error err;
+    for (;;) {
+        (void)poll(&(struct pollfd){CONTROL_FD, POLLIN, 0}, 1, -1);
+        int r = conn_recv(CONTROL_FD, 2, &packet, &err);
+        if (r == 0 || (r < 0 && r != QD_E_WOULD_BLOCK))
+            return 0;
+        if (r > 0 && request_serve(careless_handlers, 2, &c, &packet, &failure, &err) != 0)
+            return 1;
+    }
+}
+
+static void job__plan_that_its_worker_can_still_change__is_refused(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        unsigned seals;
+        int result;
+    } cases[] = {{0, QD_E_PROTOCOL}, {F_SEAL_SHRINK | F_SEAL_GROW, QD_E_PROTOCOL}, {F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, 0}};
+    struct job_request r = request_for(f, "model");
+    r.plan_only = true;
+    free(f->config.worker_path);
+    f->config.worker_path = copy("/proc/self/exe");
+    for (size_t i = 0; i < 3; i++) {
+        struct waiting q;
+        f->config.worker_memory = cases[i].seals;
+        assert_int_equal(submit(f, &r, &q), 0);
+        run_until(f, &q.done);
+        if (q.o.result != cases[i].result)
+            print_error("seals %u: %d %s\n", cases[i].seals, q.o.result, q.err.message);
+        assert_int_equal(q.o.result, cases[i].result);
+    }
+}
+
 static void job__missing_worker_program__is_an_error_that_names_it(void **state)
 {
     struct fixture *f = *state;
@@ -694,6 +776,8 @@ static void job__peak_memory_of_the_worker__stays_below_the_ceiling(void **state
 
 int main(int argc, char **argv)
 {
+    if (argc > 2) /* started as a worker, with a worker's options */
+        return careless_worker(argv[3]);
     if (argc != 2)
         return 2;
     worker_path = argv[1];
@@ -718,6 +802,7 @@ int main(int argc, char **argv)
         T(job__no_model__is_refused_once_and_remembered_over_a_restart),
         T(job__fifo_or_nothing_instead_of_a_file__is_refused_at_once),
         T(job__model_removed_while_it_runs__is_cancelled),
+        T(job__plan_that_its_worker_can_still_change__is_refused),
         T(job__missing_worker_program__is_an_error_that_names_it),
         T(job__peak_memory_of_the_worker__stays_below_the_ceiling),
         T(job__disk_full__is_told_before_work_and_leaves_nothing),
