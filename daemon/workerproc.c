@@ -183,7 +183,11 @@ static void on_control(uv_poll_t *h, int status, int ready)
     struct workerproc *p = h->data;
     struct qd_error err = {0};
     (void)ready;
-    int r = status < 0 ? err_new(&err, QD_E_SYSTEM, "poll: %s", uv_strerror(status)) : conn_recv(p->fd, REPLY_FDS_MAX, &p->packet, &err);
+    if (status < 0) { /* its end closed with our message unread: it died, and how its exit says; or it gets there now */
+        workerproc_kill(p);
+        return;
+    }
+    int r = conn_recv(p->fd, REPLY_FDS_MAX, &p->packet, &err);
     if (r == QD_E_WOULD_BLOCK)
         return;
     if (r == 0 || r == QD_E_UNAVAILABLE) {

@@ -683,6 +683,8 @@ static const struct handler careless_handlers[] = {HANDLER_ROW(w_probe, w_probe,
 
 static int careless_worker(const char *memory)
 {
+    if (strcmp(memory, "1") == 0)
+        (void)raise(SIGTERM);
     struct careless c = {.seals = (unsigned)atoi(memory)}; /* a worker gets no environment: the test says it by --memory */
     CLEANUP(packet_clear) struct packet packet = {0};
     CLEANUP(buffer_clear) struct buffer failure = {0};
@@ -717,6 +719,20 @@ static void job__plan_that_its_worker_can_still_change__is_refused(void **state)
             print_error("seals %u: %d %s\n", cases[i].seals, q.o.result, q.err.message);
         assert_int_equal(q.o.result, cases[i].result);
     }
+}
+
+/* Its end is not the socket's error: what was sent lies there unread. */
+static void job__worker_dies_before_it_reads__says_by_which_signal(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    free(f->config.worker_path);
+    f->config.worker_path = copy("/proc/self/exe");
+    f->config.worker_memory = 1;
+    ask(f, &q);
+    assert_int_equal(q.o.result, QD_E_WORKER_DIED);
+    print_message("# %s\n", q.err.message);
+    assert_non_null(strstr(q.err.message, "died by signal 15"));
 }
 
 static void job__missing_worker_program__is_an_error_that_names_it(void **state)
@@ -803,6 +819,7 @@ int main(int argc, char **argv)
         T(job__fifo_or_nothing_instead_of_a_file__is_refused_at_once),
         T(job__model_removed_while_it_runs__is_cancelled),
         T(job__plan_that_its_worker_can_still_change__is_refused),
+        T(job__worker_dies_before_it_reads__says_by_which_signal),
         T(job__missing_worker_program__is_an_error_that_names_it),
         T(job__peak_memory_of_the_worker__stays_below_the_ceiling),
         T(job__disk_full__is_told_before_work_and_leaves_nothing),
