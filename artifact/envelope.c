@@ -49,6 +49,11 @@ int envelope_encode(const struct envelope *e, struct buffer *dst, struct qd_erro
     return dst->failed ? err_new(err, QD_E_NO_MEMORY, "envelope") : 0;
 }
 
+int envelope_print(struct bytes raw, struct digest *ret, struct qd_error *err)
+{
+    return digest_message("envelope", raw, ret, err);
+}
+
 int envelope_decode(struct bytes raw, struct envelope *ret, struct qd_error *err)
 {
     if (raw.n > ENVELOPE_BYTES_MAX)

@@ -30,6 +30,8 @@ int key_id_of(const struct public_key *key, struct key_id *ret);
 /* What is signed for a manifest: tag, NUL, manifest bytes. */
 void envelope_signed_message(struct bytes manifest, struct buffer *dst);
 int envelope_encode(const struct envelope *e, struct buffer *dst, struct qd_error *err);
+/* Names an envelope by its bytes: what a client says it has. */
+int envelope_print(struct bytes raw, struct digest *ret, struct qd_error *err);
 int envelope_decode(struct bytes raw, struct envelope *ret, struct qd_error *err);
 
 /*

@@ -12,6 +12,7 @@ struct qd_open_request {
     enum qd_verify verify;
     qd_progress_fn *progress;
     void *progress_data;
+    struct shared *hint;           /* what we may have already; ended by the answer */
     bool answered;
 };
 
@@ -36,6 +37,9 @@ static int fill(struct qd_open_request *r, const struct qd_open_options *o, stru
         .model = r->model, .scheme = r->scheme, .layout = r->layout, .pure = o->pure, .no_build = o->no_build, .strict = o->strict,
         .by_fd = o->use_source_fd, .has_wait_ms = o->wait_ms > 0, .wait_ms = o->wait_ms,
     };
+    r->hint = result == 0 && !o->use_source_fd && !o->strict ? shared_hint(r->model, r->scheme) : NULL;
+    if (r->hint)
+        r->params.have = (struct bytes){r->hint->print.bytes, DIGEST_BYTES};
     r->call = (struct call){.method = "open", .type = MSG_open, .params = &r->params, .fd = o->use_source_fd ? o->source_fd : -1};
     r->verify = o->verify;
     r->progress = o->progress;
@@ -45,6 +49,7 @@ static int fill(struct qd_open_request *r, const struct qd_open_options *o, stru
 
 static void request_free(struct qd_open_request *r)
 {
+    (void)shared_drop_hint(r->hint);
     free(r->model);
     free(r->scheme);
     free(r->layout);
@@ -87,6 +92,15 @@ static int tell_progress(struct qd_open_request *r, struct incoming *in, struct 
     return r->progress(&p, r->progress_data) ? err_new(err, QD_E_CANCELLED, "stopped by the caller") : 0;
 }
 
+/* The files that came fit no envelope of ours (built again meanwhile): ask for all of them. */
+static int ask_for_all(struct qd_open_request *r, struct qd_error *err)
+{
+    packet_reset(&r->client->packet);
+    r->answered = false;
+    r->params.have = (struct bytes){0};
+    return call_send(r->client, &r->call, err);
+}
+
 static int take_answer(struct qd_open_request *r, struct incoming *in, struct qd_artifact **ret, struct qd_error *err)
 {
     struct qd_client *c = r->client;
@@ -96,7 +110,13 @@ static int take_answer(struct qd_open_request *r, struct incoming *in, struct qd
     if (in->failed)
         return incoming_error(in, err);
     int result = incoming_decode(in, INTO(opened, &opened), err);
-    if (result == 0)
+    if (result == 0 && opened.payload_only && !r->hint)
+        result = err_new(err, QD_E_PROTOCOL, "the answer leaves out what we never said to have");
+    else if (result == 0 && opened.payload_only)
+        result = shared_open_again(c->trust, opened.key, &c->packet, steal(&r->hint), &shared, err);
+    if (result == QD_E_CORRUPT && opened.payload_only)
+        return ask_for_all(r, err);
+    if (result == 0 && !opened.payload_only)
         result = shared_open(c->trust, opened.key, &c->packet, &shared, err);
     packet_reset(&c->packet); /* what was not taken */
     if (result == 0)

@@ -42,9 +42,9 @@ static int map_file(struct shared_file *f, const struct manifest_file *m, struct
     return 0;
 }
 
-static void release_files(struct shared *s)
+static void release_files(struct shared *s, size_t n_files)
 {
-    for (size_t i = 0; i < s->manifest.n_files; i++) {
+    for (size_t i = 0; i < n_files; i++) {
         struct shared_file *f = &s->files[i];
         if (f->map)
             (void)munmap((void *)(uintptr_t)f->map, (size_t)s->manifest.files[i].bytes); /* a range that is ours */
@@ -53,16 +53,15 @@ static void release_files(struct shared *s)
     }
 }
 
-/* Descriptors 1.. of @p become the files of @s; payload is mapped, views point into it. */
-static int take_files(struct shared *s, struct packet *p, struct qd_error *err)
+/* Descriptors @at.. of @p become the first @n_files files of @s; payload is mapped, views point into it. */
+static int take_files(struct shared *s, struct packet *p, size_t at, size_t n_files, struct qd_error *err)
 {
     int r = 0;
-    for (size_t i = 0; i < s->manifest.n_files; i++)
-        s->files[i].fd = -1;
-    for (size_t i = 0; r == 0 && i < s->manifest.n_files; i++) {
+    release_files(s, n_files);
+    for (size_t i = 0; r == 0 && i < n_files; i++) {
         const struct manifest_file *m = &s->manifest.files[i];
         uint32_t first_shard = s->files[i].first_shard;
-        r = take_file(p, 1 + i, m, &s->files[i], err);
+        r = take_file(p, at + i, m, &s->files[i], err);
         s->files[i].first_shard = first_shard;
         if (r == 0 && i < s->n_payload)
             r = map_file(&s->files[i], m, err);
@@ -217,7 +216,7 @@ static struct shared *shared_free(struct shared *s)
 {
     if (!s)
         return NULL;
-    release_files(s);
+    release_files(s, s->manifest.n_files);
     buffer_clear(&s->envelope);
     (void)arena_free(s->arena);
     (void)arena_free(s->meta_arena);
@@ -263,7 +262,7 @@ static int open_first(const struct envelope *e, const char *key, struct packet *
         return err_new(err, QD_E_PROTOCOL, "%zu descriptors for %zu files", p->n_fds - 1, s->manifest.n_files);
     r = count_payload(s, err);
     if (r == 0)
-        r = take_files(s, p, err);
+        r = take_files(s, p, 1, s->manifest.n_files, err);
     if (r == 0)
         r = read_tensors(s, err);
     if (r < 0)
@@ -274,14 +273,14 @@ static int open_first(const struct envelope *e, const char *key, struct packet *
 }
 
 /*
- * Do the descriptors of @p show the very payload that @s has mapped? The other files are not looked at: the
+ * Do the descriptors @at.. of @p show the very payload that @s has mapped? The other files are not looked at: the
  * tables in memory were checked against the manifest, and the descriptors that @s holds stay in use.
  */
-static bool is_same_payload(const struct shared *s, const struct packet *p)
+static bool is_same_payload(const struct shared *s, const struct packet *p, size_t at)
 {
     for (size_t i = 0; i < s->n_payload; i++) {
         struct stat st;
-        if (fstat(p->fds[1 + i], &st) < 0 || st.st_dev != s->files[i].dev || st.st_ino != s->files[i].ino ||
+        if (fstat(p->fds[at + i], &st) < 0 || st.st_dev != s->files[i].dev || st.st_ino != s->files[i].ino ||
             (uint64_t)st.st_size != s->manifest.files[i].bytes)
             return false;
     }
@@ -293,20 +292,29 @@ static bool is_same_envelope(const struct shared *s, struct bytes raw)
     return s->envelope.n == raw.n && memcmp(s->envelope.data, raw.data, raw.n) == 0;
 }
 
-/* A reference to what is known of the same artifact and files; idle tables get their files back. NULL: nothing. */
+/* Another user of @s, whose first @n_files came as descriptors @at.. of @p; an idle one gets them back. The caller holds the lock. */
+static bool use_again(struct shared *s, struct packet *p, size_t at, size_t n_files)
+{
+    if (s->n_users > 0) {
+        if (!is_same_payload(s, p, at))
+            return false;
+    } else {
+        if (take_files(s, p, at, n_files, NULL) < 0) {
+            release_files(s, s->n_payload);
+            return false;
+        }
+        point_views(s);
+    }
+    s->n_users++;
+    return true;
+}
+
+/* A reference to what is known of the same artifact and files. NULL: nothing. */
 static struct shared *find_known(struct bytes raw, struct packet *p)
 {
-    for (struct shared *s = list; s; s = s->next) {
-        if (!is_same_envelope(s, raw) || p->n_fds != 1 + s->manifest.n_files)
-            continue;
-        if (s->n_users == 0 ? take_files(s, p, NULL) == 0 : is_same_payload(s, p)) {
-            if (s->n_users++ == 0)
-                point_views(s);
+    for (struct shared *s = list; s; s = s->next)
+        if (is_same_envelope(s, raw) && p->n_fds == 1 + s->manifest.n_files && use_again(s, p, 1, s->manifest.n_files))
             return s;
-        }
-        if (s->n_users == 0)
-            release_files(s);
-    }
     return NULL;
 }
 
@@ -318,15 +326,12 @@ static void insert(struct shared *s)
     (void)pthread_mutex_unlock(&list_lock);
 }
 
-static int open_known(struct trust *trust, const struct envelope *e, struct bytes raw, const char *key, struct packet *p,
-                      struct shared **ret, struct qd_error *err)
+/* @s, a reference that is taken, if it is still trusted and of @key. */
+static int trust_again(struct trust *trust, const struct envelope *e, const char *key, struct shared *again, uint64_t known,
+                       struct shared **ret, struct qd_error *err)
 {
-    (void)pthread_mutex_lock(&list_lock);
-    CLEANUP(shared_put) struct shared *s = find_known(raw, p);
-    uint64_t known = s ? s->serial : 0, serial = 0;
-    (void)pthread_mutex_unlock(&list_lock);
-    if (!s)
-        return 0;
+    CLEANUP(shared_put) struct shared *s = again;
+    uint64_t serial = 0;
     if (strcmp(s->key, key) != 0)
         return err_new(err, QD_E_CORRUPT, "the manifest is of artifact %s", s->key);
     int r = trust_verify(trust, e, known, &serial, err);
@@ -338,7 +343,56 @@ static int open_known(struct trust *trust, const struct envelope *e, struct byte
         (void)pthread_mutex_unlock(&list_lock);
     }
     *ret = steal(&s);
-    return 1;
+    return 0;
+}
+
+/* 1: it was known and is *ret; 0: it was not. */
+static int open_known(struct trust *trust, const struct envelope *e, struct bytes raw, const char *key, struct packet *p,
+                      struct shared **ret, struct qd_error *err)
+{
+    (void)pthread_mutex_lock(&list_lock);
+    struct shared *s = find_known(raw, p);
+    uint64_t known = s ? s->serial : 0;
+    (void)pthread_mutex_unlock(&list_lock);
+    if (!s)
+        return 0;
+    int r = trust_again(trust, e, key, s, known, ret, err);
+    return r < 0 ? r : 1;
+}
+
+int shared_open_again(struct trust *trust, const char *key, struct packet *p, struct shared *hint, struct shared **ret, struct qd_error *err)
+{
+    struct envelope e;
+    (void)pthread_mutex_lock(&list_lock);
+    bool used = p->n_fds == hint->n_payload && use_again(hint, p, 0, hint->n_payload);
+    uint64_t known = hint->serial;
+    (void)pthread_mutex_unlock(&list_lock);
+    (void)shared_drop_hint(hint);
+    if (!used)
+        return err_new(err, QD_E_CORRUPT, "the files that came are not those of the envelope%s", p->cut ? ": this process has no descriptor free" : "");
+    int r = envelope_decode(buffer_span(&hint->envelope), &e, err); /* @hint lives: we are one of its users */
+    if (r == 0)
+        return trust_again(trust, &e, key, hint, known, ret, err);
+    (void)shared_put(hint);
+    return r;
+}
+
+static bool is_named(const struct shared *s, const char *model, const char *scheme)
+{
+    bool any = !scheme || strcmp(scheme, "auto") == 0;
+    return model && strcmp(s->manifest.model, model) == 0 && (any || strcmp(s->manifest.scheme, scheme) == 0);
+}
+
+struct shared *shared_hint(const char *model, const char *scheme)
+{
+    (void)pthread_mutex_lock(&list_lock);
+    struct shared *s = list;
+    while (s && !is_named(s, model, scheme))
+        s = s->next;
+    if (s)
+        s->n_hints++;
+    (void)pthread_mutex_unlock(&list_lock);
+    return s;
 }
 
 int shared_open(struct trust *trust, const char *key, struct packet *p, struct shared **ret, struct qd_error *err)
@@ -363,6 +417,9 @@ int shared_open(struct trust *trust, const char *key, struct packet *p, struct s
         r = open_first(&e, key, p, s, err);
     if (r < 0)
         return r;
+    r = envelope_print(buffer_span(&raw), &s->print, err);
+    if (r < 0)
+        return r;
     s->envelope = raw;
     raw = (struct buffer){0};
     insert(s);
@@ -385,7 +442,7 @@ static struct shared *unlink_stale(void)
     struct shared *stale = NULL, **at = &list;
     for (unsigned n_idle = 0; *at;) {
         struct shared *s = *at;
-        if (s->n_users == 0 && ++n_idle > SHARED_IDLE_MAX) {
+        if (s->n_users == 0 && s->n_hints == 0 && ++n_idle > SHARED_IDLE_MAX) {
             *at = s->next;
             s->next = stale;
             stale = s;
@@ -396,6 +453,14 @@ static struct shared *unlink_stale(void)
     return stale;
 }
 
+static void free_all(struct shared *stale)
+{
+    for (struct shared *next; stale; stale = next) {
+        next = stale->next;
+        (void)shared_free(stale);
+    }
+}
+
 struct shared *shared_put(struct shared *s)
 {
     struct shared *stale = NULL;
@@ -403,14 +468,23 @@ struct shared *shared_put(struct shared *s)
         return NULL;
     (void)pthread_mutex_lock(&list_lock);
     if (--s->n_users == 0) {
-        release_files(s);
+        release_files(s, s->n_payload);
         forget_marks(s);
         stale = unlink_stale();
     }
     (void)pthread_mutex_unlock(&list_lock);
-    for (struct shared *next; stale; stale = next) {
-        next = stale->next;
-        (void)shared_free(stale);
-    }
+    free_all(stale);
+    return NULL;
+}
+
+struct shared *shared_drop_hint(struct shared *hint)
+{
+    if (!hint)
+        return NULL;
+    (void)pthread_mutex_lock(&list_lock);
+    hint->n_hints--;
+    struct shared *stale = unlink_stale();
+    (void)pthread_mutex_unlock(&list_lock);
+    free_all(stale);
     return NULL;
 }

@@ -1,8 +1,8 @@
 /*
  * Shared: what this process knows of one artifact: its envelope, decoded tables, descriptors and
  * mapping. All handles of the same artifact share one, so that opening it again costs a comparison. When the
- * last handle goes, mapping and descriptors go too (the store may then evict the file); the tables
- * of the last SHARED_IDLE_MAX artifacts are kept.
+ * last handle goes, the payload's mapping and descriptors go too (the store may then evict the file); envelope
+ * and tables of the last SHARED_IDLE_MAX artifacts are kept.
  *
  * Any thread. Immutable once returned, but for the metadata and the verification marks (own lock).
  */
@@ -30,7 +30,9 @@ struct shared_file {
 struct shared {
     struct shared *next;           /* process-wide list, newest first */
     unsigned n_users;
+    unsigned n_hints;              /* requests under way that named it */
     struct buffer envelope;        /* the bytes that were verified */
+    struct digest print;           /* of them: what the daemon is told that we have */
     uint64_t serial;               /* state of trust that verified them last */
     struct arena *arena;           /* owned: manifest, tensors, views, index */
     struct manifest manifest;
@@ -59,6 +61,17 @@ struct shared {
  * @trust; sizes and tables checked; payload mapped. @key is what the daemon said it would be.
  */
 int shared_open(struct trust *trust, const char *key, struct packet *packet, struct shared **ret, struct qd_error *err);
+
+/*
+ * What is known of an artifact of that model and scheme, held so that its tables stay: a guess, to be told to the
+ * daemon as its print. NULL: nothing. The hold ends with shared_open_again or shared_drop_hint.
+ */
+struct shared *shared_hint(const char *model, const char *scheme);
+struct shared *shared_drop_hint(struct shared *hint);
+
+/* shared_open where the guess was right: @packet brings the payload files alone. Takes @hint, also on failure. */
+int shared_open_again(struct trust *trust, const char *key, struct packet *packet, struct shared *hint, struct shared **ret,
+                      struct qd_error *err);
 struct shared *shared_put(struct shared *s);
 DEFINE_CLEANUP(shared_put, struct shared *)
 

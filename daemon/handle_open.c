@@ -32,6 +32,7 @@ struct ask {
     bool pure, no_build, strict, background;
     int source_fd; /* -1: by name */
     uint64_t source_bytes;
+    struct bytes have; /* print of an envelope; borrows the packet: for an answer at once only */
 };
 
 /* What it comes to. */
@@ -95,21 +96,30 @@ static int look_up(struct daemon *d, const struct target *t, struct lease **ret,
     return 1;
 }
 
-/* Takes @lease. */
-static void reply_opened(struct peer *p, uint32_t id, const struct target *t, struct lease *lease, bool built)
+static uint32_t count_payload(const struct manifest *m)
+{
+    uint32_t n = 0;
+    while (n < m->n_files && m->files[n].role == MANIFEST_PAYLOAD)
+        n++;
+    return n;
+}
+
+/* Takes @lease. A caller that has this very envelope, by its print @have, is given the payload alone. */
+static void reply_opened(struct peer *p, uint32_t id, const struct target *t, struct bytes have, struct lease *lease, bool built)
 {
     char key[DIGEST_HEX_BYTES];
-    int fd = envelope_fd(p->daemon->serving, &t->key, lease->envelope);
-    if (fd < 0) {
-        struct qd_error err;
-        (void)err_sys(&err, errno, "descriptor of the envelope");
+    struct qd_error err;
+    const struct kept_envelope *e;
+    if (envelope_keep(p->daemon->serving, &t->key, lease->envelope, &e, &err) < 0) {
         (void)lease_release(lease);
         peer_fail(p, id, &err);
         return;
     }
     digest_hex(&t->key, key);
-    struct msg_opened m = {.key = key, .n_files = (uint32_t)lease->n_fds, .built = built, .why = t->why[0] ? t->why : NULL};
-    peer_reply_lease(p, id, MESSAGE(opened, &m), fd, lease);
+    bool known = have.n == DIGEST_BYTES && memcmp(have.data, e->print.bytes, DIGEST_BYTES) == 0;
+    struct msg_opened m = {.key = key, .built = built, .why = t->why[0] ? t->why : NULL, .payload_only = known};
+    m.n_files = known ? count_payload(lease->manifest) : (uint32_t)lease->n_fds;
+    peer_reply_lease(p, id, MESSAGE(opened, &m), known ? -1 : e->fd, lease, m.n_files);
     touch_now_and_then(p->daemon->serving);
 }
 
@@ -283,7 +293,7 @@ static void on_done(struct job_waiter *w, const struct job_outcome *outcome)
         return;
     }
     if (o->pending.peer)
-        reply_opened(o->pending.peer, o->pending.id, &o->target, steal(&lease), outcome->built);
+        reply_opened(o->pending.peer, o->pending.id, &o->target, (struct bytes){0}, steal(&lease), outcome->built);
     (void)lease_release(lease);
     opening_end(o);
 }
@@ -389,7 +399,7 @@ static void opening_step(struct opening *o)
         return;
     }
     if (r > 0) {
-        reply_opened(p, o->pending.id, &o->target, lease, false);
+        reply_opened(p, o->pending.id, &o->target, (struct bytes){0}, lease, false);
         opening_end(o);
         return;
     }
@@ -438,6 +448,7 @@ static int opening_new(struct peer *p, struct request *rq, struct ask *a, const 
         return err_new(err, QD_E_NO_MEMORY, "open");
     o->daemon = p->daemon;
     o->ask = *a;
+    o->ask.have = (struct bytes){0};
     o->ask.source_fd = -1;
     o->ask.model = a->model ? strdup(a->model) : NULL;
     o->ask.scheme = a->scheme ? strdup(a->scheme) : NULL;
@@ -482,7 +493,7 @@ static int read_ask(struct request *rq, const struct msg_open *p, struct ask *re
     if (p->layout && strcmp(p->layout, "portable") != 0)
         return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this daemon serves \"portable\"", p->layout);
     *ret = (struct ask){.model = p->by_fd ? NULL : p->model, .scheme = p->scheme, .pure = p->pure, .no_build = p->no_build, .strict = p->strict,
-                        .background = p->background, .source_fd = -1};
+                        .background = p->background, .source_fd = -1, .have = p->have};
     if (!p->by_fd)
         return p->model ? 0 : err_new(err, QD_E_INVALID, "open: neither a model's name nor a descriptor");
     if (rq->packet->cut)
@@ -501,7 +512,7 @@ static int answer_at_once(struct peer *p, uint32_t id, const struct ask *a, stru
         return r < 0 ? r : 0;
     r = look_up(p->daemon, &t, &lease, err);
     if (r > 0)
-        reply_opened(p, id, &t, lease, false);
+        reply_opened(p, id, &t, a->have, lease, false);
     return r;
 }
 

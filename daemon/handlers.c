@@ -98,31 +98,43 @@ static int sealed_memfd(struct bytes content)
     return steal_fd(&fd);
 }
 
-static bool same_content(int fd, struct bytes content)
-{
-    uint8_t kept[ENVELOPE_BYTES_MAX];
-    return content.n <= sizeof kept - 1 && pread_whole(fd, kept, content.n + 1, 0) == (ssize_t)content.n && memcmp(kept, content.data, content.n) == 0;
-}
-
-int envelope_fd(struct serving *s, const struct digest *key, struct bytes envelope)
+/* The slot that holds @key, or the one used least lately. */
+static struct kept_envelope *slot_for(struct serving *s, const struct digest *key)
 {
     struct kept_envelope *slot = &s->envelopes[0];
     for (size_t i = 0; i < ENVELOPES_KEPT; i++) {
         struct kept_envelope *e = &s->envelopes[i];
-        if (e->fd >= 0 && digest_equal(&e->key, key)) {
-            slot = e;
-            break;
-        }
+        if (e->fd >= 0 && digest_equal(&e->key, key))
+            return e;
         if (e->used < slot->used)
             slot = e;
     }
+    return slot;
+}
+
+static void envelope_forget(struct kept_envelope *e)
+{
+    buffer_clear(&e->content);
+    e->fd = fd_close(e->fd);
+}
+
+int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret, struct qd_error *err)
+{
+    struct kept_envelope *slot = slot_for(s, key);
     slot->used = ++s->clock;
-    if (slot->fd >= 0 && digest_equal(&slot->key, key) && same_content(slot->fd, envelope))
-        return slot->fd;
-    (void)fd_close(slot->fd);
-    slot->fd = sealed_memfd(envelope);
-    slot->key = *key;
-    return slot->fd;
+    if (slot->fd < 0 || slot->content.n != envelope.n || memcmp(slot->content.data, envelope.data, envelope.n) != 0) {
+        envelope_forget(slot);
+        buffer_put(&slot->content, envelope.data, envelope.n);
+        int r = envelope_print(envelope, &slot->print, err);
+        if (r < 0)
+            return r;
+        slot->key = *key;
+        slot->fd = slot->content.failed ? -1 : sealed_memfd(envelope);
+        if (slot->fd < 0)
+            return err_sys(err, errno, "descriptor of the envelope");
+    }
+    *ret = slot;
+    return 0;
 }
 
 /* ---- last use ------------------------------------------------------------------------------------------ */
@@ -178,7 +190,7 @@ struct serving *serving_free(struct serving *s)
     if (!s)
         return NULL;
     for (size_t i = 0; i < ENVELOPES_KEPT; i++)
-        (void)fd_close(s->envelopes[i].fd);
+        envelope_forget(&s->envelopes[i]);
     for (size_t i = 0; i < PLANS_KEPT; i++) {
         (void)fd_close(s->plans[i].table_fd);
         free(s->plans[i].model);

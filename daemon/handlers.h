@@ -23,8 +23,9 @@ struct opening;
 
 struct kept_envelope {
     struct digest key;
-    struct digest print; /* of the envelope's bytes */
-    int fd;              /* owned; sealed memfd; -1: empty slot */
+    struct buffer content; /* owned; the envelope's bytes */
+    struct digest print;   /* of them */
+    int fd;                /* owned; sealed memfd; -1: empty slot */
     uint64_t used;
 };
 
@@ -85,8 +86,8 @@ int need_admin(const struct peer *p, const char *what, struct qd_error *err);
 /* Asks policy for the recipe of a model. @why[POLICY_WHY_MAX]. */
 int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why, struct qd_error *err);
 
-/* A sealed memfd of the envelope, borrowed from the kept ones; -1 on failure. */
-int envelope_fd(struct serving *s, const struct digest *key, struct bytes envelope);
+/* The envelope with its print and a sealed memfd of it, borrowed from the kept ones. */
+int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret, struct qd_error *err);
 
 /* An artifact by key, unique prefix or MODEL:SCHEME among those the caller may see. @ret_model[], @ret_scheme[]: MANIFEST_TEXT_MAX, may be NULL. */
 int find_artifact(struct peer *p, const char *text, struct digest *ret_key, struct qd_error *err);

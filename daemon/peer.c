@@ -20,8 +20,9 @@ enum { PACKETS_PER_TURN = 8 /* then the others' turn */ };
 struct outgoing {
     struct outgoing *next;
     struct buffer bytes; /* owned */
-    int envelope_fd;     /* owned; -1: no descriptors */
+    int envelope_fd;     /* owned; -1: goes without */
     struct lease *lease; /* owned */
+    size_t n_files;      /* of the lease that go with it */
 };
 
 static void watch_socket(struct peer *p);
@@ -114,19 +115,18 @@ void peer_note_read(struct peer *p)
 }
 
 /* 0: sent; QD_E_WOULD_BLOCK: not now; anything else: the peer is gone. */
-static int send_now(struct peer *p, struct bytes message, int envelope_fd, const struct lease *lease)
+static int send_now(struct peer *p, const struct outgoing *o)
 {
     struct qd_error err;
     int fds[PACKET_FDS_MAX];
     size_t n = 0;
-    if (lease) {
-        fds[n++] = envelope_fd;
-        for (size_t i = 0; i < lease->n_fds && n < PACKET_FDS_MAX; i++)
-            fds[n++] = lease->fds[i];
-        if (!may_send_fds(p, n))
-            return QD_E_WOULD_BLOCK;
-    }
-    int r = conn_send(p->fd, message, fds, n, &err);
+    if (o->envelope_fd >= 0)
+        fds[n++] = o->envelope_fd;
+    for (size_t i = 0; o->lease && i < o->n_files && n < PACKET_FDS_MAX; i++)
+        fds[n++] = o->lease->fds[i];
+    if (n > 0 && !may_send_fds(p, n))
+        return QD_E_WOULD_BLOCK;
+    int r = conn_send(p->fd, buffer_span(&o->bytes), fds, n, &err);
     if (r == 0) {
         p->n_fds_unread += (uint32_t)n;
         p->user->n_fds += (uint32_t)n;
@@ -158,7 +158,7 @@ static void enqueue(struct peer *p, struct outgoing *o)
 /* Takes @o's content. */
 static void send_or_queue(struct peer *p, struct outgoing *from)
 {
-    int r = p->first ? QD_E_WOULD_BLOCK : send_now(p, buffer_span(&from->bytes), from->envelope_fd, from->lease);
+    int r = p->first ? QD_E_WOULD_BLOCK : send_now(p, from);
     if (r == 0)
         return;
     if (r != QD_E_WOULD_BLOCK) {
@@ -171,10 +171,15 @@ static void send_or_queue(struct peer *p, struct outgoing *from)
         return;
     }
     *o = *from;
-    if (o->lease)
-        o->envelope_fd = dup(from->envelope_fd); /* -1 out of descriptors: sending fails then and the peer goes */
+    if (from->envelope_fd >= 0)
+        o->envelope_fd = dup(from->envelope_fd);
     from->bytes = (struct buffer){0};
     from->lease = NULL;
+    if (from->envelope_fd >= 0 && o->envelope_fd < 0) {
+        (void)outgoing_free(o);
+        drop(p, "no descriptor is left for its reply");
+        return;
+    }
     enqueue(p, o);
 }
 
@@ -182,7 +187,7 @@ static void send_queue(struct peer *p)
 {
     while (p->first && !p->closing) {
         struct outgoing *o = p->first;
-        int r = send_now(p, buffer_span(&o->bytes), o->envelope_fd, o->lease);
+        int r = send_now(p, o);
         if (r == QD_E_WOULD_BLOCK)
             return;
         if (r < 0) {
@@ -210,13 +215,14 @@ bool peer_nudge(struct peer *p)
     return false;
 }
 
-void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd, struct lease *lease)
+void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd, struct lease *lease, size_t n_files)
 {
     struct qd_error err;
-    struct outgoing o = {.envelope_fd = envelope_fd, .lease = lease};
+    struct outgoing o = {.envelope_fd = envelope_fd, .lease = lease, .n_files = n_files};
     if (!p->closing) {
         if (reply_encode(&o.bytes, id, type, result, &err) < 0) {
             o.lease = lease_release(o.lease);
+            o.envelope_fd = -1;
             (void)error_encode(&o.bytes, id, &err, NULL); /* always fits */
         }
         send_or_queue(p, &o);
@@ -227,7 +233,7 @@ void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void
 
 void peer_reply(struct peer *p, uint32_t id, enum message type, const void *result)
 {
-    peer_reply_lease(p, id, type, result, -1, NULL);
+    peer_reply_lease(p, id, type, result, -1, NULL, 0);
 }
 
 static void send_buffer(struct peer *p, struct buffer *bytes)

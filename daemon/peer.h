@@ -80,10 +80,10 @@ void peer_reply(struct peer *p, uint32_t id, enum message type, const void *resu
 void peer_fail(struct peer *p, uint32_t id, const struct qd_error *why);
 
 /*
- * A reply with the envelope's descriptor (borrowed) and the lease's files. Takes @lease and releases
- * it when the packet has left.
+ * A reply with the envelope's descriptor (borrowed; -1: without it) and the first @n_files of the lease.
+ * Takes @lease and releases it when the packet has left.
  */
-void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd, struct lease *lease);
+void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd, struct lease *lease, size_t n_files);
 
 /* An event; left out when the peer reads too slowly. */
 void peer_event(struct peer *p, const char *event, enum message type, const void *params);
