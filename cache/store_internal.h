@@ -39,6 +39,7 @@ struct artifact {
     int *fds;                /* owned, [manifest.n_files]; NULL while closed */
     uint64_t last_use_s;
     uint64_t order;          /* rises with every lookup: the least is closed first */
+    uint64_t checked_turn;   /* when the stamps were compared last; store_lookup_in_turn */
     unsigned n_holds;        /* leases and calls under way */
     bool trusted, pinned, use_is_dirty;
     bool kept;               /* in the index or among the condemned */

@@ -78,6 +78,12 @@ struct jobs {
     struct known *known;        /* owned */
     struct failures *failures;  /* owned; of earlier runs of the daemon, too */
     char boot_id[BOOT_ID_MAX];
+    struct recent_key {             /* the answer given last, good for one millisecond of the loop */
+        char *first_file;           /* owned */
+        char recipe[RECIPE_TEXT_MAX];
+        struct digest key;
+        uint64_t ms;
+    } recent;
     uv_timer_t *kick;           /* schedules from the loop, never from inside a call */
     uv_timer_t *stop_timer;
     bool stopping;
@@ -776,14 +782,40 @@ void jobs_model_changed(struct jobs *j, const char *model)
 
 /* ---- known keys ------------------------------------------------------------------------------------------------------------------ */
 
+/* Asked many times a millisecond, the files are looked at once. */
+static bool is_recent(const struct jobs *j, const char *first_file, const char *recipe)
+{
+    return first_file && j->recent.first_file && j->recent.ms == uv_now(j->d->loop) && strcmp(j->recent.recipe, recipe) == 0 &&
+           strcmp(j->recent.first_file, first_file) == 0;
+}
+
+static void note_recent(struct jobs *j, const char *first_file, const char *recipe, const struct digest *key)
+{
+    if (!first_file)
+        return;
+    if (!j->recent.first_file || strcmp(j->recent.first_file, first_file) != 0) {
+        free(j->recent.first_file);
+        j->recent.first_file = strdup(first_file); /* NULL: nothing is recent */
+    }
+    memcpy(j->recent.recipe, recipe, sizeof j->recent.recipe);
+    j->recent.key = *key;
+    j->recent.ms = uv_now(j->d->loop);
+}
+
 int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *ret_key)
 {
     struct digest source;
-    char recipe[RECIPE_TEXT_MAX];
-    if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, &source))
-        return 0;
+    char recipe[RECIPE_TEXT_MAX] = "";
     recipe_text(&r->recipe, recipe);
-    return artifact_key(&source, recipe, "portable", recipe_encoder_revision(&r->recipe), ret_key, NULL) == 0;
+    if (is_recent(j, r->first_file, recipe)) {
+        *ret_key = j->recent.key;
+        return 1;
+    }
+    if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, &source) ||
+        artifact_key(&source, recipe, "portable", recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
+        return 0;
+    note_recent(j, r->first_file, recipe, ret_key);
+    return 1;
 }
 
 /* ---- start, stop ------------------------------------------------------------------------------------------------------------------- */
@@ -881,6 +913,7 @@ struct jobs *jobs_free(struct jobs *j)
     j->stop_timer = timer_free(j->stop_timer);
     (void)known_close(j->known);       /* these return NULL by convention */
     (void)failures_close(j->failures);
+    free(j->recent.first_file);
     free(j);
     return NULL;
 }

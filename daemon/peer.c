@@ -15,8 +15,6 @@
 #include "daemon/rights.h"
 #include "kernels/core/cleanup.h"
 
-enum { PACKETS_PER_TURN = 8 /* then the others' turn */ };
-
 struct outgoing {
     struct outgoing *next;
     struct buffer bytes; /* owned */
@@ -307,23 +305,23 @@ static void serve(struct peer *p, struct packet *packet)
         drop(p, err.message);
 }
 
+/* One packet, then the others' turn: the poll tells again when there is more. */
 static void receive(struct peer *p)
 {
     struct packet *packet = listener_packet(p->daemon->listener);
     struct qd_error err;
-    for (int i = 0; i < PACKETS_PER_TURN && !p->closing && !p->first; i++) {
-        int r = conn_recv(p->fd, 1, packet, &err);
-        if (r == QD_E_WOULD_BLOCK)
-            return;
-        if (r <= 0) {
-            if (r == QD_E_PROTOCOL)
-                drop(p, err.message);
-            else
-                peer_close(p);
-            return;
-        }
+    if (p->first) /* it has not read what we sent */
+        return;
+    int r = conn_recv(p->fd, 1, packet, &err);
+    if (r == QD_E_WOULD_BLOCK)
+        return;
+    if (r > 0) {
         serve(p, packet);
         packet_reset(packet);
+    } else if (r == QD_E_PROTOCOL) {
+        drop(p, err.message);
+    } else {
+        peer_close(p);
     }
 }
 
