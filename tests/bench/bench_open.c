@@ -2,10 +2,12 @@
  * How fast is a warm open? Through libquantd, beside a bare epoll echo that passes one descriptor a
  * reply: the floor of any daemon that hands out files over a socket. One run, one machine, closed loop.
  *
- *     bench_open SOCKET MODEL SCHEME [SECONDS]
+ *     bench_open SOCKET MODEL SCHEME [SECONDS [MODEL ...]]
  *
- * first: a fresh process each time; signature, tables and mapping are all to do. repeated: the
- * process knows the artifact, and either holds a handle (kept) or has freed the last one (freed).
+ * first: an artifact that the process has not opened before (one of MODEL ...); signature, tables and
+ * mapping are all to do. first of process: the same as a fresh process's first act, its page faults
+ * included. repeated: the process knows the artifact, and either holds a handle (kept) or has freed the last
+ * one (freed).
  */
 #include <quantd/quantd.h>
 
@@ -24,7 +26,7 @@
 
 #include "ipc/conn.h"
 
-enum { CLIENTS_MAX = 256, FIRST_SAMPLES = 200, SAMPLES_MAX = 1 << 20, ECHO_BYTES = 64, FAILED = 1 };
+enum { CLIENTS_MAX = 256, FIRST_SAMPLES = 200, FIRST_ROUNDS = 20, SAMPLES_MAX = 1 << 20, ECHO_BYTES = 64, FAILED = 1 };
 
 static const char *socket_path, *model, *scheme;
 static double seconds = 2;
@@ -215,15 +217,12 @@ static double open_run(unsigned n_clients, bool kept)
     return rate;
 }
 
-/* The first open of a process of its own; the connection stands already, as in an app. */
-static uint32_t first_open(void)
+/* Nanoseconds of an open of @name, which this process has not opened before. The handle is kept: nothing is torn down meanwhile. */
+static uint32_t first_open(struct qd_client *c, const char *name)
 {
-    struct qd_open_options o = {.model = model, .scheme = scheme, .no_build = true};
+    struct qd_open_options o = {.model = name, .scheme = scheme, .no_build = true};
     struct qd_artifact *a;
-    struct qd_client *c;
     struct qd_error err;
-    if (qd_connect(socket_path, &c, &err) < 0)
-        die("connect", &err);
     uint64_t begin = now_ns();
     if (qd_open(c, &o, &a, &err) < 0)
         die("open", &err);
@@ -233,25 +232,44 @@ static uint32_t first_open(void)
     return took;
 }
 
-static void first_run(void)
+/* A process of its own: connects, opens @names once each, and sends what each took. */
+static void open_each(int out, char *const *names, size_t n)
+{
+    struct qd_client *c;
+    struct qd_error err;
+    if (qd_connect(socket_path, &c, &err) < 0)
+        die("connect", &err);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t took = first_open(c, names[i]);
+        if (write(out, &took, sizeof took) != sizeof took)
+            _exit(FAILED);
+    }
+    _exit(0);
+}
+
+/* @rounds processes open @names once each; the first @n_cold opens of a process are not counted. */
+static void first_run(const char *what, unsigned rounds, char *const *names, size_t n, size_t n_cold)
 {
     uint64_t begin = now_ns();
-    for (unsigned i = 0; i < FIRST_SAMPLES; i++) {
+    uint32_t took;
+    for (unsigned round = 0; round < rounds; round++) {
         int ends[2], status;
         if (pipe(ends) < 0)
             die("pipe", NULL);
         pid_t child = fork();
-        if (child == 0) {
-            uint32_t took = first_open();
-            _exit(write(ends[1], &took, sizeof took) == sizeof took ? 0 : FAILED);
-        }
+        if (child == 0)
+            open_each(ends[1], names, n);
         (void)close(ends[1]);
-        if (child < 0 || read(ends[0], &samples[n_samples++], sizeof samples[0]) != sizeof samples[0])
-            die("a first open", NULL);
+        for (size_t i = 0; i < n; i++) {
+            if (child < 0 || read(ends[0], &took, sizeof took) != sizeof took)
+                die("a first open", NULL);
+            if (i >= n_cold)
+                samples[n_samples++] = took;
+        }
         (void)close(ends[0]);
         (void)waitpid(child, &status, 0);
     }
-    (void)report("first", 1, (double)(now_ns() - begin) / 1e9);
+    (void)report(what, 1, (double)(now_ns() - begin) / 1e9);
 }
 
 int main(int argc, char **argv)
@@ -261,14 +279,16 @@ int main(int argc, char **argv)
     struct qd_error err;
     int listen_fd;
     if (argc < 4) {
-        fprintf(stderr, "usage: %s SOCKET MODEL SCHEME [SECONDS]\n", argv[0]);
+        fprintf(stderr, "usage: %s SOCKET MODEL SCHEME [SECONDS [MODEL ...]]\n", argv[0]);
         return 64;
     }
     socket_path = argv[1];
     model = argv[2];
     scheme = argv[3];
     seconds = argc > 4 ? atof(argv[4]) : seconds;
-    first_run();
+    first_run("first of process", FIRST_SAMPLES, argv + 2, 1, 0);
+    if (argc > 6)
+        first_run("first", FIRST_ROUNDS, argv + 5, (size_t)argc - 5, 1);
     if (!mkdtemp(folder))
         die("mkdtemp", NULL);
     (void)snprintf(path, sizeof path, "%s/echo", folder);
