@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "artifact/envelope.h"
 #include "kernels/core/cleanup.h"
+#include "kernels/core/io.h"
 
 static int setup(void **state)
 {
@@ -266,6 +268,43 @@ static void verify__damaged_artifact__is_reported_and_built_again(void **state)
     harness_wait_log(h, "artifact ready");
 }
 
+/* An open that tells the daemon which envelope the caller has. */
+static void open_having(int fd, struct bytes have, struct msg_opened *ret, struct packet *packet)
+{
+    CLEANUP(incoming_clear) struct incoming in = {0};
+    struct msg_open params = {.model = "tiny", .scheme = "q8_0", .have = have};
+    struct qd_error err;
+    assert_int_equal(harness_call(fd, "open", MESSAGE(open, &params), &in, packet, &err), 0);
+    assert_int_equal(incoming_decode(&in, INTO(opened, ret), &err), 0);
+}
+
+static void open__by_one_who_has_the_envelope__brings_the_payload_alone(void **state)
+{
+    struct harness *h = *state;
+    CLEANUP(fd_close) int fd = harness_hello(h);
+    CLEANUP(packet_clear) struct packet all = {0}, payload = {0}, other = {0};
+    uint8_t raw[ENVELOPE_BYTES_MAX];
+    struct digest print;
+    struct msg_opened m;
+    struct stat first, again;
+    open_ok(fd, "tiny", "q8_0", &m, &all);
+    ssize_t n = pread_whole(all.fds[0], raw, sizeof raw, 0);
+    assert_true(n > 0);
+    assert_int_equal(envelope_print((struct bytes){raw, (size_t)n}, &print, NULL), 0);
+
+    open_having(fd, (struct bytes){print.bytes, DIGEST_BYTES}, &m, &payload);
+    assert_true(m.payload_only);
+    assert_int_equal(payload.n_fds, 1);
+    assert_int_equal(fstat(all.fds[1], &first), 0);
+    assert_int_equal(fstat(payload.fds[0], &again), 0);
+    assert_int_equal(first.st_ino, again.st_ino);
+
+    print.bytes[0] ^= 1;
+    open_having(fd, (struct bytes){print.bytes, DIGEST_BYTES}, &m, &other);
+    assert_false(m.payload_only);
+    assert_int_equal(other.n_fds, all.n_fds);
+}
+
 static void open__in_strict_mode__checks_and_answers(void **state)
 {
     CLEANUP(fd_close) int fd = harness_hello(*state);
@@ -450,6 +489,7 @@ int main(void)
         T(open__file_that_is_no_model__says_why_and_is_bad_in_the_catalog),
         T(open__source_replaced__gets_the_new_content),
         T(open__artifact_was_damaged__is_built_again),
+        T(open__by_one_who_has_the_envelope__brings_the_payload_alone),
         T(open__in_strict_mode__checks_and_answers),
         T(verify__damaged_artifact__is_reported_and_built_again),
         T(plan__before_anything_is_built__tells_every_tensor),
