@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "artifact/manifest.h"
 #include "daemon/config.h"
@@ -558,12 +559,18 @@ static struct job *find_same(struct jobs *j, const struct job_request *r, const 
     return NULL;
 }
 
+/* What the daemon builds by itself (warm roots, damage) is nobody's. */
+static bool counts(bool interactive, uid_t uid)
+{
+    return interactive || uid != geteuid();
+}
+
 static int check_quota(const struct jobs *j, const struct job_request *r, struct qd_error *err)
 {
     unsigned n = 0, most = j->d->config->jobs_per_uid;
     for (const struct job *job = j->list; job; job = job->next)
-        n += is_active(job) && job->uid == r->uid && job->interactive;
-    if (!r->interactive || most == 0 || n < most)
+        n += is_active(job) && job->uid == r->uid && counts(job->interactive, job->uid);
+    if (!counts(r->interactive, r->uid) || most == 0 || n < most)
         return 0;
     (void)err_new(err, QD_E_BUSY, "user %u has %u jobs under way, the most that one may", r->uid, n);
     return err_hint(err, QD_E_BUSY, "wait for one of them, or cancel one (quantctl jobs, quantctl cancel)");

@@ -472,6 +472,26 @@ static void jobs__quota_of_a_user__is_kept(void **state)
     assert_int_equal(c.o.result, 0);
 }
 
+static void jobs__background_ones_of_a_stranger__count_and_the_daemons_own_do_not(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting a, b, c, d;
+    struct job_request r = request_for(f, "model");
+    f->config.jobs_per_uid = 1;
+    r.interactive = false;
+    r.uid = 1001;
+    assert_int_equal(submit(f, &r, &a), 0);
+    r.recipe.scheme = SCHEME_Q4_0;
+    assert_int_equal(submit(f, &r, &b), QD_E_BUSY);
+    r.uid = geteuid();
+    assert_int_equal(submit(f, &r, &c), 0);
+    r.recipe.scheme = SCHEME_F16;
+    assert_int_equal(submit(f, &r, &d), 0);
+    run_until(f, &a.done);
+    run_until(f, &c.done);
+    run_until(f, &d.done);
+}
+
 /* ---- tests: deaths ----------------------------------------------------------------------------------------------- */
 
 static void job__worker_dies_by_a_signal__says_so_and_the_next_works(void **state)
@@ -811,6 +831,7 @@ int main(int argc, char **argv)
         T(job__background_one_in_the_way__gives_its_place),
         T(jobs__stopped__every_waiter_gets_an_answer),
         T(jobs__quota_of_a_user__is_kept),
+        T(jobs__background_ones_of_a_stranger__count_and_the_daemons_own_do_not),
         T(job__worker_dies_by_a_signal__says_so_and_the_next_works),
         T(job__worker_killed_at_fifty_points__next_request_gives_the_same_bytes),
         T(job__source_changed_through_a_mapping_after_hashing__is_never_signed),
