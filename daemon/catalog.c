@@ -622,6 +622,14 @@ unsigned catalog_rescan(struct catalog *c)
     return (unsigned)c->n_roots;
 }
 
+void catalog_look_again(struct catalog *c, const struct catalog_model *m)
+{
+    for (size_t i = 0; i < c->n_roots; i++)
+        if (strcmp(c->roots[i]->path, m->root) == 0)
+            mark_due(c->roots[i], uv_now(c->daemon->loop));
+    schedule(c);
+}
+
 const struct catalog_model *catalog_find(const struct catalog *c, const char *name)
 {
     const struct entry *e = find_entry(c, name);

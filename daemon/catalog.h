@@ -59,6 +59,9 @@ bool catalog_busy(struct catalog *c);
 /* Scans all roots again (overflow, SIGHUP, `rescan`); returns how many roots. */
 unsigned catalog_rescan(struct catalog *c);
 
+/* @m turned out to be behind its files: its root is looked at again soon. */
+void catalog_look_again(struct catalog *c, const struct catalog_model *m);
+
 /* NULL where there is none. The pointer is valid until control returns to the loop. */
 const struct catalog_model *catalog_find(const struct catalog *c, const char *name);
 size_t catalog_n(const struct catalog *c);

@@ -17,11 +17,13 @@
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pool.h"
+#include "daemon/stamp.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/cpu.h"
 
 enum {
     PROGRESS_INTERVAL_MS = 100, /* ten a second */
+    BEHIND_MAX = 8,             /* a file whose stat is never twice the same */
     CATALOG_PATIENCE_MS = 3000  /* for a name that is not there while folders are being scanned */
 };
 
@@ -38,6 +40,7 @@ struct ask {
 /* What it comes to. */
 struct target {
     const char *model, *first_file; /* borrow the catalog */
+    struct file_stamp stamp;        /* of the first file, as rights were judged; by name only */
     struct recipe recipe;
     char why[POLICY_WHY_MAX];
     struct digest key;
@@ -55,6 +58,7 @@ struct opening {
     bool on_pool;           /* strict check under way */
     bool checked;           /* strict check passed */
     bool waits_for_catalog, due;
+    unsigned n_behind;      /* how often the catalog was behind the file */
     bool finished;
     struct opening *next, *prev; /* of those that wait for the catalog */
     uint64_t started_ms, progress_ms;
@@ -125,12 +129,27 @@ static void reply_opened(struct peer *p, uint32_t id, const struct target *t, st
 
 /* ---- from ask to target --------------------------------------------------------------------------------- */
 
+/* The file at the model's path is not the one that the catalog saw. */
+static bool is_behind(const struct catalog_model *m)
+{
+    struct stat st;
+    if (stat(m->first_file, &st) < 0)
+        return true;
+    struct file_stamp is = stamp_of(&st);
+    return !stamp_equal(&is, &m->stamp);
+}
+
 /* 1: ready; 0: worth waiting for; negative: no. */
 static int find_ready_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err)
 {
     struct catalog *catalog = p->daemon->catalog;
-    bool busy = !catalog_find(catalog, name) && catalog_busy(catalog);
+    const struct catalog_model *m = catalog_find(catalog, name);
+    bool busy = !m && catalog_busy(catalog);
     int r = find_model(p, name, ret, err);
+    if (r == QD_E_DENIED && m && is_behind(m)) { /* replaced just now: judged when it was looked at */
+        catalog_look_again(catalog, m);
+        return 0;
+    }
     if (r < 0)
         return r == QD_E_NOT_FOUND && busy ? 0 : r;
     switch ((*ret)->state) {
@@ -150,6 +169,7 @@ static int find_ready_model(struct peer *p, const char *name, const struct catal
 static struct job_request job_request_of(const struct peer *p, const struct ask *a, const struct target *t)
 {
     return (struct job_request){.model = t->model, .first_file = t->first_file, .source_fd = a->source_fd, .recipe = t->recipe,
+                                .stamp = a->source_fd >= 0 ? NULL : &t->stamp,
                                 .interactive = !a->background, .uid = p->who.uid};
 }
 
@@ -162,6 +182,7 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
         return r;
     ret->model = m ? m->name : "fd";
     ret->first_file = m ? m->first_file : NULL;
+    ret->stamp = m ? m->stamp : (struct file_stamp){0};
     r = resolve_recipe(p->daemon, m ? m->bytes : a->source_bytes, a->scheme, a->pure, &ret->recipe, ret->why, err);
     if (r < 0)
         return r;
@@ -298,6 +319,15 @@ static void on_done(struct job_waiter *w, const struct job_outcome *outcome)
     opening_end(o);
 }
 
+/* The file is not the one that rights were judged by: when the catalog has seen it, all starts again. */
+static void wait_for_new_look(struct opening *o)
+{
+    const struct catalog_model *m = catalog_find(o->daemon->catalog, o->ask.model);
+    if (m)
+        catalog_look_again(o->daemon->catalog, m);
+    wait_for_catalog(o, true);
+}
+
 static void join_job(struct opening *o)
 {
     struct qd_error err;
@@ -316,10 +346,12 @@ static void join_job(struct opening *o)
     }
     o->waiter = (struct job_waiter){.progress = on_progress, .done = on_done, .data = o};
     o->progress_state = JOB_STATES;
-    if (jobs_submit(o->daemon->jobs, &rq, &o->waiter, &err) < 0)
+    int r = jobs_submit(o->daemon->jobs, &rq, &o->waiter, &err);
+    o->joined = r == 0;
+    if (r == QD_E_SOURCE_CHANGED && rq.stamp && o->n_behind++ < BEHIND_MAX)
+        wait_for_new_look(o);
+    else if (r < 0)
         opening_fail(o, &err);
-    else
-        o->joined = true;
 }
 
 /* ---- strict: every byte on the pool ---------------------------------------------------------------------------------- */

@@ -164,7 +164,7 @@ static int start_planning(struct peer *p, struct request *rq, const struct catal
     g->waiter = (struct job_waiter){.done = on_done, .data = g};
     p->daemon->serving->n_openings++;
     int r = peer_pend(p, &g->pending, rq->id, err);
-    struct job_request request = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .recipe = *recipe, .interactive = true, .plan_only = true,
+    struct job_request request = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .stamp = &m->stamp, .recipe = *recipe, .interactive = true, .plan_only = true,
                                   .uid = p->who.uid};
     if (r == 0)
         r = jobs_submit(p->daemon->jobs, &request, &g->waiter, err);

@@ -82,6 +82,7 @@ struct jobs {
     struct recent_key {             /* the answer given last, good for one millisecond of the loop */
         char *first_file;           /* owned */
         char recipe[RECIPE_TEXT_MAX];
+        struct file_stamp stamp;    /* of it */
         struct digest key;
         uint64_t ms;
     } recent;
@@ -546,7 +547,10 @@ static int stamp_request(const struct job_request *r, struct file_stamp *ret, st
     if (!S_ISREG(st.st_mode))
         return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", r->first_file ? r->first_file : "the descriptor");
     *ret = stamp_of(&st);
-    return 0;
+    if (!r->stamp || stamp_equal(r->stamp, ret))
+        return 0;
+    (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed just now", r->first_file ? r->first_file : "the descriptor");
+    return err_hint(err, QD_E_SOURCE_CHANGED, "ask again when its writer is done");
 }
 
 /* Same file, content, recipe and want; two names of one file are one job where their folder has no part in it, so by name, too. */
@@ -790,20 +794,21 @@ void jobs_model_changed(struct jobs *j, const char *model)
 /* ---- known keys ------------------------------------------------------------------------------------------------------------------ */
 
 /* Asked many times a millisecond, the files are looked at once. */
-static bool is_recent(const struct jobs *j, const char *first_file, const char *recipe)
+static bool is_recent(const struct jobs *j, const struct job_request *r, const char *recipe)
 {
-    return first_file && j->recent.first_file && j->recent.ms == uv_now(j->d->loop) && strcmp(j->recent.recipe, recipe) == 0 &&
-           strcmp(j->recent.first_file, first_file) == 0;
+    return r->first_file && r->stamp && j->recent.first_file && j->recent.ms == uv_now(j->d->loop) && strcmp(j->recent.recipe, recipe) == 0 &&
+           stamp_equal(&j->recent.stamp, r->stamp) && strcmp(j->recent.first_file, r->first_file) == 0;
 }
 
-static void note_recent(struct jobs *j, const char *first_file, const char *recipe, const struct digest *key)
+static void note_recent(struct jobs *j, const struct job_request *r, const char *recipe, const struct digest *key)
 {
-    if (!first_file)
+    if (!r->first_file || !r->stamp)
         return;
-    if (!j->recent.first_file || strcmp(j->recent.first_file, first_file) != 0) {
+    if (!j->recent.first_file || strcmp(j->recent.first_file, r->first_file) != 0) {
         free(j->recent.first_file);
-        j->recent.first_file = strdup(first_file); /* NULL: nothing is recent */
+        j->recent.first_file = strdup(r->first_file); /* NULL: nothing is recent */
     }
+    j->recent.stamp = *r->stamp;
     memcpy(j->recent.recipe, recipe, sizeof j->recent.recipe);
     j->recent.key = *key;
     j->recent.ms = uv_now(j->d->loop);
@@ -814,14 +819,14 @@ int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *r
     struct digest source;
     char recipe[RECIPE_TEXT_MAX] = "";
     recipe_text(&r->recipe, recipe);
-    if (is_recent(j, r->first_file, recipe)) {
+    if (is_recent(j, r, recipe)) {
         *ret_key = j->recent.key;
         return 1;
     }
-    if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, &source) ||
+    if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, r->stamp, &source) ||
         artifact_key(&source, recipe, "portable", recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
         return 0;
-    note_recent(j, r->first_file, recipe, ret_key);
+    note_recent(j, r, recipe, ret_key);
     return 1;
 }
 

@@ -24,6 +24,7 @@ struct job_request {
     const char *model;      /* catalog name, or "fd" */
     const char *first_file; /* absolute path; NULL with source_fd */
     int source_fd;          /* -1, or a descriptor taken by the job */
+    const struct file_stamp *stamp; /* the first file as it was when rights were judged, borrowed; NULL: as it is */
     struct recipe recipe;   /* resolved */
     bool interactive;
     bool plan_only;         /* stop after PLANNING and give the plan */
@@ -68,7 +69,7 @@ int jobs_new(struct daemon *d, struct jobs **ret, struct qd_error *err);
 void jobs_stop(struct jobs *j, unsigned grace_ms, void (*stopped)(void *data), void *data);
 struct jobs *jobs_free(struct jobs *j);
 
-/* Joins the job of the same source and recipe or makes one. Back-off, quota or stop: an error at once. */
+/* Joins the job of the same source and recipe or makes one. Back-off, quota or stop: an error at once; QD_E_SOURCE_CHANGED: another stamp. */
 int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *w, struct qd_error *err);
 
 /* The waiter goes; when it was the last, a grace period, then the job pauses with its journal kept. */

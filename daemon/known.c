@@ -211,14 +211,14 @@ static bool digest_companions(const struct entry *e, struct hints *hints, const 
     return true;
 }
 
-bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, struct digest *ret)
+bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, const struct file_stamp *is, struct digest *ret)
 {
     struct stat st;
     if ((fd >= 0 ? fstat(fd, &st) : stat(path, &st)) < 0)
         return false;
     struct file_stamp stamp = stamp_of(&st);
     const struct entry *e = *find(k, &stamp);
-    if (!e || !stamp_equal(&e->first, &stamp))
+    if ((is && !stamp_equal(is, &stamp)) || !e || !stamp_equal(&e->first, &stamp))
         return false;
     CLEANUP(free) struct source_file_id *files = calloc(e->n_files, sizeof *files);
     if (!files)

@@ -12,6 +12,7 @@
 
 #include "artifact/source_id.h"
 #include "cache/hints.h"
+#include "daemon/stamp.h"
 #include "kernels/core/error.h"
 
 struct known;
@@ -25,8 +26,8 @@ int known_put(struct known *k, const struct stat *first, const struct source_fil
 
 /*
  * The identity of the source whose first file is @path (or @fd, when not negative), when its files
- * are known and all their stamps are in @hints: true and @ret.
+ * are known and all their stamps are in @hints: true and @ret. @is: the stamp that the first file must have, NULL: any.
  */
-bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, struct digest *ret);
+bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, const struct file_stamp *is, struct digest *ret);
 
 #endif

@@ -7,6 +7,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "daemon/stamp.h"
+
 /* linux/posix_acl_xattr.h: a header of version 2, then entries; little-endian. */
 enum { ACL_VERSION = 2, ACL_BYTES_MAX = 4 + 8 * 256, ACL_USER = 0x02, ACL_GROUP_OBJ = 0x04, ACL_GROUP = 0x08, ACL_MASK = 0x10 };
 struct acl_entry {
@@ -81,11 +83,15 @@ bool rights_allow(const struct credentials *who, const struct stat *st, const vo
     return (bits & want) == want;
 }
 
-static bool path_allows(const struct credentials *who, const char *path, unsigned want)
+/* @is: the file it must be, NULL: any. */
+static bool path_allows(const struct credentials *who, const char *path, unsigned want, const struct file_stamp *is)
 {
     char acl[ACL_BYTES_MAX];
     struct stat st;
     if (lstat(path, &st) < 0 || S_ISLNK(st.st_mode)) /* resolved already: a link was put there just now */
+        return false;
+    struct file_stamp found = stamp_of(&st);
+    if (is && !stamp_same_file(is, &found))
         return false;
     ssize_t n = who->uid == st.st_uid ? 0 : getxattr(path, "system.posix_acl_access", acl, sizeof acl);
     return rights_allow(who, &st, acl, n > 0 ? (size_t)n : 0, want);
@@ -94,11 +100,11 @@ static bool path_allows(const struct credentials *who, const char *path, unsigne
 /* @path resolved; cut and restored at every slash. */
 static bool folders_allow(const struct credentials *who, char *path)
 {
-    if (!path_allows(who, "/", 1))
+    if (!path_allows(who, "/", 1, NULL))
         return false;
     for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        bool allowed = path_allows(who, path, 1);
+        bool allowed = path_allows(who, path, 1, NULL);
         *slash = '/';
         if (!allowed)
             return false;
@@ -109,19 +115,23 @@ static bool folders_allow(const struct credentials *who, char *path)
 bool rights_may_read(const struct credentials *who, const char *path)
 {
     char real[PATH_MAX];
-    return realpath(path, real) && folders_allow(who, real) && path_allows(who, real, 4);
+    return realpath(path, real) && folders_allow(who, real) && path_allows(who, real, 4, NULL);
 }
 
-/* All files; those of one folder share the walk down to it. */
-static bool may_read_files(const struct credentials *who, const char *const *files)
+/*
+ * All files; those of one folder share the walk down to it. The first one must still be the file that the catalog saw: else a
+ * path could lead to a file of the peer's own here, and to another's a moment later (the opener holds to the same stamp).
+ */
+static bool may_read_files(const struct credentials *who, const struct catalog_model *m)
 {
     char real[PATH_MAX], last[PATH_MAX] = "";
-    for (; *files; files++) {
+    for (const char *const *files = m->files; *files; files++) {
+        bool first = m->first_file && strcmp(*files, m->first_file) == 0;
         if (!realpath(*files, real))
             return false;
         size_t folder = (size_t)(strrchr(real, '/') - real) + 1;
         bool same = strncmp(real, last, folder) == 0 && strchr(last + folder, '/') == NULL && last[0] != '\0';
-        if ((!same && !folders_allow(who, real)) || !path_allows(who, real, 4))
+        if ((!same && !folders_allow(who, real)) || !path_allows(who, real, 4, first ? &m->stamp : NULL))
             return false;
         memcpy(last, real, strlen(real) + 1);
     }
@@ -154,5 +164,5 @@ bool rights_may_open(const struct config *config, const struct credentials *who,
     for (size_t i = 0; i < config->n_roots; i++)
         if (strcmp(config->roots[i].path, m->root) == 0 && is_granted(&config->roots[i], who))
             return true;
-    return may_read_files(who, m->files);
+    return may_read_files(who, m);
 }

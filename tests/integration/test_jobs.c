@@ -24,6 +24,7 @@
 #include "daemon/daemon.h"
 #include "daemon/job.h"
 #include "daemon/log.h"
+#include "daemon/stamp.h"
 #include "daemon/worker/control.h"
 #include "ipc/conn.h"
 #include "ipc/handler.h"
@@ -492,6 +493,26 @@ static void jobs__background_ones_of_a_stranger__count_and_the_daemons_own_do_no
     run_until(f, &d.done);
 }
 
+/* Rights were judged by a file; what lies at its path by now may be another's. */
+static void job__another_file_than_the_one_judged__is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q;
+    struct digest key;
+    struct job_request r = request_for(f, "model");
+    struct stat st;
+    assert_int_equal(stat(f->model, &st), 0);
+    struct file_stamp stamp = stamp_of(&st);
+    r.stamp = &stamp;
+    run_for(f, 200); /* a file younger than 100 ms is not remembered */
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 1);
+    stamp.ino++;
+    assert_int_equal(jobs_known_key(f->d.jobs, &r, &key), 0);
+    assert_int_equal(submit(f, &r, &q), QD_E_SOURCE_CHANGED);
+}
+
 /* ---- tests: deaths ----------------------------------------------------------------------------------------------- */
 
 static void job__worker_dies_by_a_signal__says_so_and_the_next_works(void **state)
@@ -831,6 +852,7 @@ int main(int argc, char **argv)
         T(job__background_one_in_the_way__gives_its_place),
         T(jobs__stopped__every_waiter_gets_an_answer),
         T(jobs__quota_of_a_user__is_kept),
+        T(job__another_file_than_the_one_judged__is_refused),
         T(jobs__background_ones_of_a_stranger__count_and_the_daemons_own_do_not),
         T(job__worker_dies_by_a_signal__says_so_and_the_next_works),
         T(job__worker_killed_at_fifty_points__next_request_gives_the_same_bytes),

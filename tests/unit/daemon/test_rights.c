@@ -162,6 +162,28 @@ static void rights_may_open__one_shard_is_closed__no(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Judged is the file that is served: a path that leads to another one by now says nothing. */
+static void rights_may_open__file_put_in_its_place__no(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/quantd-rights-XXXXXX", a[64], b[64], command[96];
+    struct stat st;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(chmod(folder, 0755), 0);
+    (void)snprintf(a, sizeof a, "%s/a", folder);
+    (void)snprintf(b, sizeof b, "%s/b", folder);
+    assert_int_equal(mknod(a, S_IFREG | 0644, 0) | mknod(b, S_IFREG | 0644, 0), 0);
+    assert_int_equal(chmod(a, 0644) | chmod(b, 0644) | stat(a, &st), 0);
+    const char *const files[] = {a, NULL};
+    struct config config = {0};
+    struct catalog_model m = {.name = "m", .root = folder, .files = files, .first_file = a, .stamp = {.dev = st.st_dev, .ino = st.st_ino}};
+    assert_true(rights_may_open(&config, &carol, &m));
+    assert_int_equal(rename(b, a), 0);
+    assert_false(rights_may_open(&config, &carol, &m));
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void rights_is_admin__root_own_uid_and_named_ones__only(void **state)
 {
     (void)state;
@@ -184,6 +206,7 @@ int main(void)
         cmocka_unit_test(rights_allow__acl_cut_or_of_another_version__falls_back_without_reading_beyond),
         cmocka_unit_test(rights_may_read__folder_above_is_closed__no),
         cmocka_unit_test(rights_may_open__one_shard_is_closed__no),
+        cmocka_unit_test(rights_may_open__file_put_in_its_place__no),
         cmocka_unit_test(rights_is_admin__root_own_uid_and_named_ones__only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
