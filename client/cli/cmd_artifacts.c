@@ -135,7 +135,8 @@ int cmd_verify(struct cli *cli, int argc, char **argv)
         return print_json(answer) ? EX_IOERR : status;
     char bytes[16];
     format_bytes((uint64_t)json_integer_value(json_object_get(answer, "bytes")), bytes);
-    printf("%lld artifacts, %s read\n", (long long)json_integer_value(json_object_get(answer, "checked")), bytes);
+    long long n_checked = (long long)json_integer_value(json_object_get(answer, "checked"));
+    printf("%lld %s, %s read\n", n_checked, n_checked == 1 ? "artifact" : "artifacts", bytes);
     print_table(problems, problem_columns, "all of it is as signed");
     if (json_integer_value(json_object_get(answer, "rebuilding")))
         printf("%lld being rebuilt; `quantctl jobs` shows them\n", (long long)json_integer_value(json_object_get(answer, "rebuilding")));

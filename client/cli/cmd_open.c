@@ -157,8 +157,30 @@ static int open_artifact(struct cli *cli, struct open_arguments *args, struct qd
     return r;
 }
 
+/* The word before a command is "--": without it a scheme or a second model would be started as a program. */
+static bool has_dashes(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--") == 0)
+            return true;
+    return false;
+}
+
+/* A file's path, or MODEL:SCHEME, where a model's name belongs: the next step is another option. */
+static void hint_option(const char *model, struct qd_error *err)
+{
+    const char *colon = model ? strrchr(model, ':') : NULL;
+    if (err->code != QD_E_NOT_FOUND || !model)
+        return;
+    if (strchr(model, '/') && access(model, R_OK) == 0)
+        (void)err_hint(err, err->code, "'%s' is a file: quantctl open --file %s", model, model);
+    else if (colon && colon > model && colon[1])
+        (void)err_hint(err, err->code, "quantctl open %.*s --scheme %s", (int)(colon - model), model, colon + 1);
+}
+
 int cmd_open(struct cli *cli, int argc, char **argv)
 {
+    bool may_run = has_dashes(argc, argv); /* cli_parse moves the words */
     struct open_arguments args = {.verify = "signature"};
     const struct cli_option options[] = {
         {"scheme", 's', OPTION_TEXT, &args.options.scheme}, {"layout", 0, OPTION_TEXT, &args.options.layout},
@@ -177,12 +199,16 @@ int cmd_open(struct cli *cli, int argc, char **argv)
     char **command = argv + first;
     if (!args.file)
         args.options.model = *command++;
+    if (*command && !may_run)
+        return cli_misuse(cli, argv[0], "'%s' is one argument too many: a scheme is given by --scheme, a command follows --", *command);
     struct sigaction act = {.sa_handler = on_interrupt};
     (void)sigaction(SIGINT, &act, NULL); /* without it an interrupt only ends us sooner */
     struct qd_error err;
     struct qd_artifact *artifact;
-    if (open_artifact(cli, &args, &artifact, &err) < 0)
+    if (open_artifact(cli, &args, &artifact, &err) < 0) {
+        hint_option(args.options.model, &err);
         return cli_fail(cli, &err);
+    }
     if (args.output && copy_out(artifact, args.output, args.force, &err) < 0)
         status = cli_fail(cli, &err);
     else if (*command)

@@ -9,7 +9,7 @@ static const struct column status_facts[] = {
     {"version", "version", COLUMN_TEXT},    {"pid", "pid", COLUMN_COUNT},
     {"up (s)", "uptime_s", COLUMN_COUNT},   {"cpu", "cpu", COLUMN_TEXT},
     {"hardware", "hardware", COLUMN_TEXT},  {"cache", "cache", COLUMN_TEXT},
-    {"in use", "cache_bytes", COLUMN_BYTES}, {"budget", "cache_budget", COLUMN_BYTES},
+    {"in use", "cache_bytes", COLUMN_BYTES}, {"budget", "cache_budget", COLUMN_LIMIT},
     {"artifacts", "artifacts", COLUMN_COUNT}, {"models", "models", COLUMN_COUNT},
     {"running", "jobs_running", COLUMN_COUNT}, {"queued", "jobs_queued", COLUMN_COUNT},
     {"clients", "clients", COLUMN_COUNT},   {"key", "key_id", COLUMN_TEXT},

@@ -5,6 +5,7 @@
 #include <sysexits.h>
 
 #include "client/cli/cli.h"
+#include "kernels/core/error.h"
 
 #ifndef QUANTD_VERSION
 #define QUANTD_VERSION "unknown"
@@ -49,7 +50,12 @@ static int print_verb_help(const struct command *c)
 
 static int unknown_verb(const char *verb)
 {
-    fprintf(stderr, "quantctl: '%s' is no verb; `quantctl --help` lists them\n", verb);
+    const char *names[sizeof commands / sizeof commands[0]];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        names[i] = commands[i].name; /* the last is NULL */
+    const char *near = nearest_name(verb, names);
+    fprintf(stderr, "quantctl: '%s' is no verb; %s%s%s`quantctl --help` lists them\n", verb, near ? "did you mean '" : "", near ? near : "",
+            near ? "'? " : "");
     return EX_USAGE;
 }
 

@@ -66,6 +66,10 @@ static void format_cell(const json_t *object, const struct column *c, char dst[C
         format_bytes((uint64_t)json_integer_value(v), bytes);
         copy_text(dst, bytes);
         break;
+    case COLUMN_LIMIT:
+        format_bytes((uint64_t)json_integer_value(v), bytes);
+        copy_text(dst, json_integer_value(v) ? bytes : "no limit");
+        break;
     case COLUMN_TIME:
         format_time((uint64_t)json_integer_value(v), dst);
         break;

@@ -14,6 +14,7 @@ enum column_kind {
     COLUMN_TEXT,
     COLUMN_COUNT,
     COLUMN_BYTES, /* 1.5 GiB */
+    COLUMN_LIMIT, /* the same; 0 is no limit */
     COLUMN_TIME,  /* 2026-01-31 12:00, local */
     COLUMN_KEY,   /* first 12 digits */
     COLUMN_FLAG,  /* the title where true */
