@@ -93,8 +93,8 @@ struct lease {
 int store_lookup(struct store *s, const struct digest *key, struct lease **ret, struct qd_error *err);
 
 /*
- * Loop. The same for one who asks often: what was looked at in the same turn @turn of a clock (any number but 0) is not looked
- * at again. With milliseconds a change is noticed a millisecond later.
+ * Loop. The same for one who asks often: what was looked at in the same turn of the loop is not looked at again. @turn: its
+ * number; 0: always look.
  */
 int store_lookup_in_turn(struct store *s, const struct digest *key, uint64_t turn, struct lease **ret, struct qd_error *err);
 

@@ -84,7 +84,7 @@ static bool features_present(const struct daemon *d, const struct manifest *m)
 static int look_up(struct daemon *d, const struct target *t, struct lease **ret, struct qd_error *err)
 {
     CLEANUP(lease_release) struct lease *lease = NULL;
-    int r = store_lookup_in_turn(d->store, &t->key, uv_now(d->loop) + 1, &lease, err);
+    int r = store_lookup_in_turn(d->store, &t->key, d->turn, &lease, err);
     if (r == QD_E_CORRUPT) {
         log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model), log_field("reason", err->message));
         serving_artifact_changed(d, &t->key, t->model, scheme_name(t->recipe.scheme), "damaged");

@@ -79,12 +79,12 @@ struct jobs {
     struct known *known;        /* owned */
     struct failures *failures;  /* owned; of earlier runs of the daemon, too */
     char boot_id[BOOT_ID_MAX];
-    struct recent_key {             /* the answer given last, good for one millisecond of the loop */
+    struct recent_key {             /* the answer given last, good for one turn of the loop */
         char *first_file;           /* owned */
         char recipe[RECIPE_TEXT_MAX];
         struct file_stamp stamp;    /* of it */
         struct digest key;
-        uint64_t ms;
+        uint64_t turn;
     } recent;
     uv_timer_t *kick;           /* schedules from the loop, never from inside a call */
     uv_timer_t *stop_timer;
@@ -793,11 +793,15 @@ void jobs_model_changed(struct jobs *j, const char *model)
 
 /* ---- known keys ------------------------------------------------------------------------------------------------------------------ */
 
-/* Asked many times a millisecond, the files are looked at once. */
+/*
+ * Asked many times a turn, the files are looked at once: whatever those who ask in one turn did before, they did before
+ * the turn began.
+ */
 static bool is_recent(const struct jobs *j, const struct job_request *r, const char *recipe)
 {
-    return r->first_file && r->stamp && j->recent.first_file && j->recent.ms == uv_now(j->d->loop) && strcmp(j->recent.recipe, recipe) == 0 &&
-           stamp_equal(&j->recent.stamp, r->stamp) && strcmp(j->recent.first_file, r->first_file) == 0;
+    return r->first_file && r->stamp && j->recent.first_file && j->d->turn != 0 && j->recent.turn == j->d->turn &&
+           strcmp(j->recent.recipe, recipe) == 0 && stamp_equal(&j->recent.stamp, r->stamp) &&
+           strcmp(j->recent.first_file, r->first_file) == 0;
 }
 
 static void note_recent(struct jobs *j, const struct job_request *r, const char *recipe, const struct digest *key)
@@ -811,7 +815,7 @@ static void note_recent(struct jobs *j, const struct job_request *r, const char 
     j->recent.stamp = *r->stamp;
     memcpy(j->recent.recipe, recipe, sizeof j->recent.recipe);
     j->recent.key = *key;
-    j->recent.ms = uv_now(j->d->loop);
+    j->recent.turn = j->d->turn;
 }
 
 int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *ret_key)

@@ -37,6 +37,7 @@ struct run {
     struct daemon daemon;
     uv_loop_t loop;
     uv_signal_t signals[N_SIGNALS];
+    uv_prepare_t turns;
     uv_timer_t watchdog, scrub, teardown;
     bool bound;     /* the socket file is ours to remove */
     bool started;   /* the catalog looked at every root once */
@@ -461,6 +462,7 @@ static void on_teardown(uv_timer_t *timer)
     d->catalog = catalog_free(d->catalog);
     for (size_t i = 0; i < N_SIGNALS; i++)
         uv_close((uv_handle_t *)&run->signals[i], NULL);
+    uv_close((uv_handle_t *)&run->turns, NULL);
     uv_close((uv_handle_t *)&run->watchdog, NULL);
     uv_close((uv_handle_t *)&run->scrub, NULL);
     uv_close((uv_handle_t *)&run->teardown, NULL);
@@ -497,6 +499,22 @@ static void on_signal(uv_signal_t *handle, int number)
 
 /* ---- start ----------------------------------------------------------------------------------------------------------------- */
 
+/* Before each poll: what it finds was sent before anything of it is served. */
+static void on_turn(uv_prepare_t *turns)
+{
+    struct run *run = turns->data;
+    run->daemon.turn++;
+}
+
+static void count_turns(struct run *run)
+{
+    run->daemon.turn = 1;
+    (void)uv_prepare_init(&run->loop, &run->turns); /* these never fail */
+    run->turns.data = run;
+    (void)uv_prepare_start(&run->turns, on_turn);
+    uv_unref((uv_handle_t *)&run->turns);
+}
+
 static int start_loop(struct run *run, struct qd_error *err)
 {
     static const int numbers[N_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
@@ -511,6 +529,7 @@ static int start_loop(struct run *run, struct qd_error *err)
         if (r < 0)
             return err_new(err, QD_E_SYSTEM, "signals: %s", uv_strerror(r));
     }
+    count_turns(run);
     uv_timer_t *const timers[] = {&run->watchdog, &run->scrub, &run->teardown};
     for (size_t i = 0; i < 3; i++) {
         (void)uv_timer_init(&run->loop, timers[i]); /* never fails */
