@@ -70,7 +70,7 @@ int main(int argc, char **argv)
         die("usage: map_artifact MODEL SCHEME");
     struct qd_error err;
     struct qd_client *client;
-    struct qd_artifact *artifact;
+    struct qd_artifact *artifact = NULL;
     struct qd_open_options options = {.model = argv[1], .scheme = argv[2]};
     if (qd_connect(NULL, &client, &err) < 0 || qd_open(client, &options, &artifact, &err) < 0)
         die(err.message);
