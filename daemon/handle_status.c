@@ -214,7 +214,10 @@ int handle_retry(struct peer *peer, struct request *rq, const struct msg_retry *
     int r = need_admin(peer, "retry", err);
     if (r < 0)
         return r;
-    peer_reply(peer, rq->id, MESSAGE(count, &(struct msg_count){.n = jobs_retry(peer->daemon->jobs, p->has_job ? p->job : 0)}));
+    unsigned n = jobs_retry(peer->daemon->jobs, p->has_job ? p->job : 0);
+    if (n == 0 && p->has_job && p->job > 0)
+        return err_new(err, QD_E_NOT_FOUND, "no failed job %u", p->job);
+    peer_reply(peer, rq->id, MESSAGE(count, &(struct msg_count){.n = n}));
     return 0;
 }
 

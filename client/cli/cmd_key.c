@@ -132,5 +132,7 @@ int cmd_key(struct cli *cli, int argc, char **argv)
         return change_trust(cli, "trusted", file);
     if (strcmp(what, "revoke") == 0 && file)
         return change_trust(cli, "revoked", file);
+    if (!file && (strcmp(what, "trust") == 0 || strcmp(what, "revoke") == 0))
+        return cli_misuse(cli, argv[0], "%s which key? Name its FILE.pub", what);
     return cli_misuse(cli, argv[0], "'%s' is none of show, trust FILE, revoke FILE", what);
 }

@@ -36,5 +36,7 @@ with House(*PROGRAMS) as house:
     tap.case("a verb mistyped: the nearest is named", says(house, EX_USAGE, "did you mean 'status'?", "stauts"))
     tap.case("a scheme mistyped: the nearest is named", says(house, EX_USAGE, "did you mean 'q8_0'?", "open", "tiny", "--scheme", "q8"))
     tap.case("a model mistyped: the nearest is named", says(house, EX_NOINPUT, "did you mean 'tiny'?", "open", "tinny"))
+    tap.case("retry of a job that is none: an error", says(house, EX_NOINPUT, "no failed job 77", "jobs", "--retry", "77"))
+    tap.case("a key without a file: the file is asked for", says(house, EX_USAGE, "FILE.pub", "key", "revoke"))
     tap.case("no budget: said in words", says(house, 0, "budget: no limit", "status"))
 tap.end()
