@@ -385,7 +385,7 @@ static void check_done(void *data, int result, const struct qd_error *err)
 static void start_check(struct opening *o)
 {
     struct qd_error err;
-    if (pool_submit(o->daemon->loop, check_work, check_done, o, &err) < 0)
+    if (pool_submit_long(o->daemon->loop, check_work, check_done, o, &err) < 0)
         opening_fail(o, &err);
     else
         o->on_pool = true;

@@ -572,7 +572,7 @@ static void verify_next(struct op *op)
     memset(&op->verify, 0, sizeof op->verify);
     if (op->at == op->list.n || !op->pending.peer) /* nobody listens any more: enough */
         verify_end(op, NULL);
-    else if (pool_submit(op->daemon->loop, verify_work, verify_done, op, &err) < 0)
+    else if (pool_submit_long(op->daemon->loop, verify_work, verify_done, op, &err) < 0)
         verify_end(op, &err);
 }
 

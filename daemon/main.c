@@ -357,7 +357,7 @@ static void scrub_done(void *data, int result, const struct qd_error *err)
 
 static void scrub_next(struct run *run)
 {
-    if (run->n_to_scrub > 0 && pool_submit(&run->loop, scrub_work, scrub_done, run, NULL) < 0)
+    if (run->n_to_scrub > 0 && pool_submit_long(&run->loop, scrub_work, scrub_done, run, NULL) < 0)
         run->n_to_scrub = 0;
 }
 
