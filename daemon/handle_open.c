@@ -366,7 +366,7 @@ static void check_done(void *data, int result, const struct qd_error *err)
 {
     struct opening *o = data;
     o->on_pool = false;
-    if (o->finished) { /* abandoned meanwhile */
+    if (o->finished || o->pending.peer->closing) { /* abandoned meanwhile, or about to be */
         o->finished = false;
         opening_end(o);
         return;
@@ -583,6 +583,8 @@ static void on_background_done(struct job_waiter *w, const struct job_outcome *o
 
 int build_in_background(struct daemon *d, const char *model, const struct recipe *recipe, struct qd_error *err)
 {
+    if (d->serving->stopping) /* the catalog may be gone */
+        return err_new(err, QD_E_UNAVAILABLE, "the daemon is stopping");
     const struct catalog_model *m = catalog_find(d->catalog, model);
     if (!m || m->state != MODEL_READY)
         return err_new(err, QD_E_NOT_FOUND, "no model '%s'", model);

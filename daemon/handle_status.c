@@ -97,11 +97,10 @@ static void status_done(void *data, int result, const struct qd_error *err)
 {
     CLEANUP(free) struct status_op *op = data;
     op->daemon->serving->n_ops--;
-    if (!op->pending.peer)
-        return;
-    if (result < 0)
+    const struct peer *p = op->pending.peer;
+    if (p && !p->closing && result < 0)
         peer_fail(op->pending.peer, op->pending.id, err);
-    else
+    else if (p && !p->closing) /* else the parts it tells about may be gone */
         answer_status(op);
     pending_done(&op->pending);
 }

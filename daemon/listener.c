@@ -320,8 +320,11 @@ struct listener *listener_free(struct listener *l)
     if (!l)
         return NULL;
     listener_stop(l);
-    while (l->peers)
-        peer_close(l->peers);
+    while (l->peers) {
+        struct peer *p = l->peers;
+        peer_close(p);
+        peer_abandon(p); /* the catalog and the jobs go with us: what the pool still answers must not ask them */
+    }
     l->freeing = true;
     uv_close((uv_handle_t *)&l->poll, on_closed);
     uv_close((uv_handle_t *)&l->pause, on_closed);

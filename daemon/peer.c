@@ -38,7 +38,7 @@ static struct outgoing *outgoing_free(struct outgoing *o)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-static void abandon_pending(struct peer *p)
+void peer_abandon(struct peer *p)
 {
     while (p->pending) {
         struct pending *gone = p->pending;
@@ -52,7 +52,7 @@ static void abandon_pending(struct peer *p)
 static void on_closed(uv_handle_t *handle)
 {
     struct peer *p = handle->data;
-    abandon_pending(p);
+    peer_abandon(p);
     (void)fd_close(p->fd);
     credentials_clear(&p->who);
     free(p);

@@ -75,6 +75,9 @@ int peer_new(struct daemon *d, int fd, struct credentials *who, struct user *use
  */
 void peer_close(struct peer *p);
 
+/* Abandons what is pending now: for the end of the daemon, where nobody is answering. */
+void peer_abandon(struct peer *p);
+
 /* Answers. A peer that is gone hears nothing; a reply that does not fit is sent as an error. */
 void peer_reply(struct peer *p, uint32_t id, enum message type, const void *result);
 void peer_fail(struct peer *p, uint32_t id, const struct qd_error *why);

@@ -181,6 +181,32 @@ static void sigterm__while_a_client_waits__the_client_is_answered(void **state)
     (void)close(fd);
 }
 
+/* What the pool answers after the parts are gone must not ask them. */
+static void sigterm__in_the_middle_of_checks__ends_in_order(void **state)
+{
+    struct harness *h = *state;
+    struct msg_open strict = {.model = "tiny", .scheme = "q8_0", .strict = true};
+    harness_copy_model(h, "tiny-kjv.gguf", "tiny.gguf");
+    for (int round = 0; round < 12; round++) {
+        int fds[4];
+        harness_start(h);
+        harness_wait_model(h, "tiny", "ready");
+        for (size_t i = 0; i < 4; i++)
+            fds[i] = harness_hello(h);
+        for (uint32_t id = 1; id <= 15; id++)
+            for (size_t i = 0; i < 4; i++) {
+                harness_request(fds[i], 3 * id, "open", MESSAGE(open, &strict), NULL, 0);
+                harness_request(fds[i], 3 * id + 1, "verify", MESSAGE(verify, &(struct msg_verify){0}), NULL, 0);
+                harness_request(fds[i], 3 * id + 2, "status", MESSAGE(nothing, &(struct msg_nothing){}), NULL, 0);
+            }
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000 * round}, NULL);
+        assert_int_equal(kill(h->pid, SIGTERM), 0);
+        assert_int_equal(harness_wait(h), 0);
+        for (size_t i = 0; i < 4; i++)
+            (void)close(fds[i]);
+    }
+}
+
 static int bound(int type, const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -314,6 +340,7 @@ int main(void)
         T(sighup__new_budget__holds_for_the_open_store),
         T(open__budget_smaller_than_what_the_disk_keeps_free__builds),
         T(sigterm__while_a_client_waits__the_client_is_answered),
+        T(sigterm__in_the_middle_of_checks__ends_in_order),
         T(socket_activation__client_connected_before_the_start__is_served),
         T(notify__life_of_the_service__is_told),
         T(watchdog__interval_given__is_fed_and_a_stopped_loop_is_not),
