@@ -534,6 +534,7 @@ static void verify_end(struct op *op, const struct qd_error *err)
 {
     op->verified.problems = op->problems;
     op->verified.has_rebuilding = true;
+    (void)message_page(MSG_verified, &op->verified, 0, op->verified.problems_n); /* those that fit; the log has all */
     if (op->pending.peer && err)
         peer_fail(op->pending.peer, op->pending.id, err);
     else if (op->pending.peer)

@@ -461,8 +461,11 @@ static void damaged_key__signing_stops_and_the_cache_is_served_on(void **state)
     open_ok(fd, "tiny", "q8_0", &m, &a);
     (void)close(fd);
     assert_int_equal(harness_stop(h), 0);
-    int key = open(harness_path(h, "state/quantd/quantd.key"), O_WRONLY | O_CLOEXEC);
-    assert_int_equal(pwrite(key, "\x55", 1, 40), 1);
+    int key = open(harness_path(h, "state/quantd/quantd.key"), O_RDWR | O_CLOEXEC);
+    char byte; /* flipped, not set: a set one is right once in a while */
+    assert_int_equal(pread(key, &byte, 1, 40), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(key, &byte, 1, 40), 1);
     assert_int_equal(close(key), 0);
     harness_start(h);
     harness_wait_model(h, "tiny", "ready");

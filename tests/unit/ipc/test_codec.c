@@ -327,6 +327,24 @@ static void message_page__long_lists__are_cut_to_what_fits(void **state)
     assert_in_range(read_pages(6000, 1), 3, 5);
 }
 
+/* A result whose list has no pages: what does not fit is left out, and the rest is told. */
+static void message_page__result_without_pages__is_sent_with_what_fits(void **state)
+{
+    (void)state;
+    static struct msg_problem problems[256];
+    static char reason[512];
+    CLEANUP(buffer_clear) struct buffer wire = {0};
+    memset(reason, 'r', sizeof reason - 1);
+    for (size_t i = 0; i < 256; i++)
+        problems[i] = (struct msg_problem){.what = "m", .reason = reason};
+    struct msg_verified sent = {.checked = 256, .problems = problems, .problems_n = 256};
+    assert_true(reply_encode(&wire, 1, MESSAGE(verified, &sent), NULL) < 0);
+    wire.n = 0;
+    size_t kept = message_page(MSG_verified, &sent, 0, 256);
+    assert_in_range(kept, 100, 255);
+    assert_int_equal(reply_encode(&wire, 1, MESSAGE(verified, &sent), NULL), 0);
+}
+
 static void record_reader__plan_of_many_tensors__is_read_and_skipped(void **state)
 {
     (void)state;
@@ -441,6 +459,7 @@ int main(void)
         cmocka_unit_test(codec__longest_error__fits),
         cmocka_unit_test(codec__error_that_is_no_map__still_is_an_error),
         cmocka_unit_test(message_page__long_lists__are_cut_to_what_fits),
+        cmocka_unit_test(message_page__result_without_pages__is_sent_with_what_fits),
         cmocka_unit_test(record_reader__plan_of_many_tensors__is_read_and_skipped),
         cmocka_unit_test(record_reader__cut_list__fails_where_it_ends),
         cmocka_unit_test(value__reply__is_shown_as_a_tree),
