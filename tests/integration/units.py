@@ -11,7 +11,7 @@ import sys
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import tap
-from house import Failed, House
+from house import SANITIZED, House
 
 ROOT, DAEMON, WORKER, QUANTCTL, UNDER_UNIT, UNITS = (os.path.abspath(p) for p in sys.argv[1:7])
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
@@ -174,7 +174,9 @@ def own_file_by_descriptor(house):
 if shutil.which("systemd-analyze"):
     tap.case("systemd-analyze verify has nothing to say", units_are_clean)
     tap.case(f"systemd-analyze security: exposure at most {EXPOSURE_MAX}", exposure)
-    if os.geteuid() == 0:
+    if SANITIZED:
+        tap.left_out("the daemon under the unit's filters", "a sanitizer needs calls that they forbid")
+    elif os.geteuid() == 0:
         tap.case("a worker quantizes under the unit's real filters", in_system(worker_runs))
         tap.case("two uids are told apart under the unit", in_system(uids_are_told_apart))
         tap.case("a client of another uid cannot write to what it is served, by any of nine ways", in_system(served_is_read_only))
