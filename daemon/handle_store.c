@@ -80,7 +80,7 @@ static void fill_item(struct listing *l, const struct store_entry *e, struct ite
 static int take_entry(const struct store_entry *e, void *data)
 {
     struct listing *l = data;
-    if (!e->trusted || (l->peer && !may_see(l->peer, e->manifest->model)))
+    if (!e->trusted || (l->peer && !may_see_artifact(l->peer, e->manifest)))
         return 0;
     if (l->n == l->room) {
         size_t room = l->room ? 2 * l->room : 64;

@@ -58,6 +58,16 @@ bool may_see(const struct peer *p, const char *model)
     return m && rights_may_open(p->daemon->config, &p->who, m);
 }
 
+bool may_see_artifact(const struct peer *p, const struct manifest *artifact)
+{
+    struct digest source;
+    if (p->admin)
+        return true;
+    const struct catalog_model *m = catalog_find(p->daemon->catalog, artifact->model);
+    return m && rights_may_open(p->daemon->config, &p->who, m) && jobs_known_source(p->daemon->jobs, m, &source) &&
+           digest_equal(&source, &artifact->source);
+}
+
 int find_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err)
 {
     const struct daemon *d = p->daemon;

@@ -7,6 +7,7 @@
 #define QUANTD_DAEMON_HANDLERS_H
 
 #include "artifact/digest.h"
+#include "artifact/manifest.h"
 #include "daemon/catalog.h"
 #include "daemon/hardware.h"
 #include "daemon/job.h"
@@ -76,6 +77,9 @@ void serving_stop(struct serving *s);
 
 /* The caller may know of this model's artifacts and jobs: admins, and who may open the model. */
 bool may_see(const struct peer *p, const char *model);
+
+/* May @p know of this artifact? Its model must be one that @p may read, and still of the content that it was made from. */
+bool may_see_artifact(const struct peer *p, const struct manifest *artifact);
 
 /* The model that a request names, ready or not. QD_E_NOT_FOUND with the nearest name that the caller may see, QD_E_DENIED. */
 int find_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err);

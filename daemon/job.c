@@ -834,6 +834,11 @@ int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *r
     return 1;
 }
 
+bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct digest *ret)
+{
+    return known_identity(j->known, j->d->hints, m->first_file, -1, &m->stamp, ret);
+}
+
 /* ---- start, stop ------------------------------------------------------------------------------------------------------------------- */
 
 /* The journal is believed within one boot: after a power cut, what it says may not have reached the disk. */

@@ -81,6 +81,9 @@ void job_leave(struct jobs *j, struct job_waiter *w);
  */
 int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *ret_key);
 
+/* The identity of a model's source as it is now, if it is remembered. As fast. */
+bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct digest *ret);
+
 /* A model changed: end the back-off of its failed jobs; cancel running ones whose source is gone. */
 void jobs_model_changed(struct jobs *j, const char *model);
 

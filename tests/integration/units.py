@@ -121,6 +121,26 @@ def uids_are_told_apart(house):
     assert house.ctl_as(BOB, "prune", "--all")[0] == 77
 
 
+def name_of_a_private_model_taken(house):
+    """Whoever puts a model of his own where a private one was does not see what was made of that."""
+    house.ctl("open", "alice", "--scheme", "q8_0")
+    with open(MODEL, "rb") as f:
+        other = bytearray(f.read())
+    other[-2] ^= 1
+    with open(house.path("other"), "wb") as f:
+        f.write(other)
+    os.remove(house.path("models", "alice.gguf"))
+    path = house.add(house.path("other"), "alice.gguf")
+    os.chmod(path, 0o644)
+    house.until("Bob sees the new model", lambda: '"alice"' in house.ctl_as(BOB, "models", "--json")[1])
+    house.until_ready("alice")
+    assert '"alice"' not in house.ctl_as(BOB, "ls", "--json")[1]
+    assert house.ctl_as(BOB, "show", "alice:q8_0")[0] == 66
+    code, _, err = house.ctl_as(BOB, "open", "alice", "--scheme", "q4_0")
+    assert code == 0, err
+    assert '"q4_0"' in house.ctl_as(BOB, "ls", "--json")[1]
+
+
 # Run by the client with the served descriptor: each way must be refused.
 SIX_WAYS = r"""
 import ctypes, mmap, os, sys
@@ -179,6 +199,7 @@ if shutil.which("systemd-analyze"):
     elif os.geteuid() == 0:
         tap.case("a worker quantizes under the unit's real filters", in_system(worker_runs))
         tap.case("two uids are told apart under the unit", in_system(uids_are_told_apart))
+        tap.case("the name of a private model, taken by another, tells nothing of it", in_system(name_of_a_private_model_taken))
         tap.case("a client of another uid cannot write to what it is served, by any of nine ways", in_system(served_is_read_only))
         tap.case("a user passes a file that the daemon may not read", in_system(own_file_by_descriptor))
     else:
