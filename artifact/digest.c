@@ -186,7 +186,8 @@ static int hash_piece(struct file_hash *job, struct leaf_hasher *h, uint8_t *pie
     return leaf_hasher_add(h, (struct bytes){piece, n}, err);
 }
 
-static int hash_shard(struct file_hash *job, struct leaf_hasher *h, uint8_t *piece, uint64_t shard, struct qd_error *err)
+static int hash_shard(struct file_hash *job, struct leaf_hasher *h, uint8_t *piece, uint64_t shard,
+                      struct qd_error *err)
 {
     uint64_t at = shard * SHARD_BYTES, end = at + SHARD_BYTES;
     if (end > job->file_bytes)

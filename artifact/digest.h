@@ -35,7 +35,8 @@ bool digest_parse(const char *text, struct digest *ret);
 /* SHA-256("quantd <tag> 1\0" || message). Cannot fail but for memory, which aborts the call with QD_E_NO_MEMORY. */
 int digest_message(const char *tag, struct bytes message, struct digest *ret, struct qd_error *err);
 
-/* A leaf in pieces: start, add in order, finish. One hasher is used by one thread at a time and can be started again. */
+/* A leaf in pieces: start, add in order, finish. One hasher is used by one thread at a time and can be started again.
+ */
 struct leaf_hasher;
 struct leaf_hasher *leaf_hasher_new(void); /* NULL when memory is out */
 struct leaf_hasher *leaf_hasher_free(struct leaf_hasher *h);

@@ -104,8 +104,8 @@ static int public_key_read_at(int folder_fd, const char *name, struct public_key
         return err_sys(err, (int)-n, "read public key '%s'", name);
     struct public_key key;
     if (n == PUB_FILE_BYTES_MAX || !public_key_parse(text, (size_t)n, &key))
-        return err_new(err, QD_E_CORRUPT, "public key '%s' is not one line \"quantd-ed25519 <64 hex digits> [comment]\"",
-                       name);
+        return err_new(err, QD_E_CORRUPT,
+                       "public key '%s' is not one line \"quantd-ed25519 <64 hex digits> [comment]\"", name);
     *ret = key;
     return 0;
 }

@@ -144,8 +144,8 @@ int manifest_encode(const struct manifest *m, struct buffer *dst, struct qd_erro
         return r;
     size_t start = dst->n;
     pack_map(dst, N_FIELDS);
-#define MANIFEST_FIELD(kind, name, text)                                                                               \
-    pack_text(dst, #name);                                                                                             \
+#define MANIFEST_FIELD(kind, name, text) \
+    pack_text(dst, #name);               \
     encode_##kind(dst, PLACE_##kind(m, name));
 #include "artifact/manifest.def"
 #undef MANIFEST_FIELD
@@ -274,8 +274,8 @@ int manifest_decode(struct bytes raw, struct arena *arena, struct manifest *ret,
     struct manifest m = {0};
     if (unpack_map(c) != N_FIELDS)
         c->failed = true;
-#define MANIFEST_FIELD(kind, name, text)                                                                               \
-    unpack_key(c, #name);                                                                                              \
+#define MANIFEST_FIELD(kind, name, text) \
+    unpack_key(c, #name);                \
     decode_##kind(c, arena, PLACE_##kind(&m, name));
 #include "artifact/manifest.def"
 #undef MANIFEST_FIELD

@@ -30,28 +30,28 @@ struct manifest_file {
 
 /* Over all tensors whose type changed; the worst tensor by name. */
 struct quality {
-    uint64_t n_tensors;    /* quantized ones */
-    double sqnr_db;        /* of all their elements together */
+    uint64_t n_tensors; /* quantized ones */
+    double sqnr_db;     /* of all their elements together */
     double rel_rmse;
     double max_abs;
-    const char *worst;     /* lowest SQNR; "" where none was quantized */
+    const char *worst; /* lowest SQNR; "" where none was quantized */
     double worst_sqnr_db;
 };
 
 struct manifest {
-    uint32_t format;            /* MANIFEST_FORMAT */
+    uint32_t format; /* MANIFEST_FORMAT */
     struct digest key;
-    const char *model;          /* catalog name */
-    const char *scheme;         /* as resolved, never "auto" */
-    const char *recipe;         /* canonical text of the recipe */
-    const char *layout;         /* "portable" */
-    const char *features;       /* CPU features needed to use it; "" for portable */
+    const char *model;    /* catalog name */
+    const char *scheme;   /* as resolved, never "auto" */
+    const char *recipe;   /* canonical text of the recipe */
+    const char *layout;   /* "portable" */
+    const char *features; /* CPU features needed to use it; "" for portable */
     uint32_t encoder_revision;
-    struct digest source;       /* identity of the source list */
+    struct digest source; /* identity of the source list */
     struct manifest_file files[MANIFEST_FILES_MAX];
-    size_t n_files;             /* payload first */
+    size_t n_files; /* payload first */
     struct quality quality;
-    uint64_t created;           /* seconds since 1970, UTC */
+    uint64_t created; /* seconds since 1970, UTC */
 };
 
 int manifest_encode(const struct manifest *m, struct buffer *dst, struct qd_error *err);

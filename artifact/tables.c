@@ -187,7 +187,8 @@ static void decode_tensor(struct cursor *c, struct arena *arena, struct tensor_e
     t->max_abs = unpack_f64(c);
 }
 
-static int check_place(const struct tensor_entry *t, const uint64_t *payload_bytes, size_t n_payload, struct qd_error *err)
+static int check_place(const struct tensor_entry *t, const uint64_t *payload_bytes, size_t n_payload,
+                       struct qd_error *err)
 {
     if (t->file >= n_payload || !range_inside(t->offset, t->bytes, payload_bytes[t->file]))
         return err_new(err, QD_E_CORRUPT, "tensor '%s' lies outside its file", t->name);
@@ -236,7 +237,7 @@ int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t 
 size_t meta_type_bytes(enum meta_type type)
 {
     static const uint8_t bytes[META_N_TYPES] = {
-        [META_U8] = 1,  [META_I8] = 1,  [META_U16] = 2, [META_I16] = 2,  [META_U32] = 4, [META_I32] = 4,
+        [META_U8] = 1,  [META_I8] = 1,   [META_U16] = 2, [META_I16] = 2, [META_U32] = 4, [META_I32] = 4,
         [META_F32] = 4, [META_BOOL] = 1, [META_U64] = 8, [META_I64] = 8, [META_F64] = 8,
     };
     return (unsigned)type < META_N_TYPES ? bytes[type] : 0;
@@ -282,7 +283,8 @@ static int encode_meta(const struct meta_entry *e, struct buffer *dst, struct qd
     if (r < 0)
         return r;
     uint64_t n_bytes;
-    if (v.n_items > UINT32_MAX || !checked_mul(v.n_items, meta_type_bytes(v.item), &n_bytes) || n_bytes > TABLE_BYTES_MAX)
+    if (v.n_items > UINT32_MAX || !checked_mul(v.n_items, meta_type_bytes(v.item), &n_bytes) ||
+        n_bytes > TABLE_BYTES_MAX)
         return err_new(err, QD_E_LIMIT, "key '%s': %llu items", e->key, (unsigned long long)v.n_items);
     pack_array(dst, META_FIELDS);
     pack_text(dst, e->key);
@@ -314,14 +316,16 @@ int meta_table_encode(const struct meta_table *table, struct buffer *dst, struct
     return finish_encoding(dst, start, "metadata", err);
 }
 
-static int decode_texts(struct cursor *c, struct arena *arena, const char *key, struct meta_value *v, struct qd_error *err)
+static int decode_texts(struct cursor *c, struct arena *arena, const char *key, struct meta_value *v,
+                        struct qd_error *err)
 {
     if (unpack_array(c) != v->n_items)
         c->failed = true;
     struct bytes *texts = c->failed ? NULL : arena_alloc(arena, v->n_items, sizeof *texts);
     if (!texts)
-        return c->failed ? 0 : err_new(err, QD_E_LIMIT, "key '%s': %llu strings are beyond the memory budget", key,
-                                       (unsigned long long)v->n_items);
+        return c->failed ? 0
+                         : err_new(err, QD_E_LIMIT, "key '%s': %llu strings are beyond the memory budget", key,
+                                   (unsigned long long)v->n_items);
     for (uint64_t i = 0; i < v->n_items && !c->failed; i++)
         texts[i] = unpack_str(c);
     v->data = texts;

@@ -15,23 +15,23 @@
 #include "kernels/core/error.h"
 
 enum {
-    TABLE_TENSORS_MAX = 1 << 20,   /* the reader's own limit on tensors of a model */
-    TABLE_NAME_MAX = 1024,         /* bytes; GGUF says 63, safetensors nothing */
-    TABLE_BYTES_MAX = 256 << 20,   /* metadata of a model with a large tokenizer is 10 MB */
+    TABLE_TENSORS_MAX = 1 << 20, /* the reader's own limit on tensors of a model */
+    TABLE_NAME_MAX = 1024,       /* bytes; GGUF says 63, safetensors nothing */
+    TABLE_BYTES_MAX = 256 << 20, /* metadata of a model with a large tokenizer is 10 MB */
     TABLE_DIMS_MAX = 8,
-    TABLE_KEYS_MAX = 1 << 20,      /* metadata keys; the reader's limit is lower */
-    TABLE_KEY_MAX = 65535          /* bytes of a metadata key: GGUF's own limit */
+    TABLE_KEYS_MAX = 1 << 20, /* metadata keys; the reader's limit is lower */
+    TABLE_KEY_MAX = 65535     /* bytes of a metadata key: GGUF's own limit */
 };
 
 /* What an artifact's tensor is, and how far it is from its source. */
 struct tensor_entry {
-    const char *name;   /* borrows the arena */
+    const char *name; /* borrows the arena */
     enum qd_type type;
     enum qd_type source_type;
     uint32_t n_dims;
     uint64_t shape[TABLE_DIMS_MAX]; /* shape[0] is the row length */
-    uint32_t file;      /* index among the artifact's payload files */
-    uint64_t offset;    /* bytes from the start of that file */
+    uint32_t file;                  /* index among the artifact's payload files */
+    uint64_t offset;                /* bytes from the start of that file */
     uint64_t bytes;
     const char *reason; /* why this type, one clause */
     double sqnr_db;     /* 10 log10(signal / noise); +inf where exact */
@@ -46,21 +46,36 @@ struct tensor_table {
 
 int tensor_table_encode(const struct tensor_table *table, struct buffer *dst, struct qd_error *err);
 
-/* @payload_bytes[@n_payload]: sizes of the payload files; a tensor outside its file is QD_E_CORRUPT. Strings are copied into @arena. */
+/*
+ * @payload_bytes[@n_payload]: sizes of the payload files; a tensor outside its file is QD_E_CORRUPT. Strings are copied
+ * into @arena.
+ */
 int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t n_payload, struct arena *arena,
                         struct tensor_table *ret, struct qd_error *err);
 
 /* One metadata value; arrays keep their element type. Numbers are GGUF's (docs/formats/gguf.md). */
 enum meta_type {
-    META_U8, META_I8, META_U16, META_I16, META_U32, META_I32, META_F32, META_BOOL, META_STRING, META_ARRAY,
-    META_U64, META_I64, META_F64, META_N_TYPES
+    META_U8,
+    META_I8,
+    META_U16,
+    META_I16,
+    META_U32,
+    META_I32,
+    META_F32,
+    META_BOOL,
+    META_STRING,
+    META_ARRAY,
+    META_U64,
+    META_I64,
+    META_F64,
+    META_N_TYPES
 };
 
 struct meta_value {
     enum meta_type type;
-    enum meta_type item;  /* of an array; META_ARRAY (nested) is refused */
-    uint64_t n_items;     /* 1 for a scalar */
-    const void *data;     /* numbers: n_items little-endian values packed; strings: struct bytes[n_items] */
+    enum meta_type item; /* of an array; META_ARRAY (nested) is refused */
+    uint64_t n_items;    /* 1 for a scalar */
+    const void *data;    /* numbers: n_items little-endian values packed; strings: struct bytes[n_items] */
 };
 
 struct meta_entry {

@@ -28,9 +28,9 @@ enum { N_SLOTS = 2 * HINTS_MAX };
 
 struct hints {
     pthread_mutex_t lock;
-    int fd;              /* owned */
-    char *path;          /* owned */
-    struct hint *slots;  /* owned, [N_SLOTS], open addressing by (dev, ino): one hint a file */
+    int fd;             /* owned */
+    char *path;         /* owned */
+    struct hint *slots; /* owned, [N_SLOTS], open addressing by (dev, ino): one hint a file */
     size_t n;
     uint64_t n_records; /* in the file, the outdated ones too */
     uint64_t age;

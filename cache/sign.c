@@ -68,7 +68,8 @@ static int key_from_seed(const uint8_t *seed, struct signing_key **ret, struct q
 
 static int key_file_checksum(const struct key_file *f, struct digest *ret, struct qd_error *err)
 {
-    return digest_message("key file", (struct bytes){(const uint8_t *)f, offsetof(struct key_file, checksum)}, ret, err);
+    return digest_message("key file", (struct bytes){(const uint8_t *)f, offsetof(struct key_file, checksum)}, ret,
+                          err);
 }
 
 static int damaged(struct qd_error *err, const char *path, const char *what)
@@ -106,8 +107,9 @@ static int key_read(int fd, const char *path, bool ours, struct signing_key **re
     if (!S_ISREG(st.st_mode) || st.st_size != sizeof(struct key_file))
         return damaged(err, path, "it is not a file of 104 bytes");
     if (ours && (st.st_mode & 077))
-        return err_hint(err, err_new(err, QD_E_DENIED, "signing key '%s' is open to others (mode %03o)", path, st.st_mode & 0777),
-                        "nobody else may have read it; then: chmod 600 '%s'", path);
+        return err_hint(
+            err, err_new(err, QD_E_DENIED, "signing key '%s' is open to others (mode %03o)", path, st.st_mode & 0777),
+            "nobody else may have read it; then: chmod 600 '%s'", path);
     CLEANUP(key_file_free) struct key_file *f = sodium_malloc(sizeof *f);
     if (!f)
         return err_new(err, QD_E_NO_MEMORY, "locked memory for the signing key");
@@ -131,7 +133,8 @@ static int key_load(const char *folder, bool ours, struct signing_key **ret, str
 }
 
 /* @name in @folder_fd holds @data for ever, or the old file does. @replace: an old file gives way. */
-static int write_durably(int folder_fd, const char *name, struct bytes data, mode_t mode, bool replace, struct qd_error *err)
+static int write_durably(int folder_fd, const char *name, struct bytes data, mode_t mode, bool replace,
+                         struct qd_error *err)
 {
     char tmp[300];
     (void)snprintf(tmp, sizeof tmp, ".%s.new", name);
@@ -208,7 +211,8 @@ int signing_key_load_or_create(const char *state_dir, const char *credentials_di
     return r;
 }
 
-static int publish_in(const char *folder, const char *name, const struct public_key *key, const char *comment, struct qd_error *err)
+static int publish_in(const char *folder, const char *name, const struct public_key *key, const char *comment,
+                      struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer text = {0};
     int r = public_key_format(key, comment, &text);
@@ -223,7 +227,8 @@ static int publish_in(const char *folder, const char *name, const struct public_
 int signing_key_publish(const struct signing_key *key, const char *path, const char *comment, struct qd_error *err)
 {
     const char *slash = strrchr(path, '/');
-    CLEANUP(free) char *folder = slash == path ? strdup("/") : slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
+    CLEANUP(free)
+    char *folder = slash == path ? strdup("/") : slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
     if (!folder)
         return err_new(err, QD_E_NO_MEMORY, "publish '%s'", path);
     int r = publish_in(folder, slash ? slash + 1 : path, &key->public, comment, err);
@@ -253,7 +258,8 @@ static int retire(const char *state_dir, const struct signing_key *old, struct q
     return publish_in(folder, name, &old->public, "retired", err);
 }
 
-int signing_key_rotate(const char *state_dir, const char *credentials_dir, struct signing_key **ret, struct qd_error *err)
+int signing_key_rotate(const char *state_dir, const char *credentials_dir, struct signing_key **ret,
+                       struct qd_error *err)
 {
     CLEANUP(signing_key_free) struct signing_key *old = NULL;
     int r = sodium_ready(err);

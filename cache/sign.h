@@ -47,6 +47,7 @@ int manifest_seal(const struct signing_key *key, struct bytes manifest, struct b
  * (keyring_trust_folder reads that folder; moving the file to a revoked folder ends it). A key
  * from a systemd credential is not ours to replace: QD_E_UNSUPPORTED.
  */
-int signing_key_rotate(const char *state_dir, const char *credentials_dir, struct signing_key **ret, struct qd_error *err);
+int signing_key_rotate(const char *state_dir, const char *credentials_dir, struct signing_key **ret,
+                       struct qd_error *err);
 
 #endif

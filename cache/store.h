@@ -47,21 +47,23 @@ struct store_options {
 struct store_report {
     size_t n_artifacts;
     uint64_t bytes;
-    size_t n_rehashed;     /* record missing or different: contents verified, fine */
-    size_t n_quarantined;  /* artifacts that did not verify; they will be built again */
-    size_t n_untrusted;    /* left on disk, not served: their key is not trusted (now) */
-    size_t n_unread;       /* left on disk, not served: of a newer quantd, or unreadable at this start; nothing is swept then */
+    size_t n_rehashed;    /* record missing or different: contents verified, fine */
+    size_t n_quarantined; /* artifacts that did not verify; they will be built again */
+    size_t n_untrusted;   /* left on disk, not served: their key is not trusted (now) */
+    size_t
+        n_unread; /* left on disk, not served: of a newer quantd, or unreadable at this start; nothing is swept then */
     size_t n_swept_objects; /* nothing referenced them */
-    size_t n_swept_work;   /* too old, finished, or half of a pair */
+    size_t n_swept_work;    /* too old, finished, or half of a pair */
     size_t n_swept_tmp;
-    size_t n_work;         /* unfinished jobs that can be resumed */
+    size_t n_work; /* unfinished jobs that can be resumed */
 };
 
 /*
  * Pool. Opens, or makes, the store in @o->folder and sweeps it. Reads no object whose record matches.
  * QD_E_BUSY: another process has it open. QD_E_UNSUPPORTED: a store of a newer format. @ret_report may be NULL.
  */
-int store_open(const struct store_options *o, struct store **ret, struct store_report *ret_report, struct qd_error *err);
+int store_open(const struct store_options *o, struct store **ret, struct store_report *ret_report,
+               struct qd_error *err);
 
 /* Pool. All leases and works must have been released (a bug otherwise). Writes last-use times. */
 struct store *store_close(struct store *s);
@@ -93,10 +95,11 @@ struct lease {
 int store_lookup(struct store *s, const struct digest *key, struct lease **ret, struct qd_error *err);
 
 /*
- * Loop. The same for one who asks often: what was looked at in the same turn of the loop is not looked at again. @turn: its
- * number; 0: always look.
+ * Loop. The same for one who asks often: what was looked at in the same turn of the loop is not looked at again. @turn:
+ * its number; 0: always look.
  */
-int store_lookup_in_turn(struct store *s, const struct digest *key, uint64_t turn, struct lease **ret, struct qd_error *err);
+int store_lookup_in_turn(struct store *s, const struct digest *key, uint64_t turn, struct lease **ret,
+                         struct qd_error *err);
 
 /* Loop. Returns NULL. */
 struct lease *lease_release(struct lease *l);
@@ -124,8 +127,10 @@ struct store_work *store_work_close(struct store *s, struct store_work *w);
 /* Pool. Closes and removes the files. Returns NULL. */
 struct store_work *store_work_discard(struct store *s, struct store_work *w);
 
-/* Pool. Discards unfinished work that is not open and that @wanted (called without locks) says no to. Returns how many. */
-int store_work_sweep(struct store *s, bool (*wanted)(const struct digest *key, void *data), void *data, struct qd_error *err);
+/* Pool. Discards unfinished work that is not open and that @wanted (called without locks) says no to. Returns how many.
+ */
+int store_work_sweep(struct store *s, bool (*wanted)(const struct digest *key, void *data), void *data,
+                     struct qd_error *err);
 
 struct store_commit {
     const struct manifest *manifest; /* all fields but format, files, n_files and created, which commit fills */
@@ -134,9 +139,9 @@ struct store_commit {
     struct bytes tensors;            /* table blobs from the worker; decoded here before anything is signed */
     struct bytes metadata;
     const struct signing_key *key;
-    unsigned n_threads;              /* for hashing, >= 1 */
-    const _Atomic int *cancel;       /* may be NULL; honoured until the first link */
-    _Atomic uint64_t *done_bytes;    /* may be NULL; payload bytes hashed */
+    unsigned n_threads;           /* for hashing, >= 1 */
+    const _Atomic int *cancel;    /* may be NULL; honoured until the first link */
+    _Atomic uint64_t *done_bytes; /* may be NULL; payload bytes hashed */
 };
 
 /*
@@ -151,8 +156,8 @@ int store_commit(struct store *s, struct store_work *w, const struct store_commi
 int store_reseal(struct store *s, const struct digest *key, const struct signing_key *with, struct qd_error *err);
 
 /*
- * Pool. 0, or QD_E_NO_SPACE when the file system has not @bytes, @keep_free (of the disk, for others) and a reserve of 16 MiB free,
- * QD_E_LIMIT when the budget never has @bytes.
+ * Pool. 0, or QD_E_NO_SPACE when the file system has not @bytes, @keep_free (of the disk, for others) and a reserve of
+ * 16 MiB free, QD_E_LIMIT when the budget never has @bytes.
  */
 int store_has_room(struct store *s, uint64_t bytes, uint64_t keep_free, struct qd_error *err);
 
@@ -164,14 +169,17 @@ void store_set_budget(struct store *s, uint64_t budget_bytes);
 struct store_entry {
     const struct manifest *manifest; /* borrowed for the call */
     struct key_id signer;
-    uint64_t bytes;       /* of all its files; a file that two artifacts share counts in both */
-    uint64_t last_use_s;  /* seconds since 1970 */
+    uint64_t bytes;      /* of all its files; a file that two artifacts share counts in both */
+    uint64_t last_use_s; /* seconds since 1970 */
     unsigned n_leases;
     bool pinned;
-    bool trusted;         /* served */
+    bool trusted; /* served */
 };
 
-/* Loop. Calls @each in order of model, then scheme, then key; non-zero stops and is returned. @each must not call the store. */
+/*
+ * Loop. Calls @each in order of model, then scheme, then key; non-zero stops and is returned. @each must not call the
+ * store.
+ */
 int store_list(struct store *s, int (*each)(const struct store_entry *e, void *data), void *data);
 
 struct store_verify {
@@ -188,7 +196,10 @@ struct store_verify {
 int store_verify(struct store *s, const struct digest *key, const _Atomic int *cancel, _Atomic uint64_t *done_bytes,
                  struct store_verify *ret, struct qd_error *err);
 
-/* Pool. Verifies the artifact whose turn it is; *ret_key says which. 1: done, 0: the store is empty, negative as store_verify. */
+/*
+ * Pool. Verifies the artifact whose turn it is; *ret_key says which. 1: done, 0: the store is empty, negative as
+ * store_verify.
+ */
 int store_scrub_step(struct store *s, const _Atomic int *cancel, struct digest *ret_key, struct store_verify *ret,
                      struct qd_error *err);
 
@@ -199,16 +210,19 @@ int store_remove(struct store *s, const struct digest *key, struct qd_error *err
 int store_pin(struct store *s, const struct digest *key, struct qd_error *err);
 int store_unpin(struct store *s, const struct digest *key, struct qd_error *err);
 
-/* Pool. Writes the last-use times that lookups left in memory, and buries what they found damaged. Not synced: a lost one only ages an artifact. */
+/*
+ * Pool. Writes the last-use times that lookups left in memory, and buries what they found damaged. Not synced: a lost
+ * one only ages an artifact.
+ */
 void store_touch(struct store *s);
 
 struct store_usage {
-    uint64_t object_bytes;     /* each object once */
-    uint64_t ghost_bytes;      /* evicted, still open or mapped somewhere */
+    uint64_t object_bytes; /* each object once */
+    uint64_t ghost_bytes;  /* evicted, still open or mapped somewhere */
     uint64_t quarantine_bytes;
-    uint64_t work_bytes;       /* blocks of unfinished jobs; no part of the budget */
+    uint64_t work_bytes; /* blocks of unfinished jobs; no part of the budget */
     uint64_t budget_bytes;
-    uint64_t free_bytes;       /* of the file system */
+    uint64_t free_bytes; /* of the file system */
     size_t n_artifacts;
 };
 
@@ -217,11 +231,14 @@ int store_usage(struct store *s, struct store_usage *ret, struct qd_error *err);
 
 struct store_gc {
     size_t n_evicted;
-    uint64_t freed_bytes;  /* of artifacts and quarantine; less what is still mapped */
-    uint64_t over_bytes;   /* still over the target: pinned, leased or mapped */
+    uint64_t freed_bytes; /* of artifacts and quarantine; less what is still mapped */
+    uint64_t over_bytes;  /* still over the target: pinned, leased or mapped */
 };
 
-/* Pool. Evicts until at most @target_bytes are used: quarantine, then least recently used first; never pinned or leased ones. */
+/*
+ * Pool. Evicts until at most @target_bytes are used: quarantine, then least recently used first; never pinned or leased
+ * ones.
+ */
 int store_gc(struct store *s, uint64_t target_bytes, struct store_gc *ret, struct qd_error *err);
 
 #endif

@@ -19,11 +19,11 @@ struct commit {
     struct store_work *work;
     const struct store_commit *request;
     char part[WORK_NAME_BYTES];
-    int fd;                  /* owned; the part, O_RDONLY */
-    struct digest *leaves;   /* owned */
+    int fd;                /* owned; the part, O_RDONLY */
+    struct digest *leaves; /* owned */
     struct manifest manifest;
     bool made[MANIFEST_N_ROLES]; /* objects that were not there before */
-    bool sealed;             /* by fs-verity: cannot be written again */
+    bool sealed;                 /* by fs-verity: cannot be written again */
 };
 
 /* --- The payload, before any lock: no writer left, size, digest, on disk --- */
@@ -58,12 +58,15 @@ static int lease_take(int fd, struct qd_error *err)
         return 0;
     if (errno == EAGAIN)
         return err_new(err, QD_E_BUSY, "somebody still has the job's file open for writing");
-    return errno == EINVAL || errno == EOPNOTSUPP || errno == ENOLCK ? 1 : err_sys(err, errno, "lease on the job's file");
+    return errno == EINVAL || errno == EOPNOTSUPP || errno == ENOLCK ? 1
+                                                                     : err_sys(err, errno, "lease on the job's file");
 }
 
 static int lease_still_held(int fd, struct qd_error *err)
 {
-    return fcntl(fd, F_GETLEASE) == F_RDLCK ? 0 : err_new(err, QD_E_BUSY, "the job's file was opened for writing while it was hashed");
+    return fcntl(fd, F_GETLEASE) == F_RDLCK
+               ? 0
+               : err_new(err, QD_E_BUSY, "the job's file was opened for writing while it was hashed");
 }
 
 static int hash_part(struct commit *c, struct qd_error *err)
@@ -133,7 +136,8 @@ static struct bytes blob_of(const struct commit *c, enum manifest_role role)
 /* The manifest but for the payload's digest, which hash_part fills in. */
 static void begin_manifest(struct commit *c)
 {
-    static const char *const names[] = {[MANIFEST_TENSORS] = "tensors", [MANIFEST_METADATA] = "metadata", [MANIFEST_SHARDS] = "shards"};
+    static const char *const names[] = {
+        [MANIFEST_TENSORS] = "tensors", [MANIFEST_METADATA] = "metadata", [MANIFEST_SHARDS] = "shards"};
     struct manifest *m = &c->manifest;
     *m = *c->request->manifest;
     m->format = MANIFEST_FORMAT;
@@ -141,7 +145,8 @@ static void begin_manifest(struct commit *c)
     m->created = (uint64_t)time(NULL);
     memset(m->files, 0, sizeof m->files);
     m->n_files = MANIFEST_N_ROLES;
-    m->files[0] = (struct manifest_file){.role = MANIFEST_PAYLOAD, .name = c->request->payload_name, .bytes = c->request->payload_bytes};
+    m->files[0] = (struct manifest_file){
+        .role = MANIFEST_PAYLOAD, .name = c->request->payload_name, .bytes = c->request->payload_bytes};
     for (unsigned role = MANIFEST_TENSORS; role < MANIFEST_N_ROLES; role++)
         m->files[role] = (struct manifest_file){.role = (enum manifest_role)role, .name = names[role]};
 }
@@ -247,7 +252,10 @@ static int seal(const struct manifest *m, const struct signing_key *key, struct 
     return r < 0 ? r : artifact_parse(&envelope, ret, err);
 }
 
-/* A record, then the ref: from that moment the artifact exists, so nothing behind it may fail. A ref whose stat is not known is compared at the first lookup. */
+/*
+ * A record, then the ref: from that moment the artifact exists, so nothing behind it may fail. A ref whose stat is not
+ * known is compared at the first lookup.
+ */
 static int write_ref(struct store *s, struct artifact *a, unsigned flags, struct qd_error *err)
 {
     char name[REF_NAME_BYTES];
@@ -270,7 +278,10 @@ static int index_new(struct store *s, struct artifact **a, struct qd_error *err)
     return r;
 }
 
-/* What the index holds under that key must go first, unless it is good. Makes room in the index, too: after the ref nothing may fail. */
+/*
+ * What the index holds under that key must go first, unless it is good. Makes room in the index, too: after the ref
+ * nothing may fail.
+ */
 static int make_way(struct store *s, const struct digest *key, struct qd_error *err)
 {
     {

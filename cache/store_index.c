@@ -308,13 +308,15 @@ static int check_stamps(struct store *s, struct artifact *a, struct qd_error *er
 }
 
 /* Finds, opens and checks; with a hold on success. `lock` held. */
-static int find_good(struct store *s, const struct digest *key, uint64_t turn, struct artifact **ret, struct qd_error *err)
+static int find_good(struct store *s, const struct digest *key, uint64_t turn, struct artifact **ret,
+                     struct qd_error *err)
 {
     struct artifact *a = index_find(s, key);
     if (!a)
         return err_new(err, QD_E_NOT_FOUND, "no such artifact");
     if (!a->trusted)
-        return err_new(err, QD_E_UNTRUSTED, "the artifact of model '%s' is not signed by a trusted key", a->manifest.model);
+        return err_new(err, QD_E_UNTRUSTED, "the artifact of model '%s' is not signed by a trusted key",
+                       a->manifest.model);
     int r = a->fds ? 0 : open_fds(s, a, err);
     if (r == 0 && (turn == 0 || turn != a->checked_turn))
         r = check_stamps(s, a, err);
@@ -350,7 +352,8 @@ static int check_contents(struct store *s, struct artifact *a, struct qd_error *
     return 0;
 }
 
-int store_lookup_in_turn(struct store *s, const struct digest *key, uint64_t turn, struct lease **ret, struct qd_error *err)
+int store_lookup_in_turn(struct store *s, const struct digest *key, uint64_t turn, struct lease **ret,
+                         struct qd_error *err)
 {
     CLEANUP(free) struct held_lease *l = calloc(1, sizeof *l);
     if (!l)
@@ -403,7 +406,8 @@ struct lease *lease_release(struct lease *lease)
 
 static int by_model(const void *x, const void *y)
 {
-    const struct manifest *a = &(*(struct artifact *const *)x)->manifest, *b = &(*(struct artifact *const *)y)->manifest;
+    const struct manifest *a = &(*(struct artifact *const *)x)->manifest,
+                          *b = &(*(struct artifact *const *)y)->manifest;
     int order = strcmp(a->model, b->model);
     if (order == 0)
         order = strcmp(a->scheme, b->scheme);
@@ -422,8 +426,13 @@ int store_list(struct store *s, int (*each)(const struct store_entry *e, void *d
     int r = 0;
     for (size_t i = 0; i < s->n && r == 0; i++) {
         const struct artifact *a = sorted[i];
-        struct store_entry e = {.manifest = &a->manifest, .signer = a->signer, .bytes = a->bytes, .last_use_s = a->last_use_s,
-                                .n_leases = a->n_holds, .pinned = a->pinned, .trusted = a->trusted};
+        struct store_entry e = {.manifest = &a->manifest,
+                                .signer = a->signer,
+                                .bytes = a->bytes,
+                                .last_use_s = a->last_use_s,
+                                .n_leases = a->n_holds,
+                                .pinned = a->pinned,
+                                .trusted = a->trusted};
         r = each(&e, data);
     }
     return r;

@@ -20,7 +20,11 @@
 #include "cache/store.h"
 #include "cache/store_io.h"
 
-enum { REF_NAME_BYTES = DIGEST_HEX_BYTES, OBJECT_NAME_BYTES = DIGEST_HEX_BYTES + 1, WORK_NAME_BYTES = DIGEST_HEX_BYTES + 16 };
+enum {
+    REF_NAME_BYTES = DIGEST_HEX_BYTES,
+    OBJECT_NAME_BYTES = DIGEST_HEX_BYTES + 1,
+    WORK_NAME_BYTES = DIGEST_HEX_BYTES + 16
+};
 
 /* What tells an untouched file from a changed one without reading it. */
 struct stamp {
@@ -29,20 +33,20 @@ struct stamp {
 
 /* An artifact in memory. Freed when it is neither in the index, nor condemned, nor held. */
 struct artifact {
-    struct arena *arena;     /* owned: the manifest's texts */
+    struct arena *arena; /* owned: the manifest's texts */
     struct manifest manifest;
-    struct buffer envelope;  /* owned */
+    struct buffer envelope; /* owned */
     struct key_id signer;
-    struct stamp ref;        /* ino 0: not known; compared with @envelope at the next lookup */
+    struct stamp ref; /* ino 0: not known; compared with @envelope at the next lookup */
     struct stamp stamps[MANIFEST_FILES_MAX];
     uint64_t bytes;
-    int *fds;                /* owned, [manifest.n_files]; NULL while closed */
+    int *fds; /* owned, [manifest.n_files]; NULL while closed */
     uint64_t last_use_s;
-    uint64_t order;          /* rises with every lookup: the least is closed first */
-    uint64_t checked_turn;   /* when the stamps were compared last; store_lookup_in_turn */
-    unsigned n_holds;        /* leases and calls under way */
+    uint64_t order;        /* rises with every lookup: the least is closed first */
+    uint64_t checked_turn; /* when the stamps were compared last; store_lookup_in_turn */
+    unsigned n_holds;      /* leases and calls under way */
     bool trusted, pinned, use_is_dirty;
-    bool kept;               /* in the index or among the condemned */
+    bool kept;                    /* in the index or among the condemned */
     bool bad[MANIFEST_FILES_MAX]; /* of a condemned one: which files go to quarantine */
 };
 
@@ -60,19 +64,19 @@ struct store {
     int root, lock_fd, objects, refs, records, pins, used, work, quarantine; /* owned */
     pthread_mutex_t writer;
     pthread_mutex_t lock;
-    struct keyring *keyring;      /* owned; changes under both locks */
-    struct artifact **artifacts;  /* owned; sorted by key */
+    struct keyring *keyring;     /* owned; changes under both locks */
+    struct artifact **artifacts; /* owned; sorted by key */
     size_t n, capacity;
-    struct artifact **condemned;  /* owned; out of the index, their files not yet dealt with */
+    struct artifact **condemned; /* owned; out of the index, their files not yet dealt with */
     size_t n_condemned;
-    size_t n_open;                /* artifacts with descriptors */
+    size_t n_open; /* artifacts with descriptors */
     uint64_t order;
-    size_t n_unread;              /* refs that start-up could not read: nothing that may be theirs is swept */
-    struct digest *open_works;    /* owned; keys of works in somebody's hands */
+    size_t n_unread;           /* refs that start-up could not read: nothing that may be theirs is swept */
+    struct digest *open_works; /* owned; keys of works in somebody's hands */
     size_t n_open_works;
     struct ghost ghosts[GHOSTS_MAX];
     size_t n_ghosts;
-    struct digest scrubbed;       /* key that was verified last */
+    struct digest scrubbed; /* key that was verified last */
 };
 
 /* --- store_index.c; `lock` held unless it says otherwise --- */
@@ -82,8 +86,8 @@ struct artifact *index_find(const struct store *s, const struct digest *key);
 /* Room for one artifact more, and for all of them among the condemned: condemning cannot fail. */
 int index_reserve(struct store *s, struct qd_error *err);
 int index_insert(struct store *s, struct artifact *a, struct qd_error *err); /* takes @a on success */
-void index_remove(struct store *s, struct artifact *a);  /* may free @a */
-void index_condemn(struct store *s, struct artifact *a); /* out of the index, to be buried */
+void index_remove(struct store *s, struct artifact *a);                      /* may free @a */
+void index_condemn(struct store *s, struct artifact *a);                     /* out of the index, to be buried */
 /* Takes the lock itself: @a, of which files @bad are, and every artifact that names one of them, which is as bad. */
 void artifact_condemn(struct store *s, struct artifact *a, const bool *bad);
 void artifact_release(struct store *s, struct artifact *a);
@@ -103,13 +107,20 @@ bool object_stamp_equal(const struct stamp *a, const struct stamp *b);
 int stamp_of_fd(const struct store *s, int fd, struct stamp *ret); /* -errno */
 int stamp_of_ref(const struct store *s, const struct digest *key, struct stamp *ret);
 /* 0, or QD_E_CORRUPT with the reason: size, digest, fs-verity. */
-int object_check(int fd, const struct manifest_file *f, const _Atomic int *cancel, _Atomic uint64_t *done, struct qd_error *err);
-/* Makes work/@name the object @d (of @bytes): *ret_made is false when a good one was there already. Removes work/@name. */
-int object_place(struct store *s, const char *name, const struct digest *d, uint64_t bytes, bool *ret_made, struct qd_error *err);
+int object_check(int fd, const struct manifest_file *f, const _Atomic int *cancel, _Atomic uint64_t *done,
+                 struct qd_error *err);
+/* Makes work/@name the object @d (of @bytes): *ret_made is false when a good one was there already. Removes work/@name.
+ */
+int object_place(struct store *s, const char *name, const struct digest *d, uint64_t bytes, bool *ret_made,
+                 struct qd_error *err);
 int stamps_write(struct store *s, const struct artifact *a, bool durable, struct qd_error *err);
 bool stamps_read(const struct store *s, const struct digest *key, struct stamp *stamps, size_t n);
-/* Creates folder/@name with @data by tmp + rename with @flags (RENAME_NOREPLACE or 0); @durable: synced before and after. */
-int file_put(struct store *s, int folder, const char *name, struct bytes data, unsigned flags, bool durable, struct qd_error *err);
+/*
+ * Creates folder/@name with @data by tmp + rename with @flags (RENAME_NOREPLACE or 0); @durable: synced before and
+ * after.
+ */
+int file_put(struct store *s, int folder, const char *name, struct bytes data, unsigned flags, bool durable,
+             struct qd_error *err);
 int file_read(int folder, const char *name, size_t max_bytes, struct buffer *dst, struct qd_error *err);
 /* Unlinks objects of @a that no other artifact names; returns bytes of them that are freed or ghosts. */
 uint64_t objects_drop(struct store *s, const struct artifact *a);

@@ -73,6 +73,14 @@ static int io_stat_at(void *data, int folder, const char *name, struct stat *ret
 }
 
 const struct store_io store_io_real = {
-    .create = io_create, .write = io_write, .sync = io_sync, .chmod = io_chmod, .link = io_link,
-    .unlink = io_unlink, .rename = io_rename, .mkdir = io_mkdir, .stat = io_stat, .stat_at = io_stat_at,
+    .create = io_create,
+    .write = io_write,
+    .sync = io_sync,
+    .chmod = io_chmod,
+    .link = io_link,
+    .unlink = io_unlink,
+    .rename = io_rename,
+    .mkdir = io_mkdir,
+    .stat = io_stat,
+    .stat_at = io_stat_at,
 };

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 struct store_io {
-    void *data; /* handed to every call */
+    void *data;                                                           /* handed to every call */
     int (*create)(void *data, int folder, const char *name, mode_t mode); /* O_RDWR, new or -EEXIST */
     int (*write)(void *data, int fd, const void *src, size_t n_bytes);    /* all of it */
     int (*sync)(void *data, int fd);                                      /* a file or a folder */

@@ -138,7 +138,8 @@ static uint64_t drop(struct store *s, struct artifact *a)
         a->n_holds++;
         index_remove(s, a);
     }
-    (void)s->io->unlink(s->io->data, s->refs, name); /* first: a ref without objects is damage, objects without a ref are not */
+    (void)s->io->unlink(s->io->data, s->refs,
+                        name); /* first: a ref without objects is damage, objects without a ref are not */
     (void)s->io->sync(s->io->data, s->refs);
     (void)s->io->unlink(s->io->data, s->records, name);
     (void)s->io->unlink(s->io->data, s->used, name);
@@ -157,7 +158,8 @@ int store_remove(struct store *s, const struct digest *key, struct qd_error *err
     bool pinned = a->pinned; /* changes under `writer` only */
     artifact_let_go(s, a);   /* stays: only `writer` removes */
     if (pinned)
-        return err_hint(err, err_new(err, QD_E_BUSY, "the artifact of model '%s' is pinned", a->manifest.model), "quantctl unpin, then again");
+        return err_hint(err, err_new(err, QD_E_BUSY, "the artifact of model '%s' is pinned", a->manifest.model),
+                        "quantctl unpin, then again");
     (void)drop(s, a);
     return 0;
 }
@@ -268,20 +270,22 @@ int store_has_room(struct store *s, uint64_t bytes, uint64_t keep_free, struct q
 {
     uint64_t left = 0, budget = budget_of(s), needed;
     if (budget && bytes > budget)
-        return err_new(err, QD_E_LIMIT, "%llu bytes are more than the whole budget of the cache, %llu", (unsigned long long)bytes,
-                       (unsigned long long)budget);
+        return err_new(err, QD_E_LIMIT, "%llu bytes are more than the whole budget of the cache, %llu",
+                       (unsigned long long)bytes, (unsigned long long)budget);
     int r = free_space(s, &left, err);
     if (r < 0)
         return r;
     if (!checked_add(bytes, keep_free, &needed) || !checked_add(needed, ROOM_RESERVE_BYTES, &needed) || needed > left)
-        return err_new(err, QD_E_NO_SPACE, "'%s' has %llu bytes free, %llu and a reserve of %llu are needed", s->options.folder,
-                       (unsigned long long)left, (unsigned long long)bytes, (unsigned long long)keep_free + ROOM_RESERVE_BYTES);
+        return err_new(err, QD_E_NO_SPACE, "'%s' has %llu bytes free, %llu and a reserve of %llu are needed",
+                       s->options.folder, (unsigned long long)left, (unsigned long long)bytes,
+                       (unsigned long long)keep_free + ROOM_RESERVE_BYTES);
     return 0;
 }
 
 static int by_digest(const void *x, const void *y)
 {
-    const struct manifest_file *a = *(const struct manifest_file *const *)x, *b = *(const struct manifest_file *const *)y;
+    const struct manifest_file *a = *(const struct manifest_file *const *)x,
+                               *b = *(const struct manifest_file *const *)y;
     return memcmp(a->digest.bytes, b->digest.bytes, DIGEST_BYTES);
 }
 
@@ -340,10 +344,12 @@ static struct artifact *least_recently_used(struct store *s)
         struct artifact *a = s->artifacts[i];
         if (a->pinned || a->n_holds > 0)
             continue;
-        if (!oldest || a->last_use_s < oldest->last_use_s || (a->last_use_s == oldest->last_use_s && a->order < oldest->order))
+        if (!oldest || a->last_use_s < oldest->last_use_s ||
+            (a->last_use_s == oldest->last_use_s && a->order < oldest->order))
             oldest = a;
     }
-    return oldest; /* stays: only `writer` removes, and ours is held; a lookup may still condemn it, which drop() sees */
+    return oldest; /* stays: only `writer` removes, and ours is held; a lookup may still condemn it, which drop() sees
+                    */
 }
 
 static int used_bytes(struct store *s, uint64_t *ret, struct qd_error *err)

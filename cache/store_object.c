@@ -84,7 +84,8 @@ int stamps_write(struct store *s, const struct artifact *a, bool durable, struct
         buffer_put_u64(&b, t->ctime_ns);
     }
     struct digest check;
-    int r = b.failed ? err_new(err, QD_E_NO_MEMORY, "a record") : digest_message("record", buffer_span(&b), &check, err);
+    int r =
+        b.failed ? err_new(err, QD_E_NO_MEMORY, "a record") : digest_message("record", buffer_span(&b), &check, err);
     if (r < 0)
         return r;
     buffer_put(&b, check.bytes, DIGEST_BYTES);
@@ -126,7 +127,8 @@ static int put_data(struct store *s, int fd, struct bytes data, bool durable)
     return r == 0 && durable ? s->io->sync(s->io->data, fd) : r;
 }
 
-int file_put(struct store *s, int folder, const char *name, struct bytes data, unsigned flags, bool durable, struct qd_error *err)
+int file_put(struct store *s, int folder, const char *name, struct bytes data, unsigned flags, bool durable,
+             struct qd_error *err)
 {
     char tmp[DIGEST_HEX_BYTES + 8];
     (void)snprintf(tmp, sizeof tmp, ".tmp-%s", name); /* names here are digests */
@@ -212,7 +214,8 @@ uint64_t folder_bytes(int folder)
 
 /* --- Objects --- */
 
-int object_check(int fd, const struct manifest_file *f, const _Atomic int *cancel, _Atomic uint64_t *done, struct qd_error *err)
+int object_check(int fd, const struct manifest_file *f, const _Atomic int *cancel, _Atomic uint64_t *done,
+                 struct qd_error *err)
 {
     struct digest d;
     int r = digest_file(fd, f->bytes, 1, &d, NULL, cancel, done, err);
@@ -222,7 +225,9 @@ int object_check(int fd, const struct manifest_file *f, const _Atomic int *cance
         return err_new(err, QD_E_CORRUPT, "'%s' cannot be read any more", f->name);
     if (r < 0)
         return err_in(err, r, "'%s'", f->name);
-    return digest_equal(&d, &f->digest) ? 0 : err_new(err, QD_E_CORRUPT, "'%s' has another content than its manifest says", f->name);
+    return digest_equal(&d, &f->digest)
+               ? 0
+               : err_new(err, QD_E_CORRUPT, "'%s' has another content than its manifest says", f->name);
 }
 
 static int sync_folder_of(struct store *s, const char *object, struct qd_error *err)
@@ -264,7 +269,8 @@ static int reuse(struct store *s, const char *object, const struct digest *d, ui
     return r < 0 ? err_sys(err, -r, "move bad object %s to quarantine", object) : 1;
 }
 
-int object_place(struct store *s, const char *name, const struct digest *d, uint64_t bytes, bool *ret_made, struct qd_error *err)
+int object_place(struct store *s, const char *name, const struct digest *d, uint64_t bytes, bool *ret_made,
+                 struct qd_error *err)
 {
     char object[OBJECT_NAME_BYTES];
     object_name(d, object);
@@ -379,7 +385,10 @@ void quarantine_ref(struct store *s, const char *name)
         (void)s->io->unlink(s->io->data, s->refs, name); /* a damaged ref must not stay */
 }
 
-/* The object of that name was verified for an artifact that is served: a commit has put a good one in the place of the bad. */
+/*
+ * The object of that name was verified for an artifact that is served: a commit has put a good one in the place of the
+ * bad.
+ */
 static bool is_vouched_for(struct store *s, const struct digest *d)
 {
     struct stamp now;

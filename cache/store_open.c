@@ -27,7 +27,7 @@ static int open_folders(struct store *s, struct qd_error *err)
     const struct {
         const char *name;
         int *fd;
-    } folders[] = {{"objects", &s->objects}, {"refs", &s->refs}, {"records", &s->records}, {"pins", &s->pins},
+    } folders[] = {{"objects", &s->objects}, {"refs", &s->refs}, {"records", &s->records},      {"pins", &s->pins},
                    {"used", &s->used},       {"work", &s->work}, {"quarantine", &s->quarantine}};
     int r = 0;
     for (size_t i = 0; i < sizeof folders / sizeof folders[0] && r == 0; i++)
@@ -42,11 +42,13 @@ static int check_format(struct store *s, struct qd_error *err)
     CLEANUP(buffer_clear) struct buffer text = {0};
     int r = file_read(s->root, "format", 4096, &text, err);
     if (r == QD_E_NOT_FOUND || (r == 0 && text.n == 0)) /* new, or killed while it was made */
-        return file_put(s, s->root, "format", (struct bytes){(const uint8_t *)format_text, sizeof format_text - 1}, 0, true, err);
+        return file_put(s, s->root, "format", (struct bytes){(const uint8_t *)format_text, sizeof format_text - 1}, 0,
+                        true, err);
     if (r < 0)
         return r;
     if (text.n != sizeof format_text - 1 || memcmp(text.data, format_text, text.n) != 0)
-        return err_new(err, QD_E_UNSUPPORTED, "its format is not \"quantd store 1\": another version of quantd made it");
+        return err_new(err, QD_E_UNSUPPORTED,
+                       "its format is not \"quantd store 1\": another version of quantd made it");
     return 0;
 }
 
@@ -61,7 +63,8 @@ static int open_root(struct store *s, struct qd_error *err)
     if (s->lock_fd < 0)
         return err_sys(err, errno, "open its lock");
     if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? err_new(err, QD_E_BUSY, "another quantd has it open") : err_sys(err, errno, "lock it");
+        return errno == EWOULDBLOCK ? err_new(err, QD_E_BUSY, "another quantd has it open")
+                                    : err_sys(err, errno, "lock it");
     return 0;
 }
 
@@ -119,12 +122,14 @@ static int load_ref(struct store *s, const char *name, void *data)
 /* --- Objects of each ref --- */
 
 /* Positive: it is not as the record says, so its contents were hashed; they are fine. */
-static int check_object(struct store *s, struct artifact *a, size_t i, const struct stamp *recorded, struct qd_error *err)
+static int check_object(struct store *s, struct artifact *a, size_t i, const struct stamp *recorded,
+                        struct qd_error *err)
 {
     const struct manifest_file *f = &a->manifest.files[i];
     CLEANUP(fd_close) int fd = object_open(s, &f->digest);
     if (fd < 0)
-        return fd == -ENOENT ? err_new(err, QD_E_CORRUPT, "'%s' is missing", f->name) : err_sys(err, -fd, "open '%s'", f->name);
+        return fd == -ENOENT ? err_new(err, QD_E_CORRUPT, "'%s' is missing", f->name)
+                             : err_sys(err, -fd, "open '%s'", f->name);
     int r = stamp_of_fd(s, fd, &a->stamps[i]);
     if (r < 0)
         return err_new(err, QD_E_CORRUPT, "'%s' is no file", f->name);
@@ -164,7 +169,8 @@ static int check_artifacts(struct store *s, struct store_report *report, struct 
             continue;
         }
         if (r < 0)
-            return err_new(err, r, "the files of model '%s', %s cannot be examined", a->manifest.model, a->manifest.scheme);
+            return err_new(err, r, "the files of model '%s', %s cannot be examined", a->manifest.model,
+                           a->manifest.scheme);
         report->n_untrusted += !a->trusted;
         report->bytes += a->bytes;
         report->n_artifacts++;
@@ -178,7 +184,7 @@ static int check_artifacts(struct store *s, struct store_report *report, struct 
 struct object_sweep {
     const struct digest **known; /* owned; sorted */
     size_t n;
-    int sub_fd;                  /* objects/ab */
+    int sub_fd; /* objects/ab */
     char sub[3];
     struct store_report *report;
 };

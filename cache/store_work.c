@@ -69,7 +69,10 @@ static void work_unlink(struct store *s, const struct digest *key)
     }
 }
 
-/* -1 where there is none, or nothing that could be continued (a symbolic link); an error where we lack the means to look. */
+/*
+ * -1 where there is none, or nothing that could be continued (a symbolic link); an error where we lack the means to
+ * look.
+ */
 static int open_one(struct store *s, const char *name, int *ret_fd, struct qd_error *err)
 {
     *ret_fd = openat(s->work, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -119,7 +122,8 @@ int store_work_open(struct store *s, const struct digest *key, struct store_work
         return r;
     r = open_files(s, w, err);
     if (r < 0) {
-        (void)store_work_close(s, steal(&w)); /* what was there stays; the half of a new pair is swept by the next open */
+        (void)store_work_close(s,
+                               steal(&w)); /* what was there stays; the half of a new pair is swept by the next open */
         return r;
     }
     *ret = steal(&w);
@@ -178,7 +182,8 @@ static bool sweep_one(struct store *s, const struct digest *key)
     return true;
 }
 
-int store_work_sweep(struct store *s, bool (*wanted)(const struct digest *key, void *data), void *data, struct qd_error *err)
+int store_work_sweep(struct store *s, bool (*wanted)(const struct digest *key, void *data), void *data,
+                     struct qd_error *err)
 {
     struct work_list list = {0};
     int n_swept = 0, r = folder_each(s->work, collect, s, &list);
@@ -215,7 +220,8 @@ static int sweep_name(struct store *s, const char *name, void *data)
     struct store_report *report = data;
     struct digest key;
     const char *suffix = "";
-    bool known = work_name_parse(name, &key, &suffix) && (strcmp(suffix, "part") == 0 || strcmp(suffix, "journal") == 0);
+    bool known =
+        work_name_parse(name, &key, &suffix) && (strcmp(suffix, "part") == 0 || strcmp(suffix, "journal") == 0);
     if (known && worth_keeping(s, &key)) {
         report->n_work += strcmp(suffix, "part") == 0;
         return 0;

@@ -82,7 +82,8 @@ static int take_one(struct qd_client *c, const struct call *call, qd_event_fn *e
     return 1;
 }
 
-int call_run(struct qd_client *c, struct call *call, qd_event_fn *event, void *data, struct incoming *ret, struct qd_error *err)
+int call_run(struct qd_client *c, struct call *call, qd_event_fn *event, void *data, struct incoming *ret,
+             struct qd_error *err)
 {
     int r = call_send(c, call, err);
     while (r == 0) {

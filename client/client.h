@@ -14,15 +14,15 @@
 
 enum {
     HELLO_WAIT_MS = 5000,
-    RECONNECT_MS = 5000,     /* a daemon that is restarted is back by then */
+    RECONNECT_MS = 5000, /* a daemon that is restarted is back by then */
     RECONNECT_STEP_MS = 20,
-    REPEATS_MAX = 3,         /* of one request, over lost connections */
+    REPEATS_MAX = 3, /* of one request, over lost connections */
     PROTOCOL_VERSION = 1
 };
 
 struct qd_client {
-    int fd;               /* -1: not connected */
-    char *path;           /* owned; of the socket */
+    int fd;     /* -1: not connected */
+    char *path; /* owned; of the socket */
     uint32_t last_id;
     struct trust *trust;  /* owned reference */
     struct packet packet; /* received last */
@@ -52,11 +52,11 @@ int client_receive(struct qd_client *c, int wait_ms, struct incoming *ret, struc
 /* What to send, made anew for every connection. */
 struct call {
     const char *method;
-    uint32_t id;                  /* of the request under way */
-    int fd;                       /* goes with it; -1: none */
-    enum message type;            /* with params */
+    uint32_t id;       /* of the request under way */
+    int fd;            /* goes with it; -1: none */
+    enum message type; /* with params */
     const void *params;
-    const struct param *loose;    /* or these @n_loose */
+    const struct param *loose; /* or these @n_loose */
     size_t n_loose;
     unsigned n_sent;
 };
@@ -67,7 +67,8 @@ int call_send(struct qd_client *c, struct call *call, struct qd_error *err);
 int call_again(struct qd_client *c, struct call *call, int failure, struct qd_error *err);
 
 /* Sends, waits, repeats. Events are given to @event (may be NULL). The answer, never an error reply, is @ret. */
-int call_run(struct qd_client *c, struct call *call, qd_event_fn *event, void *data, struct incoming *ret, struct qd_error *err);
+int call_run(struct qd_client *c, struct call *call, qd_event_fn *event, void *data, struct incoming *ret,
+             struct qd_error *err);
 
 /* Gives the params of an event to @event; its result. */
 int event_deliver(const struct incoming *in, qd_event_fn *event, void *data, struct qd_error *err);

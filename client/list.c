@@ -8,7 +8,7 @@
 enum { LIST_ARENA_BYTES = 256 << 20, LIST_TOTAL_MAX = 1 << 20 };
 
 struct qd_list {
-    struct arena *arena;                /* owned; texts */
+    struct arena *arena; /* owned; texts */
     size_t n, capacity;
     struct qd_model_info *models;       /* owned; or */
     struct qd_artifact_info *artifacts; /* owned */
@@ -56,8 +56,12 @@ static bool add_models(struct qd_list *l, const struct msg_model_list *page)
         return false;
     for (size_t i = 0; i < page->models_n; i++) {
         const struct msg_model *m = &page->models[i];
-        struct qd_model_info info = {.name = keep(l, m->name), .path = keep(l, m->path), .format = keep(l, m->format),
-                                     .state = keep(l, m->state), .problem = keep(l, m->problem), .bytes = m->bytes};
+        struct qd_model_info info = {.name = keep(l, m->name),
+                                     .path = keep(l, m->path),
+                                     .format = keep(l, m->format),
+                                     .state = keep(l, m->state),
+                                     .problem = keep(l, m->problem),
+                                     .bytes = m->bytes};
         if (!info.name || !info.path || !info.format || !info.state || !info.problem)
             return false;
         l->models[l->n++] = info;
@@ -68,10 +72,23 @@ static bool add_models(struct qd_list *l, const struct msg_model_list *page)
 static struct qd_artifact_info artifact_info(struct qd_list *l, const struct msg_artifact *m)
 {
     return (struct qd_artifact_info){
-        .key = keep(l, m->key), .model = keep(l, m->model), .scheme = keep(l, m->scheme), .recipe = keep(l, m->recipe),
-        .layout = keep(l, m->layout), .features = keep(l, m->features), .source = keep(l, m->source), .digest = keep(l, m->digest),
-        .signer = keep(l, m->signer), .bytes = m->bytes, .created = m->created, .encoder_revision = m->encoder_revision,
-        .n_files = m->n_files, .sqnr_db = m->sqnr_db, .rel_rmse = m->rel_rmse, .max_abs = m->max_abs, .worst = keep(l, m->worst),
+        .key = keep(l, m->key),
+        .model = keep(l, m->model),
+        .scheme = keep(l, m->scheme),
+        .recipe = keep(l, m->recipe),
+        .layout = keep(l, m->layout),
+        .features = keep(l, m->features),
+        .source = keep(l, m->source),
+        .digest = keep(l, m->digest),
+        .signer = keep(l, m->signer),
+        .bytes = m->bytes,
+        .created = m->created,
+        .encoder_revision = m->encoder_revision,
+        .n_files = m->n_files,
+        .sqnr_db = m->sqnr_db,
+        .rel_rmse = m->rel_rmse,
+        .max_abs = m->max_abs,
+        .worst = keep(l, m->worst),
         .worst_sqnr_db = m->worst_sqnr_db,
     };
 }
@@ -85,8 +102,8 @@ static bool add_artifacts(struct qd_list *l, const struct msg_artifact_list *pag
         return false;
     for (size_t i = 0; i < page->artifacts_n; i++) {
         struct qd_artifact_info info = artifact_info(l, &page->artifacts[i]);
-        if (!info.key || !info.model || !info.scheme || !info.recipe || !info.layout || !info.features || !info.source ||
-            !info.digest || !info.signer || !info.worst)
+        if (!info.key || !info.model || !info.scheme || !info.recipe || !info.layout || !info.features ||
+            !info.source || !info.digest || !info.signer || !info.worst)
             return false;
         l->artifacts[l->n++] = info;
     }

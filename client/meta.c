@@ -73,11 +73,13 @@ static enum meta_type item_type(const struct meta_value *v)
 }
 
 /* Item @i of @key: a scalar has one, at 0. */
-static int find_item(struct qd_artifact *a, const char *key, size_t i, const struct meta_value **ret, struct qd_error *err)
+static int find_item(struct qd_artifact *a, const char *key, size_t i, const struct meta_value **ret,
+                     struct qd_error *err)
 {
     int r = find(a, key, ret, err);
     if (r == 0 && i >= (*ret)->n_items)
-        r = err_new(err, QD_E_NOT_FOUND, "metadata key '%s' has %llu items, not %zu", key, (unsigned long long)(*ret)->n_items, i + 1);
+        r = err_new(err, QD_E_NOT_FOUND, "metadata key '%s' has %llu items, not %zu", key,
+                    (unsigned long long)(*ret)->n_items, i + 1);
     return r;
 }
 
@@ -85,7 +87,8 @@ static int find_scalar(struct qd_artifact *a, const char *key, const struct meta
 {
     int r = find(a, key, ret, err);
     if (r == 0 && (*ret)->type == META_ARRAY)
-        r = err_hint(err, err_new(err, QD_E_INVALID, "metadata key '%s' is an array", key), "use the qd_meta_item_ functions");
+        r = err_hint(err, err_new(err, QD_E_INVALID, "metadata key '%s' is an array", key),
+                     "use the qd_meta_item_ functions");
     return r;
 }
 
@@ -121,9 +124,16 @@ static struct number number_at(const struct meta_value *v, size_t i)
     struct number n = {.kind = NUMBER_NONE};
     float f32;
     switch (item_type(v)) {
-    case META_U8: case META_U16: case META_U32: case META_U64: case META_BOOL:
+    case META_U8:
+    case META_U16:
+    case META_U32:
+    case META_U64:
+    case META_BOOL:
         return (struct number){.kind = NUMBER_UINT, .u = raw};
-    case META_I8: case META_I16: case META_I32: case META_I64:
+    case META_I8:
+    case META_I16:
+    case META_I32:
+    case META_I64:
         return of_signed(raw, n_bytes);
     case META_F32:
         memcpy(&f32, &raw32, sizeof f32);
@@ -132,7 +142,9 @@ static struct number number_at(const struct meta_value *v, size_t i)
         n.kind = NUMBER_FLOAT;
         memcpy(&n.f, &raw, sizeof n.f);
         return n;
-    case META_STRING: case META_ARRAY: case META_N_TYPES:
+    case META_STRING:
+    case META_ARRAY:
+    case META_N_TYPES:
         break;
     }
     return n;
@@ -140,7 +152,8 @@ static struct number number_at(const struct meta_value *v, size_t i)
 
 static int wrong_type(struct qd_artifact *a, const char *key, const char *wanted, struct qd_error *err)
 {
-    return err_new(err, QD_E_INVALID, "metadata key '%s' is of type %s, not %s", key, qd_meta_type_name(a, key), wanted);
+    return err_new(err, QD_E_INVALID, "metadata key '%s' is of type %s, not %s", key, qd_meta_type_name(a, key),
+                   wanted);
 }
 
 static int as_u64(struct qd_artifact *a, const char *key, struct number n, uint64_t *ret, struct qd_error *err)
@@ -205,8 +218,8 @@ int qd_meta_item_i64(struct qd_artifact *a, const char *key, size_t i, int64_t *
 
 /* ---- strings, keys, types -------------------------------------------------------------------------------- */
 
-static int as_string(struct qd_artifact *a, const char *key, const struct meta_value *v, size_t i, const char **ret, size_t *ret_bytes,
-                     struct qd_error *err)
+static int as_string(struct qd_artifact *a, const char *key, const struct meta_value *v, size_t i, const char **ret,
+                     size_t *ret_bytes, struct qd_error *err)
 {
     if (item_type(v) != META_STRING)
         return wrong_type(a, key, "a string", err);
@@ -224,7 +237,8 @@ int qd_meta_string(struct qd_artifact *a, const char *key, const char **ret, siz
     return r < 0 ? r : as_string(a, key, v, 0, ret, ret_bytes, err);
 }
 
-int qd_meta_item_string(struct qd_artifact *a, const char *key, size_t i, const char **ret, size_t *ret_bytes, struct qd_error *err)
+int qd_meta_item_string(struct qd_artifact *a, const char *key, size_t i, const char **ret, size_t *ret_bytes,
+                        struct qd_error *err)
 {
     const struct meta_value *v = NULL;
     int r = find_item(a, key, i, &v, err);
@@ -248,10 +262,18 @@ const char *qd_meta_key_at(struct qd_artifact *a, size_t i)
 const char *qd_meta_type_name(struct qd_artifact *a, const char *key)
 {
     static const char *const names[META_N_TYPES][2] = {
-        [META_U8] = {"u8", "array of u8"}, [META_I8] = {"i8", "array of i8"}, [META_U16] = {"u16", "array of u16"},
-        [META_I16] = {"i16", "array of i16"}, [META_U32] = {"u32", "array of u32"}, [META_I32] = {"i32", "array of i32"},
-        [META_F32] = {"f32", "array of f32"}, [META_BOOL] = {"bool", "array of bool"}, [META_STRING] = {"string", "array of string"},
-        [META_U64] = {"u64", "array of u64"}, [META_I64] = {"i64", "array of i64"}, [META_F64] = {"f64", "array of f64"},
+        [META_U8] = {"u8", "array of u8"},
+        [META_I8] = {"i8", "array of i8"},
+        [META_U16] = {"u16", "array of u16"},
+        [META_I16] = {"i16", "array of i16"},
+        [META_U32] = {"u32", "array of u32"},
+        [META_I32] = {"i32", "array of i32"},
+        [META_F32] = {"f32", "array of f32"},
+        [META_BOOL] = {"bool", "array of bool"},
+        [META_STRING] = {"string", "array of string"},
+        [META_U64] = {"u64", "array of u64"},
+        [META_I64] = {"i64", "array of i64"},
+        [META_F64] = {"f64", "array of f64"},
     };
     const struct meta_value *v = NULL;
     return find(a, key, &v, NULL) == 0 ? names[item_type(v)][v->type == META_ARRAY] : NULL;

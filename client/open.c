@@ -12,7 +12,7 @@ struct qd_open_request {
     enum qd_verify verify;
     qd_progress_fn *progress;
     void *progress_data;
-    struct shared *hint;           /* what we may have already; ended by the answer */
+    struct shared *hint; /* what we may have already; ended by the answer */
     bool answered;
 };
 
@@ -34,13 +34,21 @@ static int fill(struct qd_open_request *r, const struct qd_open_options *o, stru
     if (result == 0)
         result = copy_text(o->layout, &r->layout, err);
     r->params = (struct msg_open){
-        .model = r->model, .scheme = r->scheme, .layout = r->layout, .pure = o->pure, .no_build = o->no_build, .strict = o->strict,
-        .by_fd = o->use_source_fd, .has_wait_ms = o->wait_ms > 0, .wait_ms = o->wait_ms,
+        .model = r->model,
+        .scheme = r->scheme,
+        .layout = r->layout,
+        .pure = o->pure,
+        .no_build = o->no_build,
+        .strict = o->strict,
+        .by_fd = o->use_source_fd,
+        .has_wait_ms = o->wait_ms > 0,
+        .wait_ms = o->wait_ms,
     };
     r->hint = result == 0 && !o->use_source_fd && !o->strict ? shared_hint(r->model, r->scheme) : NULL;
     if (r->hint)
         r->params.have = (struct bytes){r->hint->print.bytes, DIGEST_BYTES};
-    r->call = (struct call){.method = "open", .type = MSG_open, .params = &r->params, .fd = o->use_source_fd ? o->source_fd : -1};
+    r->call = (struct call){
+        .method = "open", .type = MSG_open, .params = &r->params, .fd = o->use_source_fd ? o->source_fd : -1};
     r->verify = o->verify;
     r->progress = o->progress;
     r->progress_data = o->progress_data;
@@ -62,7 +70,8 @@ static inline void request_free_cleanup(struct qd_open_request **r)
         request_free(*r);
 }
 
-int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct qd_open_request **ret, struct qd_error *err)
+int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct qd_open_request **ret,
+                  struct qd_error *err)
 {
     CLEANUP(request_free) struct qd_open_request *r = calloc(1, sizeof *r);
     if (!r)
@@ -86,8 +95,14 @@ static int tell_progress(struct qd_open_request *r, struct incoming *in, struct 
     if (result < 0 || m.id != r->call.id)
         return result;
     struct qd_progress p = {
-        .model = m.model, .scheme = m.scheme, .state = m.state, .tensor = m.tensor ? m.tensor : "", .done_bytes = m.done_bytes,
-        .total_bytes = m.total_bytes, .bytes_per_s = m.bytes_per_s, .seconds_left = m.has_seconds_left ? m.seconds_left : -1,
+        .model = m.model,
+        .scheme = m.scheme,
+        .state = m.state,
+        .tensor = m.tensor ? m.tensor : "",
+        .done_bytes = m.done_bytes,
+        .total_bytes = m.total_bytes,
+        .bytes_per_s = m.bytes_per_s,
+        .seconds_left = m.has_seconds_left ? m.seconds_left : -1,
     };
     return r->progress(&p, r->progress_data) ? err_new(err, QD_E_CANCELLED, "stopped by the caller") : 0;
 }
@@ -125,7 +140,8 @@ static int take_answer(struct qd_open_request *r, struct incoming *in, struct qd
 }
 
 /* One message, or a lost connection. 1: *ret; 0: go on. @ret_more: something came. */
-static int take_one(struct qd_open_request *r, int wait_ms, bool *ret_more, struct qd_artifact **ret, struct qd_error *err)
+static int take_one(struct qd_open_request *r, int wait_ms, bool *ret_more, struct qd_artifact **ret,
+                    struct qd_error *err)
 {
     CLEANUP(incoming_clear) struct incoming in = {0};
     int result = client_receive(r->client, wait_ms, &in, err);

@@ -17,7 +17,8 @@ static struct shared *list;
 
 /* ---- files ------------------------------------------------------------------------------------------ */
 
-static int take_file(struct packet *p, size_t at, const struct manifest_file *m, struct shared_file *dst, struct qd_error *err)
+static int take_file(struct packet *p, size_t at, const struct manifest_file *m, struct shared_file *dst,
+                     struct qd_error *err)
 {
     struct stat st;
     if (fstat(p->fds[at], &st) < 0)
@@ -80,7 +81,8 @@ int shared_read(const struct shared *s, size_t i, void **ret, struct qd_error *e
     const struct manifest_file *m = &s->manifest.files[i];
     struct digest d;
     if (m->bytes > TABLE_BYTES_MAX)
-        return err_new(err, QD_E_LIMIT, "%s of %llu bytes, at most %d", m->name, (unsigned long long)m->bytes, TABLE_BYTES_MAX);
+        return err_new(err, QD_E_LIMIT, "%s of %llu bytes, at most %d", m->name, (unsigned long long)m->bytes,
+                       TABLE_BYTES_MAX);
     CLEANUP(free) void *raw = malloc((size_t)m->bytes + 1);
     if (!raw)
         return err_new(err, QD_E_NO_MEMORY, "%s of %llu bytes", m->name, (unsigned long long)m->bytes);
@@ -111,9 +113,17 @@ static uint32_t name_hash(const char *name)
 static void view_of(const struct tensor_entry *t, struct qd_tensor *dst)
 {
     _Static_assert((int)QD_DIMS_MAX == (int)TABLE_DIMS_MAX, "a view has room for every tensor");
-    *dst = (struct qd_tensor){.name = t->name, .type = t->type, .source_type = t->source_type, .n_dims = t->n_dims,
-                              .bytes = t->bytes, .offset = t->offset, .file = t->file, .reason = t->reason,
-                              .sqnr_db = t->sqnr_db, .rel_rmse = t->rel_rmse, .max_abs = t->max_abs};
+    *dst = (struct qd_tensor){.name = t->name,
+                              .type = t->type,
+                              .source_type = t->source_type,
+                              .n_dims = t->n_dims,
+                              .bytes = t->bytes,
+                              .offset = t->offset,
+                              .file = t->file,
+                              .reason = t->reason,
+                              .sqnr_db = t->sqnr_db,
+                              .rel_rmse = t->rel_rmse,
+                              .max_abs = t->max_abs};
     memcpy(dst->shape, t->shape, sizeof dst->shape);
 }
 
@@ -158,7 +168,8 @@ static int read_tensors(struct shared *s, struct qd_error *err)
     CLEANUP(free) void *raw = NULL;
     int r = shared_read(s, (size_t)(m - s->manifest.files), &raw, err);
     if (r == 0)
-        r = tensor_table_decode((struct bytes){raw, (size_t)m->bytes}, payload_bytes, s->n_payload, s->arena, &s->table, err);
+        r = tensor_table_decode((struct bytes){raw, (size_t)m->bytes}, payload_bytes, s->n_payload, s->arena, &s->table,
+                                err);
     return r < 0 ? r : make_views(s, err);
 }
 
@@ -188,10 +199,23 @@ static void fill_info(struct shared *s, const struct key_id *signer)
     for (size_t i = 0; i < KEY_ID_BYTES; i++)
         (void)snprintf(s->signer + 2 * i, 3, "%02x", signer->bytes[i]);
     s->info = (struct qd_artifact_info){
-        .key = s->key, .model = m->model, .scheme = m->scheme, .recipe = m->recipe, .layout = m->layout, .features = m->features,
-        .source = s->source, .digest = s->digest, .signer = s->signer, .bytes = bytes, .created = m->created,
-        .encoder_revision = m->encoder_revision, .n_files = s->n_payload, .sqnr_db = m->quality.sqnr_db,
-        .rel_rmse = m->quality.rel_rmse, .max_abs = m->quality.max_abs, .worst = m->quality.worst,
+        .key = s->key,
+        .model = m->model,
+        .scheme = m->scheme,
+        .recipe = m->recipe,
+        .layout = m->layout,
+        .features = m->features,
+        .source = s->source,
+        .digest = s->digest,
+        .signer = s->signer,
+        .bytes = bytes,
+        .created = m->created,
+        .encoder_revision = m->encoder_revision,
+        .n_files = s->n_payload,
+        .sqnr_db = m->quality.sqnr_db,
+        .rel_rmse = m->quality.rel_rmse,
+        .max_abs = m->quality.max_abs,
+        .worst = m->quality.worst,
         .worst_sqnr_db = m->quality.worst_sqnr_db,
     };
 }
@@ -246,7 +270,8 @@ static struct shared *shared_new(void)
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-static int open_first(const struct envelope *e, const char *key, struct packet *p, struct shared *s, struct qd_error *err)
+static int open_first(const struct envelope *e, const char *key, struct packet *p, struct shared *s,
+                      struct qd_error *err)
 {
     char shown[DIGEST_HEX_BYTES];
     s->arena = arena_new(ARENA_BYTES_MAX);
@@ -292,7 +317,10 @@ static bool is_same_envelope(const struct shared *s, struct bytes raw)
     return s->envelope.n == raw.n && memcmp(s->envelope.data, raw.data, raw.n) == 0;
 }
 
-/* Another user of @s, whose first @n_files came as descriptors @at.. of @p; an idle one gets them back. The caller holds the lock. */
+/*
+ * Another user of @s, whose first @n_files came as descriptors @at.. of @p; an idle one gets them back. The caller
+ * holds the lock.
+ */
 static bool use_again(struct shared *s, struct packet *p, size_t at, size_t n_files)
 {
     if (s->n_users > 0) {
@@ -327,8 +355,8 @@ static void insert(struct shared *s)
 }
 
 /* @s, a reference that is taken, if it is still trusted and of @key. */
-static int trust_again(struct trust *trust, const struct envelope *e, const char *key, struct shared *again, uint64_t known,
-                       struct shared **ret, struct qd_error *err)
+static int trust_again(struct trust *trust, const struct envelope *e, const char *key, struct shared *again,
+                       uint64_t known, struct shared **ret, struct qd_error *err)
 {
     CLEANUP(shared_put) struct shared *s = again;
     uint64_t serial = 0;
@@ -347,8 +375,8 @@ static int trust_again(struct trust *trust, const struct envelope *e, const char
 }
 
 /* 1: it was known and is *ret; 0: it was not. */
-static int open_known(struct trust *trust, const struct envelope *e, struct bytes raw, const char *key, struct packet *p,
-                      struct shared **ret, struct qd_error *err)
+static int open_known(struct trust *trust, const struct envelope *e, struct bytes raw, const char *key,
+                      struct packet *p, struct shared **ret, struct qd_error *err)
 {
     (void)pthread_mutex_lock(&list_lock);
     struct shared *s = find_known(raw, p);
@@ -360,7 +388,8 @@ static int open_known(struct trust *trust, const struct envelope *e, struct byte
     return r < 0 ? r : 1;
 }
 
-int shared_open_again(struct trust *trust, const char *key, struct packet *p, struct shared *hint, struct shared **ret, struct qd_error *err)
+int shared_open_again(struct trust *trust, const char *key, struct packet *p, struct shared *hint, struct shared **ret,
+                      struct qd_error *err)
 {
     struct envelope e;
     (void)pthread_mutex_lock(&list_lock);
@@ -369,7 +398,8 @@ int shared_open_again(struct trust *trust, const char *key, struct packet *p, st
     (void)pthread_mutex_unlock(&list_lock);
     (void)shared_drop_hint(hint);
     if (!used)
-        return err_new(err, QD_E_CORRUPT, "the files that came are not those of the envelope%s", p->cut ? ": this process has no descriptor free" : "");
+        return err_new(err, QD_E_CORRUPT, "the files that came are not those of the envelope%s",
+                       p->cut ? ": this process has no descriptor free" : "");
     int r = envelope_decode(buffer_span(&hint->envelope), &e, err); /* @hint lives: we are one of its users */
     if (r == 0)
         return trust_again(trust, &e, key, hint, known, ret, err);
@@ -400,7 +430,8 @@ int shared_open(struct trust *trust, const char *key, struct packet *p, struct s
     CLEANUP(buffer_clear) struct buffer raw = {0};
     struct envelope e;
     if (p->n_fds < 2)
-        return err_new(err, QD_E_PROTOCOL, "the answer came without descriptors%s", p->cut ? ": this process has none free" : "");
+        return err_new(err, QD_E_PROTOCOL, "the answer came without descriptors%s",
+                       p->cut ? ": this process has none free" : "");
     int r = read_envelope(p->fds[0], &raw, err);
     if (r == 0)
         r = envelope_decode(buffer_span(&raw), &e, err);

@@ -21,38 +21,38 @@ enum { SHARED_IDLE_MAX = 4 };
 
 /* One file of the manifest, as received. */
 struct shared_file {
-    int fd;           /* owned; -1 while idle */
+    int fd; /* owned; -1 while idle */
     uint64_t dev, ino;
-    const void *map;  /* of a payload file, while in use */
+    const void *map;      /* of a payload file, while in use */
     uint32_t first_shard; /* of a payload file: index of its first bit in @verified */
 };
 
 struct shared {
-    struct shared *next;           /* process-wide list, newest first */
+    struct shared *next; /* process-wide list, newest first */
     unsigned n_users;
-    unsigned n_hints;              /* requests under way that named it */
-    struct buffer envelope;        /* the bytes that were verified */
-    struct digest print;           /* of them: what the daemon is told that we have */
-    uint64_t serial;               /* state of trust that verified them last */
-    struct arena *arena;           /* owned: manifest, tensors, views, index */
+    unsigned n_hints;       /* requests under way that named it */
+    struct buffer envelope; /* the bytes that were verified */
+    struct digest print;    /* of them: what the daemon is told that we have */
+    uint64_t serial;        /* state of trust that verified them last */
+    struct arena *arena;    /* owned: manifest, tensors, views, index */
     struct manifest manifest;
     struct tensor_table table;
     struct qd_tensor *views;
-    uint32_t *index;               /* open addressing by name; 0: free, else 1 + tensor */
+    uint32_t *index; /* open addressing by name; 0: free, else 1 + tensor */
     uint32_t index_mask;
-    uint32_t n_payload;            /* the first files of the manifest */
+    uint32_t n_payload; /* the first files of the manifest */
     struct shared_file files[MANIFEST_FILES_MAX];
     char key[DIGEST_HEX_BYTES], source[DIGEST_HEX_BYTES], digest[DIGEST_HEX_BYTES];
     char signer[2 * KEY_ID_BYTES + 1];
     struct qd_artifact_info info;
 
-    pthread_mutex_t lock;          /* over what follows */
-    struct digest *leaves;         /* owned; the signed shard list, NULL before the first use */
+    pthread_mutex_t lock;  /* over what follows */
+    struct digest *leaves; /* owned; the signed shard list, NULL before the first use */
     uint32_t n_leaves;
-    uint8_t *verified;             /* owned; a byte for each shard of the payload */
+    uint8_t *verified; /* owned; a byte for each shard of the payload */
     bool meta_loaded;
-    struct arena *meta_arena;      /* owned */
-    void *meta_raw;                /* owned; the table's bytes, which values borrow */
+    struct arena *meta_arena; /* owned */
+    void *meta_raw;           /* owned; the table's bytes, which values borrow */
     struct meta_table meta;
 };
 
@@ -70,8 +70,8 @@ struct shared *shared_hint(const char *model, const char *scheme);
 struct shared *shared_drop_hint(struct shared *hint);
 
 /* shared_open where the guess was right: @packet brings the payload files alone. Takes @hint, also on failure. */
-int shared_open_again(struct trust *trust, const char *key, struct packet *packet, struct shared *hint, struct shared **ret,
-                      struct qd_error *err);
+int shared_open_again(struct trust *trust, const char *key, struct packet *packet, struct shared *hint,
+                      struct shared **ret, struct qd_error *err);
 struct shared *shared_put(struct shared *s);
 DEFINE_CLEANUP(shared_put, struct shared *)
 

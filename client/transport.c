@@ -97,8 +97,9 @@ static int hello(struct qd_client *c, struct qd_error *err)
         return incoming_error(&in, err);
     r = incoming_decode(&in, INTO(welcome, &welcome), err);
     if (r == 0 && welcome.version != PROTOCOL_VERSION)
-        r = err_hint(err, err_new(err, QD_E_UNSUPPORTED, "%s at '%s' speaks protocol %u, this program %d", welcome.daemon,
-                                  c->path, welcome.version, PROTOCOL_VERSION),
+        r = err_hint(err,
+                     err_new(err, QD_E_UNSUPPORTED, "%s at '%s' speaks protocol %u, this program %d", welcome.daemon,
+                             c->path, welcome.version, PROTOCOL_VERSION),
                      "use libquantd and quantd of the same release");
     return r;
 }

@@ -18,14 +18,14 @@ struct stamp {
 
 struct trust {
     struct trust *next;
-    unsigned n_users;             /* under the table's lock */
-    char *socket_path;            /* owned */
-    pthread_mutex_t lock;         /* over what follows */
-    struct keyring *keyring;      /* owned */
-    uint64_t serial;              /* never used twice in this process */
+    unsigned n_users;        /* under the table's lock */
+    char *socket_path;       /* owned */
+    pthread_mutex_t lock;    /* over what follows */
+    struct keyring *keyring; /* owned */
+    uint64_t serial;         /* never used twice in this process */
     struct stamp stamps[N_SOURCES];
     int64_t checked_ms;
-    char note[256];               /* why the key beside the socket is not trusted; "" */
+    char note[256]; /* why the key beside the socket is not trusted; "" */
 };
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -95,13 +95,15 @@ static void take_stamps(const struct trust *t, struct stamp ret[N_SOURCES])
 
 /*
  * On a socket that systemd opened the peer's uid is systemd's, so the path and its owner are what is
- * trusted: a folder that only its owner writes, and a file in it that belongs to root, to the folder's owner or to the socket's.
+ * trusted: a folder that only its owner writes, and a file in it that belongs to root, to the folder's owner or to the
+ * socket's.
  */
 static const char *why_not_trusted(const char *socket_path, const char *pub_path)
 {
     char folder[PATH_MAX];
     struct stat dir, pub, sock;
-    (void)snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(pub_path, '/') - pub_path), pub_path); /* shorter than pub_path */
+    (void)snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(pub_path, '/') - pub_path),
+                   pub_path); /* shorter than pub_path */
     if (stat(folder[0] ? folder : "/", &dir) < 0 || lstat(pub_path, &pub) < 0 || stat(socket_path, &sock) < 0)
         return "it cannot be looked at";
     if (!S_ISREG(pub.st_mode))
@@ -132,7 +134,7 @@ static void trust_published(struct trust *t, struct keyring *k)
 static int load_folders(struct keyring *k, struct qd_error *err)
 {
     static int (*const add[N_FOLDERS])(struct keyring *, const char *, struct qd_error *) = {keyring_trust_folder,
-                                                                                           keyring_revoke_folder};
+                                                                                             keyring_revoke_folder};
     char path[PATH_MAX];
     for (size_t i = 0; i < N_FOLDERS; i++) {
         int r = system_folder(folders[i], path) ? add[i](k, path, err) : 0;

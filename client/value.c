@@ -14,7 +14,7 @@ void qd_value_free(struct qd_value *v)
 enum qd_value_kind qd_value_kind(const struct qd_value *v)
 {
     static const enum qd_value_kind kinds[] = {
-        [VALUE_NIL] = QD_NIL, [VALUE_BOOL] = QD_BOOL, [VALUE_INT] = QD_INT, [VALUE_UINT] = QD_UINT,
+        [VALUE_NIL] = QD_NIL,       [VALUE_BOOL] = QD_BOOL,     [VALUE_INT] = QD_INT,     [VALUE_UINT] = QD_UINT,
         [VALUE_NUMBER] = QD_NUMBER, [VALUE_STRING] = QD_STRING, [VALUE_ARRAY] = QD_ARRAY, [VALUE_MAP] = QD_MAP,
     };
     return v ? kinds[v->v.kind] : QD_NIL;
@@ -81,7 +81,8 @@ bool qd_value_bool(const struct qd_value *v)
 
 /* ---- calls --------------------------------------------------------------------------------------- */
 
-static int loose_params(const struct qd_param *params, struct param dst[PARAMS_MAX], size_t *ret_n, struct qd_error *err)
+static int loose_params(const struct qd_param *params, struct param dst[PARAMS_MAX], size_t *ret_n,
+                        struct qd_error *err)
 {
     size_t n = 0;
     for (; params && params[n].key; n++) {

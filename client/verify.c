@@ -21,7 +21,8 @@ static int load_leaves(struct shared *s, struct qd_error *err)
     if (!m)
         return err_new(err, QD_E_UNSUPPORTED, "the manifest names no list of shards");
     if (m->bytes != (uint64_t)s->n_leaves * DIGEST_BYTES)
-        return err_new(err, QD_E_CORRUPT, "the list of shards has %llu bytes for %u shards", (unsigned long long)m->bytes, s->n_leaves);
+        return err_new(err, QD_E_CORRUPT, "the list of shards has %llu bytes for %u shards",
+                       (unsigned long long)m->bytes, s->n_leaves);
     int r = shared_read(s, (size_t)(m - s->manifest.files), &raw, err);
     if (r == 0)
         s->leaves = steal(&raw);

@@ -22,29 +22,29 @@ struct entry {
     struct catalog_model m;
     const struct scan_model *seen; /* borrows the root's scan */
     uint64_t print;
-    uint64_t since_ms;   /* loop time when this print was first seen */
-    bool fresh;          /* never seen to change */
-    bool announced;      /* somebody heard of it */
-    bool clashes;        /* bad only because another has its name */
-    size_t rank;         /* of its root: the earlier root keeps a name, whichever scan was done first */
-    char *name;          /* owned: a name other than the scan's, NULL mostly */
-    char *format;        /* owned */
-    char *note;          /* owned: why a worker refused it */
+    uint64_t since_ms; /* loop time when this print was first seen */
+    bool fresh;        /* never seen to change */
+    bool announced;    /* somebody heard of it */
+    bool clashes;      /* bad only because another has its name */
+    size_t rank;       /* of its root: the earlier root keeps a name, whichever scan was done first */
+    char *name;        /* owned: a name other than the scan's, NULL mostly */
+    char *format;      /* owned */
+    char *note;        /* owned: why a worker refused it */
 };
 
 struct root {
     struct catalog *catalog;
     char *path; /* owned */
     uint32_t rescan_s;
-    struct scan *scan;      /* owned; NULL before the first */
-    struct entry *entries;  /* owned; one per model of the scan, same order */
-    int *wds;               /* owned; sorted */
+    struct scan *scan;     /* owned; NULL before the first */
+    struct entry *entries; /* owned; one per model of the scan, same order */
+    int *wds;              /* owned; sorted */
     size_t n_wds;
-    uint64_t due_ms;        /* when to scan, NEVER: nothing due */
+    uint64_t due_ms; /* when to scan, NEVER: nothing due */
     uint64_t not_before_ms;
     uint64_t started_ms;
     bool scanning, gone;
-    char said[256];         /* problem logged last */
+    char said[256]; /* problem logged last */
 };
 
 struct catalog {
@@ -53,9 +53,9 @@ struct catalog {
     void *data;
     void (*scanned)(void *data);
     void *scanned_data;
-    struct watch *watch;  /* owned */
+    struct watch *watch; /* owned */
     uv_timer_t timer;
-    struct root **roots;  /* owned, and what they point to */
+    struct root **roots; /* owned, and what they point to */
     size_t n_roots;
     struct entry **names; /* owned array; entries sorted by name */
     size_t n_names;
@@ -123,7 +123,8 @@ static int by_name(const void *a, const void *b)
     int r = strcmp(x->m.name, y->m.name);
     if (!r)
         r = (x->rank > y->rank) - (x->rank < y->rank);
-    return r ? r : (x->m.generation > y->m.generation) - (x->m.generation < y->m.generation); /* the first keeps the name */
+    return r ? r
+             : (x->m.generation > y->m.generation) - (x->m.generation < y->m.generation); /* the first keeps the name */
 }
 
 static bool collect(struct catalog *c)
@@ -205,9 +206,10 @@ static struct entry *find_entry(const struct catalog *c, const char *name)
 
 static void announce(struct catalog *c, struct entry *e, enum catalog_change change)
 {
-    static const char *const words[] = {[MODEL_ADDED] = "added", [MODEL_CHANGED] = "changed", [MODEL_REMOVED] = "removed", [MODEL_TURNED_BAD] = "bad"};
-    log_line(LOG_AT_INFO, "catalog", "model %s%s%s%s", words[change], log_field("model", e->m.name), log_field("path", e->m.path),
-             change == MODEL_TURNED_BAD ? log_field("problem", e->m.problem) : "");
+    static const char *const words[] = {
+        [MODEL_ADDED] = "added", [MODEL_CHANGED] = "changed", [MODEL_REMOVED] = "removed", [MODEL_TURNED_BAD] = "bad"};
+    log_line(LOG_AT_INFO, "catalog", "model %s%s%s%s", words[change], log_field("model", e->m.name),
+             log_field("path", e->m.path), change == MODEL_TURNED_BAD ? log_field("problem", e->m.problem) : "");
     e->announced = change != MODEL_REMOVED;
     c->listener(&e->m, change, c->data);
 }
@@ -403,7 +405,9 @@ static int scan_work(void *data, struct qd_error *err)
 
 static void say_problem(struct root *r, const struct scan *scan)
 {
-    const char *problem = scan->problem[0] ? scan->problem : scan->unwatched ? "not every folder can be watched: raise fs.inotify.max_user_watches" : "";
+    const char *problem = scan->problem[0]  ? scan->problem
+                          : scan->unwatched ? "not every folder can be watched: raise fs.inotify.max_user_watches"
+                                            : "";
     if (strcmp(problem, r->said) == 0)
         return;
     (void)snprintf(r->said, sizeof r->said, "%s", problem);
@@ -681,6 +685,10 @@ struct catalog_root catalog_root_at(const struct catalog *c, size_t i)
 {
     const struct root *r = c->roots[i];
     bool missing = !r->scan || r->scan->missing;
-    return (struct catalog_root){.path = r->path, .n_models = (unsigned)n_entries(r), .scanned = r->scan != NULL,
-                                 .state = missing ? "missing" : r->rescan_s ? "polling" : "watching"};
+    return (struct catalog_root){.path = r->path,
+                                 .n_models = (unsigned)n_entries(r),
+                                 .scanned = r->scan != NULL,
+                                 .state = missing       ? "missing"
+                                          : r->rescan_s ? "polling"
+                                                        : "watching"};
 }

@@ -4,8 +4,9 @@
  *
  * A model is a *.gguf file (of split files, the first part), a *.safetensors file, or a folder
  * that holds model.safetensors or model.safetensors.index.json (daemon/scan.h). Its name is its path below the
- * root without the suffix ("llama/tiny" for <root>/llama/tiny.gguf) and without the number of a split part; where two roots give the same name,
- * the later one is called "<root's last component>/<name>"; still a clash: the first keeps it and the other is bad, and says so.
+ * root without the suffix ("llama/tiny" for <root>/llama/tiny.gguf) and without the number of a split part; where two
+ * roots give the same name, the later one is called "<root's last component>/<name>"; still a clash: the first keeps it
+ * and the other is bad, and says so.
  */
 #ifndef QUANTD_DAEMON_CATALOG_H
 #define QUANTD_DAEMON_CATALOG_H
@@ -27,16 +28,16 @@ struct file_stamp {
 
 struct catalog_model {
     const char *name;
-    const char *path;       /* absolute: the file, or the folder */
-    const char *first_file; /* absolute: the file a worker is given first */
+    const char *path;         /* absolute: the file, or the folder */
+    const char *first_file;   /* absolute: the file a worker is given first */
     const char *const *files; /* absolute, NULL-terminated: all that look like its own */
-    const char *root;       /* absolute: the watched folder it was found in */
-    const char *format;     /* after a probe; "" before */
+    const char *root;         /* absolute: the watched folder it was found in */
+    const char *format;       /* after a probe; "" before */
     enum model_state state;
-    const char *problem;    /* for MODEL_BAD */
-    uint64_t bytes;         /* of all files that look like its weights */
+    const char *problem;     /* for MODEL_BAD */
+    uint64_t bytes;          /* of all files that look like its weights */
     struct file_stamp stamp; /* of the first file */
-    uint64_t generation;    /* rises whenever any of its files changed */
+    uint64_t generation;     /* rises whenever any of its files changed */
 };
 
 struct catalog;
@@ -53,7 +54,8 @@ int catalog_reload(struct catalog *c, struct qd_error *err);
 /* @scanned is called on the loop after every scan, whether or not it changed anything. One listener. */
 void catalog_on_scanned(struct catalog *c, void (*scanned)(void *data), void *data);
 
-/* True while a scan is under way or due: what is not found now may be found then. Hears the events in the queue first. */
+/* True while a scan is under way or due: what is not found now may be found then. Hears the events in the queue first.
+ */
 bool catalog_busy(struct catalog *c);
 
 /* Scans all roots again (overflow, SIGHUP, `rescan`); returns how many roots. */
@@ -77,7 +79,7 @@ struct catalog_root {
     const char *path;
     const char *state; /* "watching" "polling" "missing" */
     unsigned n_models;
-    bool scanned;      /* looked at once */
+    bool scanned; /* looked at once */
 };
 size_t catalog_n_roots(const struct catalog *c);
 struct catalog_root catalog_root_at(const struct catalog *c, size_t i);

@@ -23,7 +23,19 @@
 
 enum { CONFIG_WARNINGS_MAX = 64, CONFIG_DROPINS_MAX = 256 };
 
-enum kind { KIND_SIZE, KIND_MS, KIND_SECONDS, KIND_HOURS, KIND_COUNT, KIND_BOOL, KIND_LEVEL, KIND_PATH, KIND_USERS, KIND_ALLOW, KIND_SCHEME };
+enum kind {
+    KIND_SIZE,
+    KIND_MS,
+    KIND_SECONDS,
+    KIND_HOURS,
+    KIND_COUNT,
+    KIND_BOOL,
+    KIND_LEVEL,
+    KIND_PATH,
+    KIND_USERS,
+    KIND_ALLOW,
+    KIND_SCHEME
+};
 
 struct option {
     const char *section; /* NULL: of a root */
@@ -34,8 +46,10 @@ struct option {
 };
 
 static const struct option options[] = {
-#define OPTION(section, key, kind, field, preset, doc) {#section, #key, KIND_##kind, offsetof(struct config, field), preset},
-#define ROOT_OPTION(key, kind, field, preset, doc) {NULL, #key, KIND_##kind, offsetof(struct config_root, field), preset},
+#define OPTION(section, key, kind, field, preset, doc) \
+    {#section, #key, KIND_##kind, offsetof(struct config, field), preset},
+#define ROOT_OPTION(key, kind, field, preset, doc) \
+    {NULL, #key, KIND_##kind, offsetof(struct config_root, field), preset},
 #include "daemon/options.def"
 #undef OPTION
 #undef ROOT_OPTION
@@ -45,9 +59,9 @@ enum { N_OPTIONS = sizeof options / sizeof options[0] };
 /* What one loading carries through inih's callback. */
 struct loading {
     struct config *config;
-    char *root_names[CONFIG_ROOTS_MAX]; /* owned; names of config->roots */
+    char *root_names[CONFIG_ROOTS_MAX];  /* owned; names of config->roots */
     char *root_places[CONFIG_ROOTS_MAX]; /* owned; "file:line" of their first mention */
-    struct config_warning *warnings;    /* owned */
+    struct config_warning *warnings;     /* owned */
     size_t n_warnings;
     const char *file;
     FILE *stream;
@@ -64,8 +78,12 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-    {"", 1}, {"B", 1}, {"K", 1ull << 10}, {"KiB", 1ull << 10}, {"M", 1ull << 20}, {"MiB", 1ull << 20},
-    {"G", 1ull << 30}, {"GiB", 1ull << 30}, {"T", 1ull << 40}, {"TiB", 1ull << 40}, {NULL, 0},
+    {"", 1},           {"B", 1},
+    {"K", 1ull << 10}, {"KiB", 1ull << 10},
+    {"M", 1ull << 20}, {"MiB", 1ull << 20},
+    {"G", 1ull << 30}, {"GiB", 1ull << 30},
+    {"T", 1ull << 40}, {"TiB", 1ull << 40},
+    {NULL, 0},
 };
 static const struct unit ms_units[] = {
     {"ms", 1}, {"s", 1000}, {"min", 60000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {NULL, 0},
@@ -297,14 +315,14 @@ static char *read_line(char *dst, int n, void *stream)
 
 static void warn(struct loading *l, const char *what, const char *word, const char *const *known)
 {
-    struct config_warning *grown = l->n_warnings < CONFIG_WARNINGS_MAX
-                                       ? reallocarray(l->warnings, l->n_warnings + 1, sizeof *grown) : NULL;
+    struct config_warning *grown =
+        l->n_warnings < CONFIG_WARNINGS_MAX ? reallocarray(l->warnings, l->n_warnings + 1, sizeof *grown) : NULL;
     if (!grown)
         return;
     l->warnings = grown;
     const char *near = nearest_name(word, known);
-    (void)snprintf(grown[l->n_warnings++].text, sizeof grown->text, "%s:%u: unknown %s '%.64s' is ignored%s%s%s", l->file, l->line, what,
-                   word, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    (void)snprintf(grown[l->n_warnings++].text, sizeof grown->text, "%s:%u: unknown %s '%.64s' is ignored%s%s%s",
+                   l->file, l->line, what, word, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static void warn_section(struct loading *l, const char *section)
@@ -318,7 +336,8 @@ static void warn_key(struct loading *l, const char *section, const char *key)
     const char *known[N_OPTIONS + 1];
     size_t n = 0;
     for (size_t i = 0; i < N_OPTIONS; i++)
-        if ((!section && !options[i].section) || (section && options[i].section && strcmp(section, options[i].section) == 0))
+        if ((!section && !options[i].section) ||
+            (section && options[i].section && strcmp(section, options[i].section) == 0))
             known[n++] = options[i].key;
     known[n] = NULL;
     warn(l, "key", key, known);
@@ -371,7 +390,8 @@ static struct config_root *root_by_name(struct loading *l, const char *name)
 static void apply(struct loading *l, const struct option *o, void *base, const char *text)
 {
     if (base && !set_value(o, base, l->config->user_mode, text))
-        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: %s = '%.200s': wanted %s", l->file, l->line, o->key, text, kind_wants[o->kind]);
+        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: %s = '%.200s': wanted %s", l->file, l->line, o->key, text,
+                            kind_wants[o->kind]);
 }
 
 static int on_pair(void *user, const char *section, const char *key, const char *value)
@@ -436,7 +456,8 @@ static int load_dropins(struct loading *l, const char *folder)
     int n = scandir(folder, &entries, is_dropin, by_name), r = 0;
     for (int i = 0; i < n; i++) {
         char path[PATH_MAX];
-        if (r >= 0 && i < CONFIG_DROPINS_MAX && snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) < (int)sizeof path)
+        if (r >= 0 && i < CONFIG_DROPINS_MAX &&
+            snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) < (int)sizeof path)
             r = load_file(l, path, true);
         free(entries[i]);
     }
@@ -469,13 +490,17 @@ static char *xdg_folder(const char *variable, const char *below)
 
 static int set_folders(struct config *c, struct qd_error *err)
 {
-    c->state_dir = c->user_mode ? xdg_folder("XDG_STATE_HOME", ".local/state") : systemd_folder("STATE_DIRECTORY", "/var/lib/quantd");
-    c->cache_dir = c->user_mode ? xdg_folder("XDG_CACHE_HOME", ".cache") : systemd_folder("CACHE_DIRECTORY", "/var/cache/quantd");
-    c->runtime_dir = c->user_mode ? xdg_folder("XDG_RUNTIME_DIR", NULL) : systemd_folder("RUNTIME_DIRECTORY", "/run/quantd");
+    c->state_dir = c->user_mode ? xdg_folder("XDG_STATE_HOME", ".local/state")
+                                : systemd_folder("STATE_DIRECTORY", "/var/lib/quantd");
+    c->cache_dir =
+        c->user_mode ? xdg_folder("XDG_CACHE_HOME", ".cache") : systemd_folder("CACHE_DIRECTORY", "/var/cache/quantd");
+    c->runtime_dir =
+        c->user_mode ? xdg_folder("XDG_RUNTIME_DIR", NULL) : systemd_folder("RUNTIME_DIRECTORY", "/run/quantd");
     c->config_dir = c->user_mode ? xdg_folder("XDG_CONFIG_HOME", ".config") : strdup(QUANTD_SYSCONFDIR "/quantd");
     if (c->state_dir && c->cache_dir && c->runtime_dir && c->config_dir)
         return 0;
-    (void)err_new(err, QD_E_CONFIG, "no place for %s: %s is not set", c->user_mode && !c->runtime_dir ? "the socket" : "state and cache",
+    (void)err_new(err, QD_E_CONFIG, "no place for %s: %s is not set",
+                  c->user_mode && !c->runtime_dir ? "the socket" : "state and cache",
                   c->user_mode && !c->runtime_dir ? "XDG_RUNTIME_DIR" : "HOME");
     return err_hint(err, QD_E_CONFIG, "set XDG_RUNTIME_DIR to a folder of your own such as /run/user/1000");
 }
@@ -537,7 +562,8 @@ static int load_all(struct loading *l, const char *extra_file)
     return r < 0 ? r : finish(l);
 }
 
-int config_load(bool user_mode, const char *extra_file, struct config **ret, struct config_warning **ret_warnings, size_t *ret_n_warnings, struct qd_error *err)
+int config_load(bool user_mode, const char *extra_file, struct config **ret, struct config_warning **ret_warnings,
+                size_t *ret_n_warnings, struct qd_error *err)
 {
     struct loading l = {.config = calloc(1, sizeof *l.config), .err = err};
     if (!l.config)

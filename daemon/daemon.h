@@ -20,7 +20,8 @@ struct serving;
 
 struct daemon {
     uv_loop_t *loop;
-    uint64_t turn; /* of the loop, from 1; requests served in one turn had all been sent when it began. 0: not counted */
+    uint64_t
+        turn; /* of the loop, from 1; requests served in one turn had all been sent when it began. 0: not counted */
     struct config *config;
     struct signing_key *key; /* NULL: signing stopped; status says why */
     char key_problem[512];

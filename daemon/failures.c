@@ -18,7 +18,7 @@ struct entry {
 };
 
 struct failures {
-    char *path; /* owned */
+    char *path;                         /* owned */
     struct entry entries[FAILURES_MAX]; /* oldest first */
     size_t n;
 };
@@ -46,8 +46,8 @@ static void write_entry(FILE *file, const struct entry *e)
     if (strpbrk(e->model, "\t\n"))
         return; /* such a name is remembered until the restart */
     stamp_text(&e->f.stamp, stamp);
-    (void)fprintf(file, "%s\t%s\t%s\t%u\t%" PRIu64 "\t%s\t%s\t%s\n", e->model, e->recipe, stamp, e->f.n_failures, e->f.retry_at,
-                  qd_error_name(e->f.err.code), e->f.err.message, e->f.err.hint);
+    (void)fprintf(file, "%s\t%s\t%s\t%u\t%" PRIu64 "\t%s\t%s\t%s\n", e->model, e->recipe, stamp, e->f.n_failures,
+                  e->f.retry_at, qd_error_name(e->f.err.code), e->f.err.message, e->f.err.hint);
 }
 
 /* A lost file costs a useless try. */
@@ -143,7 +143,8 @@ void failures_put(struct failures *f, const struct failure *failure)
     write_all(f);
 }
 
-bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe, const struct file_stamp *stamp, struct failure *ret)
+bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe,
+                  const struct file_stamp *stamp, struct failure *ret)
 {
     char text[RECIPE_TEXT_MAX];
     recipe_text(recipe, text);

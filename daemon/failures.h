@@ -12,11 +12,11 @@
 #include "quant/recipe.h"
 
 struct failure {
-    const char *model;       /* borrowed; NULL in what failures_get returns */
+    const char *model; /* borrowed; NULL in what failures_get returns */
     struct recipe recipe;
     struct file_stamp stamp; /* of the source then: another one is another story */
     unsigned n_failures;
-    uint64_t retry_at;       /* seconds since 1970 */
+    uint64_t retry_at; /* seconds since 1970 */
     struct qd_error err;
 };
 
@@ -27,7 +27,8 @@ int failures_open(const char *path, struct failures **ret, struct qd_error *err)
 struct failures *failures_close(struct failures *f);
 
 void failures_put(struct failures *f, const struct failure *failure);
-bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe, const struct file_stamp *stamp, struct failure *ret);
+bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe,
+                  const struct file_stamp *stamp, struct failure *ret);
 
 /* @recipe NULL: all of the model. */
 void failures_drop(struct failures *f, const char *model, const struct recipe *recipe);

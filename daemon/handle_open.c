@@ -51,19 +51,19 @@ struct target {
 struct opening {
     struct pending pending; /* first: abandon() casts back */
     struct daemon *daemon;
-    struct ask ask;         /* model and scheme owned; source_fd owned */
+    struct ask ask; /* model and scheme owned; source_fd owned */
     struct target target;
     struct job_waiter waiter;
-    bool joined;            /* a job has @waiter */
-    bool on_pool;           /* strict check under way */
-    bool checked;           /* strict check passed */
+    bool joined;  /* a job has @waiter */
+    bool on_pool; /* strict check under way */
+    bool checked; /* strict check passed */
     bool waits_for_catalog, due;
-    unsigned n_behind;      /* how often the catalog was behind the file */
+    unsigned n_behind; /* how often the catalog was behind the file */
     bool finished;
     struct opening *next, *prev; /* of those that wait for the catalog */
     uint64_t started_ms, progress_ms;
     enum job_state progress_state;
-    uv_timer_t timer;       /* of wait_ms */
+    uv_timer_t timer; /* of wait_ms */
     bool has_timer;
     struct store_verify verify;
 };
@@ -86,7 +86,8 @@ static int look_up(struct daemon *d, const struct target *t, struct lease **ret,
     CLEANUP(lease_release) struct lease *lease = NULL;
     int r = store_lookup_in_turn(d->store, &t->key, d->turn, &lease, err);
     if (r == QD_E_CORRUPT) {
-        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model), log_field("reason", err->message));
+        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model),
+                 log_field("reason", err->message));
         serving_artifact_changed(d, &t->key, t->model, scheme_name(t->recipe.scheme), "damaged");
         return 0;
     }
@@ -109,7 +110,8 @@ static uint32_t count_payload(const struct manifest *m)
 }
 
 /* Takes @lease. A caller that has this very envelope, by its print @have, is given the payload alone. */
-static void reply_opened(struct peer *p, uint32_t id, const struct target *t, struct bytes have, struct lease *lease, bool built)
+static void reply_opened(struct peer *p, uint32_t id, const struct target *t, struct bytes have, struct lease *lease,
+                         bool built)
 {
     char key[DIGEST_HEX_BYTES];
     struct qd_error err;
@@ -168,9 +170,13 @@ static int find_ready_model(struct peer *p, const char *name, const struct catal
 
 static struct job_request job_request_of(const struct peer *p, const struct ask *a, const struct target *t)
 {
-    return (struct job_request){.model = t->model, .first_file = t->first_file, .source_fd = a->source_fd, .recipe = t->recipe,
+    return (struct job_request){.model = t->model,
+                                .first_file = t->first_file,
+                                .source_fd = a->source_fd,
+                                .recipe = t->recipe,
                                 .stamp = a->source_fd >= 0 ? NULL : &t->stamp,
-                                .interactive = !a->background, .uid = p->who.uid};
+                                .interactive = !a->background,
+                                .uid = p->who.uid};
 }
 
 /* 1: @ret is filled, its key perhaps known; 0: wait for the catalog; negative: no. */
@@ -285,9 +291,17 @@ static void on_progress(struct job_waiter *w, const struct job_progress *g)
     o->progress_state = g->state;
     o->progress_ms = now;
     struct msg_progress e = {
-        .id = o->pending.id, .model = g->model, .scheme = g->scheme, .state = job_state_name(g->state),
-        .tensor = g->tensor && g->tensor[0] ? g->tensor : NULL, .done_bytes = g->done_bytes, .total_bytes = g->total_bytes,
-        .has_bytes_per_s = true, .bytes_per_s = g->bytes_per_s, .has_seconds_left = true, .seconds_left = g->seconds_left,
+        .id = o->pending.id,
+        .model = g->model,
+        .scheme = g->scheme,
+        .state = job_state_name(g->state),
+        .tensor = g->tensor && g->tensor[0] ? g->tensor : NULL,
+        .done_bytes = g->done_bytes,
+        .total_bytes = g->total_bytes,
+        .has_bytes_per_s = true,
+        .bytes_per_s = g->bytes_per_s,
+        .has_seconds_left = true,
+        .seconds_left = g->seconds_left,
     };
     peer_event(o->pending.peer, "progress", MESSAGE(progress, &e));
 }
@@ -354,7 +368,10 @@ static void join_job(struct opening *o)
         opening_fail(o, &err);
 }
 
-/* ---- strict: every byte on the pool ---------------------------------------------------------------------------------- */
+/*
+ * ---- strict: every byte on the pool
+ * ----------------------------------------------------------------------------------
+ */
 
 static int check_work(void *data, struct qd_error *err)
 {
@@ -372,8 +389,10 @@ static void check_done(void *data, int result, const struct qd_error *err)
         return;
     }
     if (result == QD_E_CORRUPT) {
-        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", shown_model(o)), log_field("reason", o->verify.bad));
-        serving_artifact_changed(o->daemon, &o->target.key, shown_model(o), scheme_name(o->target.recipe.scheme), "damaged");
+        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", shown_model(o)),
+                 log_field("reason", o->verify.bad));
+        serving_artifact_changed(o->daemon, &o->target.key, shown_model(o), scheme_name(o->target.recipe.scheme),
+                                 "damaged");
     } else if (result < 0 && result != QD_E_NOT_FOUND) {
         opening_fail(o, err);
         return;
@@ -391,18 +410,23 @@ static void start_check(struct opening *o)
         o->on_pool = true;
 }
 
-/* ---- the steps ------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- the steps
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 static int say_not_built(const struct ask *a, const struct target *t, struct qd_error *err)
 {
-    (void)err_new(err, QD_E_NOT_FOUND, "model '%s' in %s is not in the cache", a->model ? a->model : "fd", scheme_name(t->recipe.scheme));
+    (void)err_new(err, QD_E_NOT_FOUND, "model '%s' in %s is not in the cache", a->model ? a->model : "fd",
+                  scheme_name(t->recipe.scheme));
     return err_hint(err, QD_E_NOT_FOUND, "open it without no_build to have it made");
 }
 
 /* A model that settles is waited for; one that is not there only while the folders are looked at. */
 static bool is_patient(const struct opening *o)
 {
-    return catalog_find(o->daemon->catalog, o->ask.model) || uv_now(o->daemon->loop) - o->started_ms < CATALOG_PATIENCE_MS;
+    return catalog_find(o->daemon->catalog, o->ask.model) ||
+           uv_now(o->daemon->loop) - o->started_ms < CATALOG_PATIENCE_MS;
 }
 
 /* Looks again from the start: what was true when the request came may have changed. */
@@ -473,7 +497,8 @@ void serving_stop(struct serving *s)
         opening_fail(s->waiting, &err);
 }
 
-static int opening_new(struct peer *p, struct request *rq, struct ask *a, const struct msg_open *m, struct qd_error *err)
+static int opening_new(struct peer *p, struct request *rq, struct ask *a, const struct msg_open *m,
+                       struct qd_error *err)
 {
     struct opening *o = calloc(1, sizeof *o);
     if (!o)
@@ -487,7 +512,8 @@ static int opening_new(struct peer *p, struct request *rq, struct ask *a, const 
     o->started_ms = uv_now(p->daemon->loop);
     o->pending.abandon = on_abandon;
     p->daemon->serving->n_openings++;
-    int r = (a->model && !o->ask.model) || (a->scheme && !o->ask.scheme) ? err_new(err, QD_E_NO_MEMORY, "open") : peer_pend(p, &o->pending, rq->id, err);
+    int r = (a->model && !o->ask.model) || (a->scheme && !o->ask.scheme) ? err_new(err, QD_E_NO_MEMORY, "open")
+                                                                         : peer_pend(p, &o->pending, rq->id, err);
     if (r < 0) {
         opening_free(o);
         return r;
@@ -504,7 +530,10 @@ static int opening_new(struct peer *p, struct request *rq, struct ask *a, const 
     return 0;
 }
 
-/* ---- the request -------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- the request
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static int check_source_fd(int fd, struct ask *a, struct qd_error *err)
 {
@@ -524,14 +553,21 @@ static int read_ask(struct request *rq, const struct msg_open *p, struct ask *re
 {
     if (p->layout && strcmp(p->layout, "portable") != 0)
         return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this daemon serves \"portable\"", p->layout);
-    *ret = (struct ask){.model = p->by_fd ? NULL : p->model, .scheme = p->scheme, .pure = p->pure, .no_build = p->no_build, .strict = p->strict,
-                        .background = p->background, .source_fd = -1, .have = p->have};
+    *ret = (struct ask){.model = p->by_fd ? NULL : p->model,
+                        .scheme = p->scheme,
+                        .pure = p->pure,
+                        .no_build = p->no_build,
+                        .strict = p->strict,
+                        .background = p->background,
+                        .source_fd = -1,
+                        .have = p->have};
     if (!p->by_fd)
         return p->model ? 0 : err_new(err, QD_E_INVALID, "open: neither a model's name nor a descriptor");
     if (rq->packet->cut)
         return err_new(err, QD_E_PROTOCOL, "open: descriptors were lost on the way");
     ret->source_fd = packet_steal_fd(rq->packet, 0);
-    return ret->source_fd >= 0 ? check_source_fd(ret->source_fd, ret, err) : err_new(err, QD_E_INVALID, "open: the packet carries no descriptor");
+    return ret->source_fd >= 0 ? check_source_fd(ret->source_fd, ret, err)
+                               : err_new(err, QD_E_INVALID, "open: the packet carries no descriptor");
 }
 
 /* The warm way. 1: answered; 0: it takes waiting. */
@@ -560,7 +596,10 @@ int handle_open(struct peer *peer, struct request *rq, const struct msg_open *p,
     return r < 0 ? r : 0;
 }
 
-/* ---- builds that nobody waits for ------------------------------------------------------------------------------------------------ */
+/*
+ * ---- builds that nobody waits for
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct background {
     struct job_waiter waiter;
@@ -573,7 +612,8 @@ static void on_background_done(struct job_waiter *w, const struct job_outcome *o
 {
     struct background *b = w->data;
     if (o->result < 0)
-        log_line(LOG_AT_WARNING, "job", "background build failed%s%s", log_field("model", b->model), log_field("reason", o->err->message));
+        log_line(LOG_AT_WARNING, "job", "background build failed%s%s", log_field("model", b->model),
+                 log_field("reason", o->err->message));
     else if (o->built)
         serving_artifact_ready(b->daemon, &o->key, b->model, scheme_name(b->scheme));
     b->daemon->serving->n_openings--;
@@ -595,7 +635,8 @@ int build_in_background(struct daemon *d, const char *model, const struct recipe
     b->daemon = d;
     b->scheme = recipe->scheme;
     b->waiter = (struct job_waiter){.done = on_background_done, .data = b};
-    struct job_request rq = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .recipe = *recipe, .uid = geteuid()};
+    struct job_request rq = {
+        .model = m->name, .first_file = m->first_file, .source_fd = -1, .recipe = *recipe, .uid = geteuid()};
     int r = jobs_submit(d->jobs, &rq, &b->waiter, err);
     if (r < 0)
         return r;

@@ -42,7 +42,8 @@ static void on_abandon(struct pending *pending)
 
 /* ---- kept plans ---- */
 
-static struct kept_plan *find_plan(struct serving *s, const char *model, uint64_t generation, const struct recipe *recipe)
+static struct kept_plan *find_plan(struct serving *s, const char *model, uint64_t generation,
+                                   const struct recipe *recipe)
 {
     for (size_t i = 0; i < PLANS_KEPT; i++) {
         struct kept_plan *k = &s->plans[i];
@@ -53,7 +54,8 @@ static struct kept_plan *find_plan(struct serving *s, const char *model, uint64_
     return NULL;
 }
 
-static struct kept_plan *keep_plan(struct serving *s, struct planning *g, const struct job_plan *plan, struct qd_error *err)
+static struct kept_plan *keep_plan(struct serving *s, struct planning *g, const struct job_plan *plan,
+                                   struct qd_error *err)
 {
     struct kept_plan *slot = &s->plans[0];
     for (size_t i = 1; i < PLANS_KEPT; i++)
@@ -66,8 +68,14 @@ static struct kept_plan *keep_plan(struct serving *s, struct planning *g, const 
     }
     (void)fd_close(slot->table_fd);
     free(slot->model);
-    *slot = (struct kept_plan){.model = steal(&g->model), .generation = g->generation, .recipe = g->recipe, .table_fd = fd, .file_bytes = plan->file_bytes,
-                               .source_bytes = plan->source_bytes, .n_tensors = plan->n_tensors, .used = ++s->clock};
+    *slot = (struct kept_plan){.model = steal(&g->model),
+                               .generation = g->generation,
+                               .recipe = g->recipe,
+                               .table_fd = fd,
+                               .file_bytes = plan->file_bytes,
+                               .source_bytes = plan->source_bytes,
+                               .n_tensors = plan->n_tensors,
+                               .used = ++s->clock};
     return slot;
 }
 
@@ -96,7 +104,8 @@ static int copy_record(struct arena *arena, const struct msg_tensor_plan *from, 
     return 0;
 }
 
-static int read_page(struct bytes table, uint32_t from, struct arena *arena, struct msg_planned *m, struct qd_error *err)
+static int read_page(struct bytes table, uint32_t from, struct arena *arena, struct msg_planned *m,
+                     struct qd_error *err)
 {
     CLEANUP(record_reader_clear) struct record_reader reader = {0};
     struct msg_tensor_plan *items = arena_alloc(arena, LIST_ITEMS_MAX, sizeof *items), item;
@@ -111,14 +120,19 @@ static int read_page(struct bytes table, uint32_t from, struct arena *arena, str
     return r < 0 ? r : 0;
 }
 
-static int reply_page(struct peer *p, uint32_t id, const struct kept_plan *k, const char *why, uint32_t from, struct qd_error *err)
+static int reply_page(struct peer *p, uint32_t id, const struct kept_plan *k, const char *why, uint32_t from,
+                      struct qd_error *err)
 {
     CLEANUP(arena_free) struct arena *arena = arena_new(16 << 20);
     CLEANUP(buffer_clear) struct buffer table = {0};
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&k->recipe, recipe);
-    struct msg_planned m = {.scheme = scheme_name(k->recipe.scheme), .recipe = recipe, .why = why[0] ? why : NULL, .source_bytes = k->source_bytes,
-                            .file_bytes = k->file_bytes, .n_tensors = k->n_tensors};
+    struct msg_planned m = {.scheme = scheme_name(k->recipe.scheme),
+                            .recipe = recipe,
+                            .why = why[0] ? why : NULL,
+                            .source_bytes = k->source_bytes,
+                            .file_bytes = k->file_bytes,
+                            .n_tensors = k->n_tensors};
     if (!arena)
         return err_new(err, QD_E_NO_MEMORY, "page of a plan");
     int r = read_table(k->table_fd, &table, err);
@@ -147,8 +161,8 @@ static void on_done(struct job_waiter *w, const struct job_outcome *o)
     planning_free(g);
 }
 
-static int start_planning(struct peer *p, struct request *rq, const struct catalog_model *m, const struct recipe *recipe, const char *why, uint32_t from,
-                          struct qd_error *err)
+static int start_planning(struct peer *p, struct request *rq, const struct catalog_model *m,
+                          const struct recipe *recipe, const char *why, uint32_t from, struct qd_error *err)
 {
     struct planning *g = calloc(1, sizeof *g);
     if (!g || !(g->model = strdup(m->name))) {
@@ -164,7 +178,13 @@ static int start_planning(struct peer *p, struct request *rq, const struct catal
     g->waiter = (struct job_waiter){.done = on_done, .data = g};
     p->daemon->serving->n_openings++;
     int r = peer_pend(p, &g->pending, rq->id, err);
-    struct job_request request = {.model = m->name, .first_file = m->first_file, .source_fd = -1, .stamp = &m->stamp, .recipe = *recipe, .interactive = true, .plan_only = true,
+    struct job_request request = {.model = m->name,
+                                  .first_file = m->first_file,
+                                  .source_fd = -1,
+                                  .stamp = &m->stamp,
+                                  .recipe = *recipe,
+                                  .interactive = true,
+                                  .plan_only = true,
                                   .uid = p->who.uid};
     if (r == 0)
         r = jobs_submit(p->daemon->jobs, &request, &g->waiter, err);

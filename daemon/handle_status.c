@@ -33,7 +33,8 @@ int handle_hello(struct peer *peer, struct request *rq, const struct msg_hello *
         return err_new(err, QD_E_PROTOCOL, "protocol version %u: this daemon speaks 1", p->version);
     peer->version = PROTOCOL_VERSION;
     const struct signing_key *key = peer->daemon->key;
-    struct bytes public_key = key ? (struct bytes){signing_key_public(key)->bytes, PUBLIC_KEY_BYTES} : (struct bytes){(const uint8_t *)"", 0};
+    struct bytes public_key =
+        key ? (struct bytes){signing_key_public(key)->bytes, PUBLIC_KEY_BYTES} : (struct bytes){(const uint8_t *)"", 0};
     struct msg_welcome m = {.version = peer->version, .daemon = "quantd " QUANTD_VERSION, .public_key = public_key};
     peer_reply(peer, rq->id, MESSAGE(welcome, &m));
     return 0;
@@ -130,7 +131,12 @@ int handle_status(struct peer *peer, struct request *rq, const struct msg_nothin
 static struct msg_model model_message(const struct catalog_model *m)
 {
     static const char *const states[] = {[MODEL_SETTLING] = "settling", [MODEL_READY] = "ready", [MODEL_BAD] = "bad"};
-    return (struct msg_model){.name = m->name, .path = m->path, .format = m->format, .state = states[m->state], .problem = m->problem, .bytes = m->bytes};
+    return (struct msg_model){.name = m->name,
+                              .path = m->path,
+                              .format = m->format,
+                              .state = states[m->state],
+                              .problem = m->problem,
+                              .bytes = m->bytes};
 }
 
 int handle_models(struct peer *peer, struct request *rq, const struct msg_page *p, struct qd_error *err)
@@ -165,12 +171,26 @@ static struct msg_job job_message(const struct job_view *v)
 {
     const struct job_progress *g = &v->progress;
     return (struct msg_job){
-        .job = g->job, .model = g->model, .scheme = g->scheme, .state = job_state_name(g->state),
-        .class = v->interactive ? "interactive" : "background", .tensor = g->tensor && g->tensor[0] ? g->tensor : NULL,
-        .has_done_bytes = true, .done_bytes = g->done_bytes, .has_total_bytes = true, .total_bytes = g->total_bytes,
-        .has_bytes_per_s = true, .bytes_per_s = g->bytes_per_s, .has_seconds_left = true, .seconds_left = g->seconds_left,
-        .has_waiters = true, .waiters = v->n_waiters, .error = v->err ? v->err->message : NULL,
-        .hint = v->err && v->err->hint[0] ? v->err->hint : NULL, .has_retry_at = v->retry_at > 0, .retry_at = v->retry_at,
+        .job = g->job,
+        .model = g->model,
+        .scheme = g->scheme,
+        .state = job_state_name(g->state),
+        .class = v->interactive ? "interactive" : "background",
+        .tensor = g->tensor && g->tensor[0] ? g->tensor : NULL,
+        .has_done_bytes = true,
+        .done_bytes = g->done_bytes,
+        .has_total_bytes = true,
+        .total_bytes = g->total_bytes,
+        .has_bytes_per_s = true,
+        .bytes_per_s = g->bytes_per_s,
+        .has_seconds_left = true,
+        .seconds_left = g->seconds_left,
+        .has_waiters = true,
+        .waiters = v->n_waiters,
+        .error = v->err ? v->err->message : NULL,
+        .hint = v->err && v->err->hint[0] ? v->err->hint : NULL,
+        .has_retry_at = v->retry_at > 0,
+        .retry_at = v->retry_at,
     };
 }
 
@@ -241,8 +261,14 @@ int handle_hardware(struct peer *peer, struct request *rq, const struct msg_noth
     const struct daemon *d = peer->daemon;
     const struct hardware *h = &d->serving->hardware;
     struct msg_hardware_report m = {
-        .features = h->features, .detected = h->detected, .stored = h->stored[0] ? h->stored : NULL, .cpu = cpu_name(), .cores = h->cores,
-        .memory_bytes = h->memory_bytes, .sandbox = hardware_sandbox(d->config), .verity = hardware_verity(d->config->cache_dir, "format"),
+        .features = h->features,
+        .detected = h->detected,
+        .stored = h->stored[0] ? h->stored : NULL,
+        .cpu = cpu_name(),
+        .cores = h->cores,
+        .memory_bytes = h->memory_bytes,
+        .sandbox = hardware_sandbox(d->config),
+        .verity = hardware_verity(d->config->cache_dir, "format"),
     };
     peer_reply(peer, rq->id, MESSAGE(hardware_report, &m));
     return 0;
@@ -255,7 +281,8 @@ int handle_key(struct peer *peer, struct request *rq, const struct msg_nothing *
     char key_id[KEY_ID_HEX], public_key[2 * PUBLIC_KEY_BYTES + 1], path[4096];
     if (!d->key) {
         (void)err_new(err, QD_E_UNAVAILABLE, "signing is stopped: %s", d->key_problem);
-        return err_hint(err, QD_E_UNAVAILABLE, "restore the key file from a backup, or remove it for a new key and restart quantd");
+        return err_hint(err, QD_E_UNAVAILABLE,
+                        "restore the key file from a backup, or remove it for a new key and restart quantd");
     }
     hex(signing_key_id(d->key)->bytes, KEY_ID_BYTES, key_id);
     hex(signing_key_public(d->key)->bytes, PUBLIC_KEY_BYTES, public_key);
@@ -263,7 +290,10 @@ int handle_key(struct peer *peer, struct request *rq, const struct msg_nothing *
     const char *credentials = getenv("CREDENTIALS_DIRECTORY");
     char credential[4096];
     (void)snprintf(credential, sizeof credential, "%s/" SIGNING_KEY_FILE, credentials ? credentials : "/nonexistent");
-    struct msg_key_report m = {.key_id = key_id, .public_key = public_key, .origin = access(credential, F_OK) == 0 ? "credential" : "state", .path = path};
+    struct msg_key_report m = {.key_id = key_id,
+                               .public_key = public_key,
+                               .origin = access(credential, F_OK) == 0 ? "credential" : "state",
+                               .path = path};
     peer_reply(peer, rq->id, MESSAGE(key_report, &m));
     return 0;
 }
@@ -296,19 +326,24 @@ static bool may_hear_of_job(const struct peer *p, const void *data)
 
 void serving_model_changed(struct serving *s, const struct catalog_model *m, enum catalog_change change)
 {
-    static const char *const words[] = {[MODEL_ADDED] = "added", [MODEL_CHANGED] = "changed", [MODEL_REMOVED] = "removed", [MODEL_TURNED_BAD] = "bad"};
-    struct msg_model_changed e = {.name = m->name, .change = words[change], .problem = change == MODEL_TURNED_BAD ? m->problem : NULL};
+    static const char *const words[] = {
+        [MODEL_ADDED] = "added", [MODEL_CHANGED] = "changed", [MODEL_REMOVED] = "removed", [MODEL_TURNED_BAD] = "bad"};
+    struct msg_model_changed e = {
+        .name = m->name, .change = words[change], .problem = change == MODEL_TURNED_BAD ? m->problem : NULL};
     listener_tell(s->daemon->listener, "model_changed", MESSAGE(model_changed, &e), false, may_hear_of_model, m);
 }
 
-void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme, const char *change)
+void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
+                              const char *change)
 {
     char text[DIGEST_HEX_BYTES];
     digest_hex(key, text);
-    log_line(LOG_AT_INFO, "store", "artifact %s%s%s key=%.16s", change, log_field("model", model), log_field("scheme", scheme), text);
+    log_line(LOG_AT_INFO, "store", "artifact %s%s%s key=%.16s", change, log_field("model", model),
+             log_field("scheme", scheme), text);
     d->serving->announced = (struct digest){0};
     struct msg_artifact_changed e = {.key = text, .model = model, .scheme = scheme, .change = change};
-    listener_tell(d->listener, "artifact_changed", MESSAGE(artifact_changed, &e), false, may_hear_of_name, model ? model : "");
+    listener_tell(d->listener, "artifact_changed", MESSAGE(artifact_changed, &e), false, may_hear_of_name,
+                  model ? model : "");
 }
 
 void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme)
@@ -322,7 +357,10 @@ void serving_artifact_ready(struct daemon *d, const struct digest *key, const ch
 void serving_job_changed(const struct job_view *v, void *data)
 {
     struct daemon *d = data;
-    struct msg_job_changed e = {.job = v->progress.job, .model = v->progress.model, .scheme = v->progress.scheme,
-                                .state = job_state_name(v->progress.state), .error = v->err ? v->err->message : NULL};
+    struct msg_job_changed e = {.job = v->progress.job,
+                                .model = v->progress.model,
+                                .scheme = v->progress.scheme,
+                                .state = job_state_name(v->progress.state),
+                                .error = v->err ? v->err->message : NULL};
     listener_tell(d->listener, "job_changed", MESSAGE(job_changed, &e), true, may_hear_of_job, v);
 }

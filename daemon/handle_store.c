@@ -67,13 +67,30 @@ static void fill_item(struct listing *l, const struct store_entry *e, struct ite
     it->last_use_s = e->last_use_s;
     it->keep = e->pinned || e->n_leases > 0;
     it->m = (struct msg_artifact){
-        .key = copy_hex(l, m->key.bytes, DIGEST_BYTES), .model = copy_text(l, m->model), .scheme = copy_text(l, m->scheme),
-        .recipe = copy_text(l, m->recipe), .layout = copy_text(l, m->layout), .features = copy_text(l, m->features),
-        .source = copy_hex(l, m->source.bytes, DIGEST_BYTES), .digest = copy_hex(l, m->files[0].digest.bytes, DIGEST_BYTES),
-        .signer = copy_hex(l, e->signer.bytes, KEY_ID_BYTES), .bytes = e->bytes, .created = m->created, .has_last_used = true,
-        .last_used = e->last_use_s, .pinned = e->pinned, .has_leases = true, .leases = e->n_leases, .encoder_revision = m->encoder_revision,
-        .n_files = (uint32_t)m->n_files, .sqnr_db = q->sqnr_db, .rel_rmse = q->rel_rmse, .max_abs = q->max_abs, .worst = copy_text(l, q->worst),
-        .has_worst_sqnr_db = true, .worst_sqnr_db = q->worst_sqnr_db,
+        .key = copy_hex(l, m->key.bytes, DIGEST_BYTES),
+        .model = copy_text(l, m->model),
+        .scheme = copy_text(l, m->scheme),
+        .recipe = copy_text(l, m->recipe),
+        .layout = copy_text(l, m->layout),
+        .features = copy_text(l, m->features),
+        .source = copy_hex(l, m->source.bytes, DIGEST_BYTES),
+        .digest = copy_hex(l, m->files[0].digest.bytes, DIGEST_BYTES),
+        .signer = copy_hex(l, e->signer.bytes, KEY_ID_BYTES),
+        .bytes = e->bytes,
+        .created = m->created,
+        .has_last_used = true,
+        .last_used = e->last_use_s,
+        .pinned = e->pinned,
+        .has_leases = true,
+        .leases = e->n_leases,
+        .encoder_revision = m->encoder_revision,
+        .n_files = (uint32_t)m->n_files,
+        .sqnr_db = q->sqnr_db,
+        .rel_rmse = q->rel_rmse,
+        .max_abs = q->max_abs,
+        .worst = copy_text(l, q->worst),
+        .has_worst_sqnr_db = true,
+        .worst_sqnr_db = q->worst_sqnr_db,
     };
 }
 
@@ -127,7 +144,8 @@ static bool is_named(const struct item *it, const char *text)
     const char *colon = strrchr(text, ':');
     size_t n = strlen(text);
     if (colon)
-        return strlen(it->m.model) == (size_t)(colon - text) && strncmp(it->m.model, text, (size_t)(colon - text)) == 0 && strcmp(it->m.scheme, colon + 1) == 0;
+        return strlen(it->m.model) == (size_t)(colon - text) &&
+               strncmp(it->m.model, text, (size_t)(colon - text)) == 0 && strcmp(it->m.scheme, colon + 1) == 0;
     return n >= KEY_PREFIX_MIN && strncmp(it->m.key, text, n) == 0;
 }
 
@@ -152,7 +170,9 @@ static int find_item(const struct listing *l, const char *text, const struct ite
     const struct item *it = pick(l, text, &n);
     if (!it) {
         (void)err_new(err, QD_E_NOT_FOUND, "no artifact '%s'", text);
-        return err_hint(err, QD_E_NOT_FOUND, "a key, %d of its first digits or more, or MODEL:SCHEME; `quantctl ls` lists them", KEY_PREFIX_MIN);
+        return err_hint(err, QD_E_NOT_FOUND,
+                        "a key, %d of its first digits or more, or MODEL:SCHEME; `quantctl ls` lists them",
+                        KEY_PREFIX_MIN);
     }
     if (n > 1 && !strrchr(text, ':')) {
         (void)err_new(err, QD_E_INVALID, "'%s' begins the keys of %zu artifacts", text, n);
@@ -182,18 +202,18 @@ struct op {
     struct pending pending; /* first */
     struct daemon *daemon;
     enum op_kind kind;
-    struct listing list;    /* of verify, prune and show: what it is about */
-    size_t at;              /* verify: item under way */
+    struct listing list; /* of verify, prune and show: what it is about */
+    size_t at;           /* verify: item under way */
     bool no_rebuild;
-    uint64_t target_bytes;  /* prune */
-    uint32_t from;          /* show: page */
-    struct lease *lease;    /* owned; show */
-    struct arena *arena;    /* owned; show */
+    uint64_t target_bytes; /* prune */
+    uint32_t from;         /* show: page */
+    struct lease *lease;   /* owned; show */
+    struct arena *arena;   /* owned; show */
     struct tensor_table table;
     struct store_verify verify;
     _Atomic uint64_t done_bytes;
     uint64_t before_bytes, total_bytes; /* of artifacts checked; of all to check */
-    uv_timer_t timer;       /* verify: progress */
+    uv_timer_t timer;                   /* verify: progress */
     bool has_timer;
     struct msg_verified verified;
     struct msg_problem *problems; /* owned; strings in list.arena */
@@ -357,7 +377,8 @@ static void prune_done(void *data, int result, const struct qd_error *err)
             if (!is_listed(&now, &op->list.items[i].key))
                 op->list.items[n++] = op->list.items[i];
         for (size_t i = 0; i < n; i++)
-            serving_artifact_changed(op->daemon, &op->list.items[i].key, op->list.items[i].m.model, op->list.items[i].m.scheme, "evicted");
+            serving_artifact_changed(op->daemon, &op->list.items[i].key, op->list.items[i].m.model,
+                                     op->list.items[i].m.scheme, "evicted");
         reply_pruned(op, op->list.items, n);
     } else if (op->pending.peer) {
         peer_fail(op->pending.peer, op->pending.id, result < 0 ? err : &listed);
@@ -411,7 +432,8 @@ int handle_prune(struct peer *peer, struct request *rq, const struct msg_prune *
     return 0;
 }
 
-/* ---- show --------------------------------------------------------------------------------------------------------- */
+/* ---- show ---------------------------------------------------------------------------------------------------------
+ */
 
 static int show_work(void *data, struct qd_error *err)
 {
@@ -432,7 +454,8 @@ static int show_work(void *data, struct qd_error *err)
         return err_new(err, QD_E_NO_MEMORY, "table of tensors");
     ssize_t n = pread_whole(op->lease->fds[table], raw, m->files[table].bytes, 0);
     if (n != (ssize_t)m->files[table].bytes)
-        return err_new(err, QD_E_IO, "table of tensors: read %zd bytes of %llu", n, (unsigned long long)m->files[table].bytes);
+        return err_new(err, QD_E_IO, "table of tensors: read %zd bytes of %llu", n,
+                       (unsigned long long)m->files[table].bytes);
     return tensor_table_decode((struct bytes){raw, (size_t)n}, payload_bytes, n_payload, op->arena, &op->table, err);
 }
 
@@ -450,12 +473,21 @@ static void show_done(void *data, int result, const struct qd_error *err)
 {
     struct op *op = data;
     CLEANUP(free) struct msg_tensor *items = calloc(LIST_ITEMS_MAX, sizeof *items);
-    struct msg_shown m = {.artifacts = &op->list.items[0].m, .artifacts_n = 1, .n_tensors = (uint32_t)op->table.n, .tensors = items};
+    struct msg_shown m = {
+        .artifacts = &op->list.items[0].m, .artifacts_n = 1, .n_tensors = (uint32_t)op->table.n, .tensors = items};
     for (size_t i = op->from; items && result == 0 && i < op->table.n && m.tensors_n < LIST_ITEMS_MAX; i++) {
         const struct tensor_entry *t = &op->table.tensors[i];
         items[m.tensors_n++] = (struct msg_tensor){
-            .name = t->name, .shape = shape_text(op->arena, t), .from = qd_type_info(t->source_type)->name, .to = qd_type_info(t->type)->name, .offset = t->offset,
-            .bytes = t->bytes, .reason = t->reason, .sqnr_db = t->sqnr_db, .rel_rmse = t->rel_rmse, .max_abs = t->max_abs,
+            .name = t->name,
+            .shape = shape_text(op->arena, t),
+            .from = qd_type_info(t->source_type)->name,
+            .to = qd_type_info(t->type)->name,
+            .offset = t->offset,
+            .bytes = t->bytes,
+            .reason = t->reason,
+            .sqnr_db = t->sqnr_db,
+            .rel_rmse = t->rel_rmse,
+            .max_abs = t->max_abs,
         };
     }
     (void)message_page(MSG_shown, &m, op->from, op->table.n);
@@ -485,12 +517,16 @@ int handle_show(struct peer *peer, struct request *rq, const struct msg_show *p,
     return op_start(op, show_work, show_done, err);
 }
 
-/* ---- verify ---------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- verify
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static int verify_work(void *data, struct qd_error *err)
 {
     struct op *op = data;
-    return store_verify(op->daemon->store, &op->list.items[op->at].key, &op->daemon->serving->stopping, &op->done_bytes, &op->verify, err);
+    return store_verify(op->daemon->store, &op->list.items[op->at].key, &op->daemon->serving->stopping, &op->done_bytes,
+                        &op->verify, err);
 }
 
 static void on_op_closed(uv_handle_t *handle)
@@ -504,8 +540,12 @@ static void tell_verify_progress(uv_timer_t *timer)
     if (!op->pending.peer || op->at >= op->list.n)
         return;
     const struct item *it = &op->list.items[op->at];
-    struct msg_progress e = {.id = op->pending.id, .model = it->m.model, .scheme = it->m.scheme, .state = "verifying",
-                             .done_bytes = op->before_bytes + op->done_bytes, .total_bytes = op->total_bytes};
+    struct msg_progress e = {.id = op->pending.id,
+                             .model = it->m.model,
+                             .scheme = it->m.scheme,
+                             .state = "verifying",
+                             .done_bytes = op->before_bytes + op->done_bytes,
+                             .total_bytes = op->total_bytes};
     peer_event(op->pending.peer, "progress", MESSAGE(progress, &e));
 }
 
@@ -527,7 +567,8 @@ static void rebuild(struct op *op, const struct item *it)
     if (build_in_background(op->daemon, it->m.model, &recipe, &err) == 0)
         op->verified.rebuilding++;
     else
-        log_line(LOG_AT_WARNING, "store", "damaged artifact is not built again%s%s", log_field("model", it->m.model), log_field("reason", err.message));
+        log_line(LOG_AT_WARNING, "store", "damaged artifact is not built again%s%s", log_field("model", it->m.model),
+                 log_field("reason", err.message));
 }
 
 static void verify_end(struct op *op, const struct qd_error *err)
@@ -553,7 +594,8 @@ static void verify_done(void *data, int result, const struct qd_error *err)
     op->done_bytes = 0;
     op->at++;
     if (result == QD_E_CORRUPT) {
-        log_line(LOG_AT_WARNING, "store", "damaged artifact in quarantine%s%s", log_field("model", it->m.model), log_field("reason", op->verify.bad));
+        log_line(LOG_AT_WARNING, "store", "damaged artifact in quarantine%s%s", log_field("model", it->m.model),
+                 log_field("reason", op->verify.bad));
         serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, "damaged");
         add_problem(op, it, op->verify.bad[0] ? op->verify.bad : err->message);
         rebuild(op, it);

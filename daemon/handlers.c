@@ -26,11 +26,11 @@ static int check_hello(const struct peer *p, const struct request *rq, struct qd
 }
 
 /* The thunks of handler.h, with the one rule for all methods in front. */
-#define THUNK(method, params, result, doc)                                                                             \
-    static int thunk_##method(void *owner, struct request *rq, const void *params_, struct qd_error *err)              \
-    {                                                                                                                  \
-        int r = check_hello(owner, rq, err);                                                                           \
-        return r < 0 ? r : handle_##method(owner, rq, params_, err);                                                   \
+#define THUNK(method, params, result, doc)                                                                \
+    static int thunk_##method(void *owner, struct request *rq, const void *params_, struct qd_error *err) \
+    {                                                                                                     \
+        int r = check_hello(owner, rq, err);                                                              \
+        return r < 0 ? r : handle_##method(owner, rq, params_, err);                                      \
     }
 METHODS(THUNK)
 static const struct handler handlers[] = {METHODS(HANDLER_ROW)};
@@ -81,20 +81,23 @@ int find_model(struct peer *p, const char *name, const struct catalog_model **re
     }
     if (!rights_may_open(d->config, &p->who, m)) {
         (void)err_new(err, QD_E_DENIED, "model '%s': uid %u may not read its files", name, (unsigned)p->who.uid);
-        return err_hint(err, QD_E_DENIED, "a model may be opened by whoever may read its source; `allow` of its [root] grants more");
+        return err_hint(err, QD_E_DENIED,
+                        "a model may be opened by whoever may read its source; `allow` of its [root] grants more");
     }
     *ret = m;
     return 0;
 }
 
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why, struct qd_error *err)
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why,
+                   struct qd_error *err)
 {
     enum scheme asked = SCHEME_AUTO;
     int r = scheme && scheme[0] && strcmp(scheme, "auto") != 0 ? scheme_parse(scheme, &asked, err) : 0;
     if (r < 0)
         return r;
     const struct hardware *h = &d->serving->hardware;
-    struct policy_facts facts = {.memory_bytes = h->memory_bytes, .model_bytes = model_bytes, .cpu_features = h->feature_bits};
+    struct policy_facts facts = {
+        .memory_bytes = h->memory_bytes, .model_bytes = model_bytes, .cpu_features = h->feature_bits};
     return policy_resolve(asked, pure, &facts, ret, why, err);
 }
 
@@ -103,7 +106,8 @@ int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, b
 static int sealed_memfd(struct bytes content)
 {
     CLEANUP(fd_close) int fd = memfd_create("quantd-envelope", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0 || write_whole(fd, content.data, content.n) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+    if (fd < 0 || write_whole(fd, content.data, content.n) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
         return -1;
     return steal_fd(&fd);
 }
@@ -128,7 +132,8 @@ static void envelope_forget(struct kept_envelope *e)
     e->fd = fd_close(e->fd);
 }
 
-int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret, struct qd_error *err)
+int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret,
+                  struct qd_error *err)
 {
     struct kept_envelope *slot = slot_for(s, key);
     slot->used = ++s->clock;

@@ -34,7 +34,7 @@ struct kept_plan {
     char *model;         /* owned; NULL: empty slot */
     uint64_t generation; /* of the model */
     struct recipe recipe;
-    int table_fd;        /* owned */
+    int table_fd; /* owned */
     uint64_t file_bytes, source_bytes;
     uint32_t n_tensors;
     uint64_t used;
@@ -46,11 +46,11 @@ struct serving {
     uint64_t started_ms;
     struct kept_envelope envelopes[ENVELOPES_KEPT];
     struct kept_plan plans[PLANS_KEPT];
-    uint64_t clock;          /* of `used` */
-    uint64_t touched_ms;     /* when last-use times were written */
-    struct opening *waiting; /* for the catalog */
-    _Atomic int stopping;    /* ends verification on the pool */
-    struct digest announced; /* the artifact last said to be ready: many may have waited for it */
+    uint64_t clock;             /* of `used` */
+    uint64_t touched_ms;        /* when last-use times were written */
+    struct opening *waiting;    /* for the catalog */
+    _Atomic int stopping;       /* ends verification on the pool */
+    struct digest announced;    /* the artifact last said to be ready: many may have waited for it */
     unsigned n_openings, n_ops; /* alive; 0 when all is quiet */
 };
 
@@ -66,8 +66,10 @@ METHODS(HANDLER_DECLARE)
 /* ---- events that the parts cause ---- */
 void serving_model_changed(struct serving *s, const struct catalog_model *m, enum catalog_change change);
 void serving_job_changed(const struct job_view *v, void *data); /* @data: struct daemon */
-void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme, const char *change);
-void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme); /* said once, however many waited */
+void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
+                              const char *change);
+void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model,
+                            const char *scheme); /* said once, however many waited */
 void serving_scanned(void *data); /* struct daemon: the catalog looked again; openings that wait for it go on */
 
 /* The daemon stops: openings that wait for the catalog are answered, checks on the pool end. */
@@ -78,22 +80,31 @@ void serving_stop(struct serving *s);
 /* The caller may know of this model's artifacts and jobs: admins, and who may open the model. */
 bool may_see(const struct peer *p, const char *model);
 
-/* May @p know of this artifact? Its model must be one that @p may read, and still of the content that it was made from. */
+/* May @p know of this artifact? Its model must be one that @p may read, and still of the content that it was made from.
+ */
 bool may_see_artifact(const struct peer *p, const struct manifest *artifact);
 
-/* The model that a request names, ready or not. QD_E_NOT_FOUND with the nearest name that the caller may see, QD_E_DENIED. */
+/*
+ * The model that a request names, ready or not. QD_E_NOT_FOUND with the nearest name that the caller may see,
+ * QD_E_DENIED.
+ */
 int find_model(struct peer *p, const char *name, const struct catalog_model **ret, struct qd_error *err);
 
 /* QD_E_DENIED unless the caller is an admin. */
 int need_admin(const struct peer *p, const char *what, struct qd_error *err);
 
 /* Asks policy for the recipe of a model. @why[POLICY_WHY_MAX]. */
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why, struct qd_error *err);
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why,
+                   struct qd_error *err);
 
 /* The envelope with its print and a sealed memfd of it, borrowed from the kept ones. */
-int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret, struct qd_error *err);
+int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret,
+                  struct qd_error *err);
 
-/* An artifact by key, unique prefix or MODEL:SCHEME among those the caller may see. @ret_model[], @ret_scheme[]: MANIFEST_TEXT_MAX, may be NULL. */
+/*
+ * An artifact by key, unique prefix or MODEL:SCHEME among those the caller may see. @ret_model[], @ret_scheme[]:
+ * MANIFEST_TEXT_MAX, may be NULL.
+ */
 int find_artifact(struct peer *p, const char *text, struct digest *ret_key, struct qd_error *err);
 
 /* Writes last-use times now and then: on the pool, only after use, never by a timer. */

@@ -49,20 +49,23 @@ int hardware_look(const struct config *config, struct hardware *ret, struct qd_e
     if (snprintf(path, sizeof path, "%s/hardware", config->state_dir) >= (int)sizeof path)
         return err_new(err, QD_E_LIMIT, "path '%s/hardware' is too long", config->state_dir);
 
-    struct hardware h = {.feature_bits = cpu_features(), .memory_bytes = policy_memory_bytes(), .cores = processors_allowed()};
+    struct hardware h = {
+        .feature_bits = cpu_features(), .memory_bytes = policy_memory_bytes(), .cores = processors_allowed()};
     (void)cpu_features_string(h.feature_bits, h.features, sizeof h.features);
     (void)cpu_features_string(cpu_features_detected(), h.detected, sizeof h.detected);
     read_stored(path, h.stored);
     h.changed = strcmp(h.features, h.stored) != 0;
     if (h.changed) {
         if (h.stored[0])
-            log_line(LOG_AT_NOTICE, "hardware", "changed%s%s", log_field("from", h.stored), log_field("to", h.features));
+            log_line(LOG_AT_NOTICE, "hardware", "changed%s%s", log_field("from", h.stored),
+                     log_field("to", h.features));
         int r = write_stored(path, h.features, err);
         if (r < 0)
             return r;
     }
     if (cpu_unknown_names()[0])
-        log_line(LOG_AT_WARNING, "hardware", "QUANTD_CPU names unknown features%s", log_field("names", cpu_unknown_names()));
+        log_line(LOG_AT_WARNING, "hardware", "QUANTD_CPU names unknown features%s",
+                 log_field("names", cpu_unknown_names()));
     *ret = h;
     return 0;
 }
@@ -88,5 +91,6 @@ bool hardware_verity(const char *folder, const char *file)
     if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path)
         return false;
     CLEANUP(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    return fd >= 0 && (ioctl(fd, FS_IOC_MEASURE_VERITY, &measured) == 0 || errno == ENODATA); /* ENODATA: could, was not asked to */
+    return fd >= 0 && (ioctl(fd, FS_IOC_MEASURE_VERITY, &measured) == 0 ||
+                       errno == ENODATA); /* ENODATA: could, was not asked to */
 }

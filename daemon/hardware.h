@@ -18,9 +18,9 @@ struct hardware {
     char detected[HARDWARE_TEXT_MAX]; /* of the hardware alone */
     char stored[HARDWARE_TEXT_MAX];   /* at the start before; "" at the first */
     uint64_t feature_bits;
-    uint64_t memory_bytes;            /* MemTotal or the cgroup limit */
-    uint32_t cores;                   /* allowed to this process */
-    bool changed;                     /* features differ from stored */
+    uint64_t memory_bytes; /* MemTotal or the cgroup limit */
+    uint32_t cores;        /* allowed to this process */
+    bool changed;          /* features differ from stored */
 };
 
 /* Looks, compares, logs a change and stores the new set. Blocks on small files: at start, SIGHUP and rescan only. */

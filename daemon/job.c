@@ -19,13 +19,13 @@
 
 enum {
     BOOT_ID_MAX = 64,
-    REMEMBERED_MAX = 256,       /* jobs kept without a worker: paused and failed ones */
-    JOBS_AT_ONCE_MAX = 4,       /* a job uses every core: more at once only share them */
-    RATE_MS = 1000,             /* the rate is over the last second at least */
+    REMEMBERED_MAX = 256, /* jobs kept without a worker: paused and failed ones */
+    JOBS_AT_ONCE_MAX = 4, /* a job uses every core: more at once only share them */
+    RATE_MS = 1000,       /* the rate is over the last second at least */
 };
 
 #define BIT(state) (1u << (state))
-#define ANY_END (BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED) | BIT(JOB_QUEUED))
+#define ANY_END    (BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED) | BIT(JOB_QUEUED))
 
 /* QUEUED again: promoted by a new launch, preempted, or asked for again while it was pausing. */
 static const unsigned job_next[JOB_STATES] = {
@@ -40,8 +40,9 @@ static const unsigned job_next[JOB_STATES] = {
 };
 
 static const char *const state_names[JOB_STATES] = {
-    [JOB_QUEUED] = "queued", [JOB_PROBING] = "probing", [JOB_HASHING] = "hashing", [JOB_PLANNING] = "planning", [JOB_RUNNING] = "running",
-    [JOB_SEALING] = "sealing", [JOB_READY] = "ready", [JOB_FAILED] = "failed", [JOB_CANCELLED] = "cancelled", [JOB_PAUSED] = "paused",
+    [JOB_QUEUED] = "queued",       [JOB_PROBING] = "probing", [JOB_HASHING] = "hashing", [JOB_PLANNING] = "planning",
+    [JOB_RUNNING] = "running",     [JOB_SEALING] = "sealing", [JOB_READY] = "ready",     [JOB_FAILED] = "failed",
+    [JOB_CANCELLED] = "cancelled", [JOB_PAUSED] = "paused",
 };
 
 /* What becomes of a launch that was told to stop. */
@@ -49,44 +50,44 @@ enum intent { INTENT_RUN, INTENT_PAUSE, INTENT_CANCEL, INTENT_REQUEUE, INTENT_ME
 
 struct job {
     struct jobs *owner;
-    struct job *next;           /* oldest first */
+    struct job *next; /* oldest first */
     uint32_t number;
     enum job_state state;
     enum intent intent;
-    char *model, *first_file;   /* owned; first_file NULL: by descriptor */
-    int source_fd;              /* owned; -1: by path */
+    char *model, *first_file; /* owned; first_file NULL: by descriptor */
+    int source_fd;            /* owned; -1: by path */
     struct file_stamp stamp;
     struct recipe recipe;
     bool interactive, plan_only;
     uid_t uid;
     struct job_waiter *waiters;
-    struct launch *launch;      /* NULL: none runs */
+    struct launch *launch; /* NULL: none runs */
     bool has_key;
     struct digest key;
     struct job_progress progress;
     char tensor[128];
     uint64_t rate_from_bytes, rate_from_ms;
-    uv_timer_t *grace;          /* owned by the loop; NULL: not running */
+    uv_timer_t *grace; /* owned by the loop; NULL: not running */
     struct qd_error err;
     unsigned n_failures;
-    uint64_t retry_at;          /* seconds since 1970; of a failed one */
+    uint64_t retry_at; /* seconds since 1970; of a failed one */
 };
 
 struct jobs {
     struct daemon *d;
-    struct job *list;           /* owned */
+    struct job *list; /* owned */
     uint32_t n_numbers;
-    struct known *known;        /* owned */
-    struct failures *failures;  /* owned; of earlier runs of the daemon, too */
+    struct known *known;       /* owned */
+    struct failures *failures; /* owned; of earlier runs of the daemon, too */
     char boot_id[BOOT_ID_MAX];
-    struct recent_key {             /* the answer given last, good for one turn of the loop */
-        char *first_file;           /* owned */
+    struct recent_key {   /* the answer given last, good for one turn of the loop */
+        char *first_file; /* owned */
         char recipe[RECIPE_TEXT_MAX];
-        struct file_stamp stamp;    /* of it */
+        struct file_stamp stamp; /* of it */
         struct digest key;
         uint64_t turn;
     } recent;
-    uv_timer_t *kick;           /* schedules from the loop, never from inside a call */
+    uv_timer_t *kick; /* schedules from the loop, never from inside a call */
     uv_timer_t *stop_timer;
     bool stopping;
     void (*stopped)(void *);
@@ -143,8 +144,12 @@ static uint32_t count_waiters(const struct job *job)
 
 static struct job_view view_of(const struct job *job)
 {
-    return (struct job_view){.progress = job->progress, .interactive = job->interactive, .n_waiters = count_waiters(job), .uid = job->uid,
-                             .err = job->state == JOB_FAILED ? &job->err : NULL, .retry_at = job->retry_at};
+    return (struct job_view){.progress = job->progress,
+                             .interactive = job->interactive,
+                             .n_waiters = count_waiters(job),
+                             .uid = job->uid,
+                             .err = job->state == JOB_FAILED ? &job->err : NULL,
+                             .retry_at = job->retry_at};
 }
 
 size_t jobs_n(const struct jobs *j)
@@ -196,9 +201,12 @@ static void log_state(const struct job *job)
 {
     char number[16];
     (void)snprintf(number, sizeof number, "%" PRIu32, job->number); /* fits */
-    enum log_level level = job->state == JOB_FAILED ? LOG_AT_WARNING : job->state == JOB_READY ? LOG_AT_INFO : LOG_AT_DEBUG;
-    log_line(level, "job", "%s%s%s%s%s%s", state_names[job->state], log_field("job", number), log_field("model", job->model),
-             log_field("scheme", scheme_name(job->recipe.scheme)), job->state == JOB_FAILED ? log_field("error", job->err.message) : "",
+    enum log_level level = job->state == JOB_FAILED  ? LOG_AT_WARNING
+                           : job->state == JOB_READY ? LOG_AT_INFO
+                                                     : LOG_AT_DEBUG;
+    log_line(level, "job", "%s%s%s%s%s%s", state_names[job->state], log_field("job", number),
+             log_field("model", job->model), log_field("scheme", scheme_name(job->recipe.scheme)),
+             job->state == JOB_FAILED ? log_field("error", job->err.message) : "",
              job->state == JOB_FAILED && job->err.hint[0] ? log_field("hint", job->err.hint) : "");
 }
 
@@ -208,7 +216,8 @@ static void job_set_state(struct job *job, enum job_state s)
     if (job->state == s)
         return;
     if (!(job_next[job->state] & BIT(s)))
-        log_line(LOG_AT_ERROR, "job", "a step that the table does not know: %s after %s", state_names[s], state_names[job->state]);
+        log_line(LOG_AT_ERROR, "job", "a step that the table does not know: %s after %s", state_names[s],
+                 state_names[job->state]);
     job->state = s;
     job->progress.state = s;
     job->progress.done_bytes = job->progress.total_bytes = 0;
@@ -307,7 +316,8 @@ static void add_waiter(struct job *job, struct job_waiter *w)
     end_grace(job);
 }
 
-/* ---- the launch's hooks -------------------------------------------------------------------------------------------- */
+/* ---- the launch's hooks --------------------------------------------------------------------------------------------
+ */
 
 static void on_launch_state(void *data, enum job_state s)
 {
@@ -348,7 +358,8 @@ static bool on_launch_keyed(void *data, const struct digest *key)
 {
     struct job *job = data;
     for (struct job *other = job->owner->list; other; other = other->next) {
-        if (other == job || !other->has_key || !other->launch || other->intent != INTENT_RUN || !digest_equal(&other->key, key))
+        if (other == job || !other->has_key || !other->launch || other->intent != INTENT_RUN ||
+            !digest_equal(&other->key, key))
             continue;
         struct job_waiter *list = job->waiters;
         job->waiters = NULL;
@@ -379,8 +390,12 @@ static void job_failed(struct job *job, const struct qd_error *err)
     job->retry_at = now_s() + wait;
     job_set_state(job, JOB_FAILED);
     if (job->first_file && !job->plan_only)
-        failures_put(j->failures, &(struct failure){.model = job->model, .recipe = job->recipe, .stamp = job->stamp,
-                                                    .n_failures = job->n_failures, .retry_at = job->retry_at, .err = job->err});
+        failures_put(j->failures, &(struct failure){.model = job->model,
+                                                    .recipe = job->recipe,
+                                                    .stamp = job->stamp,
+                                                    .n_failures = job->n_failures,
+                                                    .retry_at = job->retry_at,
+                                                    .err = job->err});
     answer_error(job, err);
     if (!job->first_file || job->plan_only)
         job_drop(job); /* cheap to try again, or gone with its descriptor */
@@ -446,7 +461,10 @@ static void on_launch_done(void *data, const struct job_outcome *o)
     tell_stopped(j);
 }
 
-/* ---- the queue -------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- the queue
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static unsigned most_at_once(const struct jobs *j)
 {
@@ -496,9 +514,15 @@ static void job_start(struct job *job)
     struct jobs *j = job->owner;
     struct qd_error err = {0};
     int fd = job->source_fd >= 0 ? fcntl(job->source_fd, F_DUPFD_CLOEXEC, 0) : -1; /* kept for another launch */
-    const struct launch_spec spec = {
-        .model = job->model, .first_file = job->first_file, .source_fd = fd, .stamp = job->stamp, .recipe = job->recipe,
-        .idle = !job->interactive, .plan_only = job->plan_only, .boot_id = j->boot_id, .known = j->known};
+    const struct launch_spec spec = {.model = job->model,
+                                     .first_file = job->first_file,
+                                     .source_fd = fd,
+                                     .stamp = job->stamp,
+                                     .recipe = job->recipe,
+                                     .idle = !job->interactive,
+                                     .plan_only = job->plan_only,
+                                     .boot_id = j->boot_id,
+                                     .known = j->known};
     int r = job->source_fd >= 0 && fd < 0 ? err_sys(&err, errno, "keep the descriptor") : 0;
     if (r == 0)
         r = launch_start(j->d, &spec, &hooks, job, &job->launch, &err);
@@ -529,7 +553,10 @@ static void schedule_soon(struct jobs *j)
         (void)uv_timer_start(j->kick, on_kick, 0, 0); /* cannot fail with a callback */
 }
 
-/* ---- submit ---------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- submit
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 static bool same_recipe(const struct recipe *a, const struct recipe *b)
 {
@@ -545,20 +572,26 @@ static int stamp_request(const struct job_request *r, struct file_stamp *ret, st
     if (r->first_file ? stat(r->first_file, &st) < 0 : fstat(r->source_fd, &st) < 0)
         return err_sys(err, errno, "stat '%s'", r->first_file ? r->first_file : "the descriptor");
     if (!S_ISREG(st.st_mode))
-        return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", r->first_file ? r->first_file : "the descriptor");
+        return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file",
+                       r->first_file ? r->first_file : "the descriptor");
     *ret = stamp_of(&st);
     if (!r->stamp || stamp_equal(r->stamp, ret))
         return 0;
-    (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed just now", r->first_file ? r->first_file : "the descriptor");
+    (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed just now",
+                  r->first_file ? r->first_file : "the descriptor");
     return err_hint(err, QD_E_SOURCE_CHANGED, "ask again when its writer is done");
 }
 
-/* Same file, content, recipe and want; two names of one file are one job where their folder has no part in it, so by name, too. */
+/*
+ * Same file, content, recipe and want; two names of one file are one job where their folder has no part in it, so by
+ * name, too.
+ */
 static struct job *find_same(struct jobs *j, const struct job_request *r, const struct file_stamp *stamp)
 {
     for (struct job *job = j->list; job; job = job->next)
-        if (stamp_equal(&job->stamp, stamp) && job->plan_only == r->plan_only && same_recipe(&job->recipe, &r->recipe) &&
-            strcmp(job->model, r->model) == 0 && !job->first_file == !r->first_file)
+        if (stamp_equal(&job->stamp, stamp) && job->plan_only == r->plan_only &&
+            same_recipe(&job->recipe, &r->recipe) && strcmp(job->model, r->model) == 0 &&
+            !job->first_file == !r->first_file)
             return job;
     return NULL;
 }
@@ -585,7 +618,8 @@ static int refuse_for_now(const struct qd_error *why, uint64_t retry_at, struct 
     *err = *why;
     uint64_t now = now_s();
     if (!err->hint[0])
-        (void)err_hint(err, err->code, "it is tried again in %" PRIu64 " s, when the model changes, or by `quantctl jobs --retry`",
+        (void)err_hint(err, err->code,
+                       "it is tried again in %" PRIu64 " s, when the model changes, or by `quantctl jobs --retry`",
                        retry_at > now ? retry_at - now : 0);
     return err->code;
 }
@@ -595,14 +629,23 @@ static struct job *job_new(struct jobs *j, const struct job_request *r, const st
     CLEANUP(job_free) struct job *job = calloc(1, sizeof *job);
     if (!job)
         return NULL;
-    *job = (struct job){.owner = j, .number = ++j->n_numbers, .stamp = *stamp, .recipe = r->recipe, .interactive = r->interactive,
-                        .plan_only = r->plan_only, .uid = r->uid, .source_fd = -1};
+    *job = (struct job){.owner = j,
+                        .number = ++j->n_numbers,
+                        .stamp = *stamp,
+                        .recipe = r->recipe,
+                        .interactive = r->interactive,
+                        .plan_only = r->plan_only,
+                        .uid = r->uid,
+                        .source_fd = -1};
     job->model = strdup(r->model);
     job->first_file = r->first_file ? strdup(r->first_file) : NULL;
     if (!job->model || (r->first_file && !job->first_file))
         return NULL;
-    job->progress = (struct job_progress){
-        .job = job->number, .model = job->model, .scheme = scheme_name(job->recipe.scheme), .state = JOB_QUEUED, .seconds_left = -1};
+    job->progress = (struct job_progress){.job = job->number,
+                                          .model = job->model,
+                                          .scheme = scheme_name(job->recipe.scheme),
+                                          .state = JOB_QUEUED,
+                                          .seconds_left = -1};
     struct job **at = &j->list;
     while (*at)
         at = &(*at)->next;
@@ -639,7 +682,8 @@ static int join(struct job *job, const struct job_request *r, struct job_waiter 
     return 0;
 }
 
-static int submit_new(struct jobs *j, const struct job_request *r, const struct file_stamp *stamp, struct job_waiter *w, struct qd_error *err)
+static int submit_new(struct jobs *j, const struct job_request *r, const struct file_stamp *stamp, struct job_waiter *w,
+                      struct qd_error *err)
 {
     struct failure old;
     bool failed_before = r->first_file && !r->plan_only && failures_get(j->failures, r->model, &r->recipe, stamp, &old);
@@ -676,7 +720,10 @@ int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *
     return 0;
 }
 
-/* ---- leave, cancel, retry ------------------------------------------------------------------------------------------------------ */
+/*
+ * ---- leave, cancel, retry
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void on_grace(uv_timer_t *t)
 {
@@ -765,7 +812,10 @@ unsigned jobs_retry(struct jobs *j, uint32_t number)
     return listed > n ? listed : n;
 }
 
-/* A failed job ends its back-off; one that runs on a file that is gone or another is of no use. A companion's change shows at the end of the run. */
+/*
+ * A failed job ends its back-off; one that runs on a file that is gone or another is of no use. A companion's change
+ * shows at the end of the run.
+ */
 static void source_changed(struct job *job)
 {
     struct stat st;
@@ -791,7 +841,10 @@ void jobs_model_changed(struct jobs *j, const char *model)
     }
 }
 
-/* ---- known keys ------------------------------------------------------------------------------------------------------------------ */
+/*
+ * ---- known keys
+ * ------------------------------------------------------------------------------------------------------------------
+ */
 
 /*
  * Asked many times a turn, the files are looked at once: whatever those who ask in one turn did before, they did before
@@ -839,7 +892,10 @@ bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct dig
     return known_identity(j->known, j->d->hints, m->first_file, -1, &m->stamp, ret);
 }
 
-/* ---- start, stop ------------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- start, stop
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 /* The journal is believed within one boot: after a power cut, what it says may not have reached the disk. */
 static void read_boot_id(char dst[BOOT_ID_MAX])
@@ -932,7 +988,7 @@ struct jobs *jobs_free(struct jobs *j)
         job_drop(j->list);
     j->kick = timer_free(j->kick);
     j->stop_timer = timer_free(j->stop_timer);
-    (void)known_close(j->known);       /* these return NULL by convention */
+    (void)known_close(j->known); /* these return NULL by convention */
     (void)failures_close(j->failures);
     free(j->recent.first_file);
     free(j);

@@ -16,19 +16,28 @@
 #include "quant/recipe.h"
 
 enum job_state {
-    JOB_QUEUED, JOB_PROBING, JOB_HASHING, JOB_PLANNING, JOB_RUNNING, JOB_SEALING,
-    JOB_READY, JOB_FAILED, JOB_CANCELLED, JOB_PAUSED, JOB_STATES
+    JOB_QUEUED,
+    JOB_PROBING,
+    JOB_HASHING,
+    JOB_PLANNING,
+    JOB_RUNNING,
+    JOB_SEALING,
+    JOB_READY,
+    JOB_FAILED,
+    JOB_CANCELLED,
+    JOB_PAUSED,
+    JOB_STATES
 };
 
 struct job_request {
-    const char *model;      /* catalog name, or "fd" */
-    const char *first_file; /* absolute path; NULL with source_fd */
-    int source_fd;          /* -1, or a descriptor taken by the job */
+    const char *model;              /* catalog name, or "fd" */
+    const char *first_file;         /* absolute path; NULL with source_fd */
+    int source_fd;                  /* -1, or a descriptor taken by the job */
     const struct file_stamp *stamp; /* the first file as it was when rights were judged, borrowed; NULL: as it is */
-    struct recipe recipe;   /* resolved */
+    struct recipe recipe;           /* resolved */
     bool interactive;
-    bool plan_only;         /* stop after PLANNING and give the plan */
-    uid_t uid;              /* who asks: quota of jobs, right to cancel */
+    bool plan_only; /* stop after PLANNING and give the plan */
+    uid_t uid;      /* who asks: quota of jobs, right to cancel */
 };
 
 struct job_progress {
@@ -46,30 +55,36 @@ struct job_plan {
 };
 
 struct job_outcome {
-    int result;                 /* 0 or negative */
-    const struct qd_error *err; /* when negative */
-    struct digest key;          /* when 0 and not plan_only */
-    bool built;                 /* false: it was in the store after all */
+    int result;                  /* 0 or negative */
+    const struct qd_error *err;  /* when negative */
+    struct digest key;           /* when 0 and not plan_only */
+    bool built;                  /* false: it was in the store after all */
     const struct job_plan *plan; /* for plan_only */
 };
 
 /* Lives in the requester until @done was called or job_leave. */
 struct job_waiter {
     void (*progress)(struct job_waiter *w, const struct job_progress *p); /* may be NULL */
-    void (*done)(struct job_waiter *w, const struct job_outcome *o);      /* exactly once, never from inside jobs_submit */
+    void (*done)(struct job_waiter *w, const struct job_outcome *o); /* exactly once, never from inside jobs_submit */
     void *data;
-    struct job *job;                                                      /* the jobs part's own */
+    struct job *job; /* the jobs part's own */
     struct job_waiter *next;
 };
 
 struct jobs;
 int jobs_new(struct daemon *d, struct jobs **ret, struct qd_error *err);
 
-/* Stops: no new jobs; running workers get @grace_ms to finish a unit, then are killed; journals stay. @stopped is called on the loop when none is left. Every waiter gets an answer before. */
+/*
+ * Stops: no new jobs; running workers get @grace_ms to finish a unit, then are killed; journals stay. @stopped is
+ * called on the loop when none is left. Every waiter gets an answer before.
+ */
 void jobs_stop(struct jobs *j, unsigned grace_ms, void (*stopped)(void *data), void *data);
 struct jobs *jobs_free(struct jobs *j);
 
-/* Joins the job of the same source and recipe or makes one. Back-off, quota or stop: an error at once; QD_E_SOURCE_CHANGED: another stamp. */
+/*
+ * Joins the job of the same source and recipe or makes one. Back-off, quota or stop: an error at once;
+ * QD_E_SOURCE_CHANGED: another stamp.
+ */
 int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *w, struct qd_error *err);
 
 /* The waiter goes; when it was the last, a grace period, then the job pauses with its journal kept. */

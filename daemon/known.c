@@ -15,7 +15,7 @@ struct entry {
     struct file_stamp first;
     struct source_file_id *files; /* owned, and the texts in it */
     size_t n_files;
-    struct entry *next;           /* newest first */
+    struct entry *next; /* newest first */
 };
 
 struct known {
@@ -178,7 +178,8 @@ struct known *known_close(struct known *k)
 
 /* ---- use ------------------------------------------------------------------------------------------ */
 
-int known_put(struct known *k, const struct stat *first, const struct source_file_id *files, size_t n_files, struct qd_error *err)
+int known_put(struct known *k, const struct stat *first, const struct source_file_id *files, size_t n_files,
+              struct qd_error *err)
 {
     struct file_stamp stamp = stamp_of(first);
     struct entry *e = entry_new(&stamp, files, n_files);
@@ -198,7 +199,8 @@ static int folder_of(const char *path)
     return folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 }
 
-static bool digest_companions(const struct entry *e, struct hints *hints, const char *path, struct source_file_id *files)
+static bool digest_companions(const struct entry *e, struct hints *hints, const char *path,
+                              struct source_file_id *files)
 {
     CLEANUP(fd_close) int folder = e->n_files > 1 ? folder_of(path) : -1;
     for (size_t i = 1; i < e->n_files; i++) {
@@ -211,7 +213,8 @@ static bool digest_companions(const struct entry *e, struct hints *hints, const 
     return true;
 }
 
-bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, const struct file_stamp *is, struct digest *ret)
+bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, const struct file_stamp *is,
+                    struct digest *ret)
 {
     struct stat st;
     if ((fd >= 0 ? fstat(fd, &st) : stat(path, &st)) < 0)

@@ -21,10 +21,10 @@
 #include "quant/source.h"
 
 enum {
-    STEP_STALL_MS = 120 * 1000,     /* a header of 100 MB from a slow disk, with much to spare */
-    RUN_STALL_MS = 10 * 60 * 1000,  /* progress comes every 100 ms; ten minutes of nothing is stuck */
-    PROGRESS_MS = 200,              /* of hashing and sealing; a run reports by itself */
-    HASH_THREADS_MAX = 4,           /* beyond, disks are the limit */
+    STEP_STALL_MS = 120 * 1000,    /* a header of 100 MB from a slow disk, with much to spare */
+    RUN_STALL_MS = 10 * 60 * 1000, /* progress comes every 100 ms; ten minutes of nothing is stuck */
+    PROGRESS_MS = 200,             /* of hashing and sealing; a run reports by itself */
+    HASH_THREADS_MAX = 4,          /* beyond, disks are the limit */
     TAG_MAX = DIGEST_HEX_BYTES + 64,
     PLAN_BYTES_MAX = TABLE_BYTES_MAX,
     WORST_NAME_MAX = TABLE_NAME_MAX,
@@ -33,7 +33,7 @@ enum {
 struct launch_file {
     char *role, *name; /* owned */
     bool required;
-    int fd;            /* owned; -1: missing, and allowed to be */
+    int fd; /* owned; -1: missing, and allowed to be */
     struct stat st;
     struct digest digest;
 };
@@ -53,33 +53,33 @@ struct launch {
     uint64_t memory_bytes, keep_free; /* of the configuration, which may be another by the time the pool asks */
     unsigned n_threads;
 
-    struct workerproc *worker;     /* NULL: none, or reaped */
-    step_fn *next;                 /* after the pool's or the worker's answer */
+    struct workerproc *worker; /* NULL: none, or reaped */
+    step_fn *next;             /* after the pool's or the worker's answer */
     pool_work *pool_run;
     step_fn *pool_next;
     void (*on_reply)(struct launch *l, struct incoming *in, struct packet *p);
-    unsigned n_busy;               /* pool work under way: 0 or 1 */
+    unsigned n_busy; /* pool work under way: 0 or 1 */
     _Atomic int cancel;
     _Atomic uint64_t done_bytes;
     uint64_t total_bytes;
-    uv_timer_t ticker;             /* progress of pool steps */
+    uv_timer_t ticker; /* progress of pool steps */
     bool committing;
 
-    int folder_fd;                 /* owned; -1: by descriptor */
-    struct launch_file *files;     /* owned; [0] is the first */
+    int folder_fd;             /* owned; -1: by descriptor */
+    struct launch_file *files; /* owned; [0] is the first */
     size_t n_files, n_added;
     char format[16];
     struct digest source_id, key;
     struct job_plan plan;
-    int plan_fd;                   /* owned */
-    struct store_work *work;       /* owned */
+    int plan_fd;                      /* owned */
+    struct store_work *work;          /* owned */
     char *tensors_raw, *metadata_raw; /* owned; copies of the worker's tables */
     size_t tensors_bytes, metadata_bytes;
     struct quality quality;
     char worst[WORST_NAME_MAX];
     bool built, discard;
 
-    int result;                    /* first failure */
+    int result; /* first failure */
     struct qd_error err;
     bool ending;
 };
@@ -175,8 +175,9 @@ static void run_on_pool(struct launch *l, pool_work *run, step_fn *next, bool wi
         (void)uv_timer_start(&l->ticker, on_tick, PROGRESS_MS, PROGRESS_MS); /* cannot fail with a callback */
 }
 
-static void ask_worker(struct launch *l, const char *method, enum message type, const void *params, const int *fds, size_t n_fds,
-                       unsigned stall_ms, void (*on_reply)(struct launch *, struct incoming *, struct packet *))
+static void ask_worker(struct launch *l, const char *method, enum message type, const void *params, const int *fds,
+                       size_t n_fds, unsigned stall_ms,
+                       void (*on_reply)(struct launch *, struct incoming *, struct packet *))
 {
     struct qd_error err;
     l->on_reply = on_reply;
@@ -195,13 +196,23 @@ static int commit_on_pool(void *data, struct qd_error *err)
     struct launch *l = data;
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&l->recipe, recipe);
-    const struct manifest manifest = {
-        .key = l->key, .model = l->model, .scheme = scheme_name(l->recipe.scheme), .recipe = recipe, .layout = "portable", .features = "",
-        .encoder_revision = recipe_encoder_revision(&l->recipe), .source = l->source_id, .quality = l->quality};
-    const struct store_commit commit = {
-        .manifest = &manifest, .payload_name = "model.gguf", .payload_bytes = l->plan.file_bytes,
-        .tensors = {(const uint8_t *)l->tensors_raw, l->tensors_bytes}, .metadata = {(const uint8_t *)l->metadata_raw, l->metadata_bytes},
-        .key = l->d->key, .n_threads = l->n_threads, .done_bytes = &l->done_bytes};
+    const struct manifest manifest = {.key = l->key,
+                                      .model = l->model,
+                                      .scheme = scheme_name(l->recipe.scheme),
+                                      .recipe = recipe,
+                                      .layout = "portable",
+                                      .features = "",
+                                      .encoder_revision = recipe_encoder_revision(&l->recipe),
+                                      .source = l->source_id,
+                                      .quality = l->quality};
+    const struct store_commit commit = {.manifest = &manifest,
+                                        .payload_name = "model.gguf",
+                                        .payload_bytes = l->plan.file_bytes,
+                                        .tensors = {(const uint8_t *)l->tensors_raw, l->tensors_bytes},
+                                        .metadata = {(const uint8_t *)l->metadata_raw, l->metadata_bytes},
+                                        .key = l->d->key,
+                                        .n_threads = l->n_threads,
+                                        .done_bytes = &l->done_bytes};
     int r = store_commit(l->d->store, l->work, &commit, err);
     if (r == 0 || r == QD_E_EXISTS) {
         if (r == 0)
@@ -281,7 +292,8 @@ static int check_witness(const struct launch *l, const struct msg_w_done *done, 
         for (size_t j = 0; j < i; j++)
             if (find_file(l, done->witness[j].role, done->witness[j].name) == f)
                 return err_new(err, QD_E_PROTOCOL, "the worker read a file twice");
-        if (!w->has_bytes || w->bytes != (uint64_t)f->st.st_size || memcmp(w->digest.data, f->digest.bytes, DIGEST_BYTES) != 0) {
+        if (!w->has_bytes || w->bytes != (uint64_t)f->st.st_size ||
+            memcmp(w->digest.data, f->digest.bytes, DIGEST_BYTES) != 0) {
             (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was quantized", f->name);
             return err_hint(err, QD_E_SOURCE_CHANGED, "nothing was signed; ask again when its writer is done");
         }
@@ -308,8 +320,12 @@ static int take_done(struct launch *l, struct incoming *in, struct packet *p, st
     if (strlen(done.worst) >= sizeof l->worst)
         return err_new(err, QD_E_PROTOCOL, "the worker's worst tensor has too long a name");
     memcpy(l->worst, done.worst, strlen(done.worst) + 1);
-    l->quality = (struct quality){.n_tensors = done.n_tensors, .sqnr_db = done.sqnr_db, .rel_rmse = done.rel_rmse, .max_abs = done.max_abs,
-                                  .worst = l->worst, .worst_sqnr_db = done.worst_sqnr_db};
+    l->quality = (struct quality){.n_tensors = done.n_tensors,
+                                  .sqnr_db = done.sqnr_db,
+                                  .rel_rmse = done.rel_rmse,
+                                  .max_abs = done.max_abs,
+                                  .worst = l->worst,
+                                  .worst_sqnr_db = done.worst_sqnr_db};
     return 0;
 }
 
@@ -403,9 +419,12 @@ static int take_plan(struct launch *l, struct incoming *in, struct packet *p, st
     if (r < 0)
         return r;
     if (planned.file_bytes == 0 || planned.file_bytes > INT64_MAX / 2 || planned.n_tensors > TABLE_TENSORS_MAX)
-        return err_new(err, QD_E_LIMIT, "the worker plans %" PRIu64 " bytes in %u tensors", planned.file_bytes, planned.n_tensors);
-    l->plan = (struct job_plan){
-        .file_bytes = planned.file_bytes, .source_bytes = planned.source_bytes, .n_tensors = planned.n_tensors, .table_fd = l->plan_fd};
+        return err_new(err, QD_E_LIMIT, "the worker plans %" PRIu64 " bytes in %u tensors", planned.file_bytes,
+                       planned.n_tensors);
+    l->plan = (struct job_plan){.file_bytes = planned.file_bytes,
+                                .source_bytes = planned.source_bytes,
+                                .n_tensors = planned.n_tensors,
+                                .table_fd = l->plan_fd};
     return 0;
 }
 
@@ -435,7 +454,8 @@ static void step_plan(struct launch *l)
 static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
 {
     struct stat after;
-    int r = digest_file(f->fd, (uint64_t)f->st.st_size, l->n_threads, &f->digest, NULL, &l->cancel, &l->done_bytes, err);
+    int r =
+        digest_file(f->fd, (uint64_t)f->st.st_size, l->n_threads, &f->digest, NULL, &l->cancel, &l->done_bytes, err);
     if (r < 0)
         return err_in(err, r, "'%s'", f->name);
     if (fstat(f->fd, &after) < 0)
@@ -452,8 +472,10 @@ static size_t list_files(const struct launch *l, struct source_file_id *ret)
     size_t n = 0;
     for (size_t i = 0; i < l->n_files; i++)
         if (l->files[i].fd >= 0)
-            ret[n++] = (struct source_file_id){
-                .role = l->files[i].role, .name = l->files[i].name, .bytes = (uint64_t)l->files[i].st.st_size, .digest = l->files[i].digest};
+            ret[n++] = (struct source_file_id){.role = l->files[i].role,
+                                               .name = l->files[i].name,
+                                               .bytes = (uint64_t)l->files[i].st.st_size,
+                                               .digest = l->files[i].digest};
     return n;
 }
 
@@ -465,7 +487,8 @@ static int make_key(struct launch *l, struct qd_error *err)
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&l->recipe, recipe);
     int r = source_identity(ids, list_files(l, ids), &l->source_id, err);
-    return r < 0 ? r : artifact_key(&l->source_id, recipe, "portable", recipe_encoder_revision(&l->recipe), &l->key, err);
+    return r < 0 ? r
+                 : artifact_key(&l->source_id, recipe, "portable", recipe_encoder_revision(&l->recipe), &l->key, err);
 }
 
 static int hash_on_pool(void *data, struct qd_error *err)
@@ -548,7 +571,8 @@ static void step_add(struct launch *l)
 static int gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err)
 {
     if (l->folder_fd < 0 && f->required)
-        return err_new(err, QD_E_UNSUPPORTED, "the model needs '%s' beside it: open it by its path, not by a descriptor", f->name);
+        return err_new(err, QD_E_UNSUPPORTED,
+                       "the model needs '%s' beside it: open it by its path, not by a descriptor", f->name);
     if (l->folder_fd < 0)
         return 0;
     int r = open_beneath(l->folder_fd, f->name, &f->fd, err);
@@ -588,8 +612,8 @@ static const char *const roles[] = {"weights", "index", "config", "tokenizer", N
 static int take_file(struct launch *l, const struct msg_w_file *w, struct qd_error *err)
 {
     struct launch_file *f = &l->files[l->n_files];
-    if (!is_one_of(w->role, roles) || !w->name[0] || strlen(w->name) > NAME_MAX || strchr(w->name, '/') || strcmp(w->name, "..") == 0 ||
-        strcmp(w->name, ".") == 0)
+    if (!is_one_of(w->role, roles) || !w->name[0] || strlen(w->name) > NAME_MAX || strchr(w->name, '/') ||
+        strcmp(w->name, "..") == 0 || strcmp(w->name, ".") == 0)
         return err_new(err, QD_E_PROTOCOL, "the worker asks for a file '%.64s' of role '%.16s'", w->name, w->role);
     for (size_t i = 0; i < l->n_files; i++)
         if (strcmp(l->files[i].name, w->name) == 0)
@@ -607,7 +631,8 @@ static int take_probe(struct launch *l, struct incoming *in, struct qd_error *er
     if (r < 0)
         return r;
     if (!is_one_of(probed.format, formats) || !is_one_of(probed.role, roles) || probed.files_n >= SOURCE_FILES_MAX)
-        return err_new(err, QD_E_PROTOCOL, "the worker found format '%.16s' with %zu companions", probed.format, probed.files_n);
+        return err_new(err, QD_E_PROTOCOL, "the worker found format '%.16s' with %zu companions", probed.format,
+                       probed.files_n);
     (void)snprintf(l->format, sizeof l->format, "%s", probed.format); /* one of the above: fits */
     struct launch_file *grown = realloc(l->files, (probed.files_n + 1) * sizeof *grown);
     if (!grown)
@@ -681,9 +706,11 @@ static void on_worker_ended(void *data, const struct qd_error *why)
 
 static void step_probe(struct launch *l)
 {
-    static const struct workerproc_hooks hooks = {.replied = on_worker_reply, .progress = on_worker_progress, .ended = on_worker_ended};
+    static const struct workerproc_hooks hooks = {
+        .replied = on_worker_reply, .progress = on_worker_progress, .ended = on_worker_ended};
     const struct config *c = l->d->config;
-    const struct workerproc_options options = {.path = c->worker_path, .memory_bytes = l->memory_bytes, .idle = l->idle, .sandbox = c->sandbox};
+    const struct workerproc_options options = {
+        .path = c->worker_path, .memory_bytes = l->memory_bytes, .idle = l->idle, .sandbox = c->sandbox};
     struct qd_error err;
     int r = workerproc_start(l->d->loop, &options, &hooks, l, &l->worker, &err);
     if (r < 0) {
@@ -701,7 +728,9 @@ static void step_probe(struct launch *l)
 static int open_folder(struct launch *l, struct qd_error *err)
 {
     const char *slash = strrchr(l->first_path, '/');
-    CLEANUP(free) char *folder = slash ? strndup(l->first_path, slash == l->first_path ? 1 : (size_t)(slash - l->first_path)) : strdup(".");
+    CLEANUP(free)
+    char *folder =
+        slash ? strndup(l->first_path, slash == l->first_path ? 1 : (size_t)(slash - l->first_path)) : strdup(".");
     if (!folder)
         return err_new(err, QD_E_NO_MEMORY, "folder");
     l->folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -742,7 +771,8 @@ static int open_on_pool(void *data, struct qd_error *err)
 static void on_ticker_closed(uv_handle_t *h)
 {
     struct launch *l = h->data;
-    struct job_outcome o = {.result = l->result, .err = l->result < 0 ? &l->err : NULL, .key = l->key, .built = l->built};
+    struct job_outcome o = {
+        .result = l->result, .err = l->result < 0 ? &l->err : NULL, .key = l->key, .built = l->built};
     if (l->result == 0 && l->plan_only)
         o.plan = &l->plan;
     l->hooks.done(l->data, &o);
@@ -786,7 +816,8 @@ static void finish(struct launch *l)
         uv_close((uv_handle_t *)&l->ticker, on_ticker_closed);
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------- */
+/* ---- start ---------------------------------------------------------------------------------------------------------
+ */
 
 static char *first_name(const struct launch_spec *s)
 {
@@ -815,14 +846,24 @@ static void on_started(uv_timer_t *t)
     run_on_pool(l, open_on_pool, step_probe, false);
 }
 
-int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data, struct launch **ret,
-                 struct qd_error *err)
+int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data,
+                 struct launch **ret, struct qd_error *err)
 {
     CLEANUP(launch_free) struct launch *l = calloc(1, sizeof *l);
     if (!l)
         return err_new(err, QD_E_NO_MEMORY, "job");
-    *l = (struct launch){.d = d, .hooks = *hooks, .data = data, .known = s->known, .stamp = s->stamp, .recipe = s->recipe, .idle = s->idle,
-                         .plan_only = s->plan_only, .memory_bytes = d->config->worker_memory, .keep_free = d->config->keep_free, .folder_fd = -1, .plan_fd = -1};
+    *l = (struct launch){.d = d,
+                         .hooks = *hooks,
+                         .data = data,
+                         .known = s->known,
+                         .stamp = s->stamp,
+                         .recipe = s->recipe,
+                         .idle = s->idle,
+                         .plan_only = s->plan_only,
+                         .memory_bytes = d->config->worker_memory,
+                         .keep_free = d->config->keep_free,
+                         .folder_fd = -1,
+                         .plan_fd = -1};
     l->n_threads = threads_of(d->config);
     l->model = strdup(s->model);
     l->boot_id = strdup(s->boot_id);
@@ -834,7 +875,7 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
     l->files[0] = (struct launch_file){.role = strdup("weights"), .name = first_name(s), .required = true, .fd = -1};
     if (!l->files[0].role || !l->files[0].name)
         return err_new(err, QD_E_NO_MEMORY, "job");
-    l->files[0].fd = s->source_fd; /* no failure behind here */
+    l->files[0].fd = s->source_fd;            /* no failure behind here */
     (void)uv_timer_init(d->loop, &l->ticker); /* these cannot fail */
     l->ticker.data = l;
     (void)uv_timer_start(&l->ticker, on_started, 0, 0);

@@ -23,14 +23,14 @@
 #include "daemon/known.h"
 
 struct launch_spec {
-    const char *model;      /* for the manifest and the log */
-    const char *first_file; /* absolute path; NULL with @source_fd */
-    int source_fd;          /* taken by launch_start when it succeeds; or -1 */
+    const char *model;       /* for the manifest and the log */
+    const char *first_file;  /* absolute path; NULL with @source_fd */
+    int source_fd;           /* taken by launch_start when it succeeds; or -1 */
     struct file_stamp stamp; /* of the first file as asked for */
     struct recipe recipe;
     bool idle;
     bool plan_only;
-    const char *boot_id;    /* of the journal's tag */
+    const char *boot_id; /* of the journal's tag */
     struct known *known;
 };
 
@@ -46,13 +46,17 @@ struct launch_hooks {
 struct launch;
 
 /* Strings of @s are copied. */
-int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data, struct launch **ret,
-                 struct qd_error *err);
+int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data,
+                 struct launch **ret, struct qd_error *err);
 
-/* Stops before the commit: the worker at its next unit, or at once. The journal is kept. A launch that commits goes on. */
+/* Stops before the commit: the worker at its next unit, or at once. The journal is kept. A launch that commits goes on.
+ */
 void launch_cancel(struct launch *l, bool at_once);
 
-/* Out of idle scheduling; false where the running worker cannot be raised: cancel and launch again, the journal continues. */
+/*
+ * Out of idle scheduling; false where the running worker cannot be raised: cancel and launch again, the journal
+ * continues.
+ */
 bool launch_promote(struct launch *l);
 
 #endif

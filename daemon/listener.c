@@ -25,7 +25,7 @@ struct listener {
     unsigned n_peers;
     struct packet packet; /* owned */
     bool stopped, said_full;
-    unsigned n_handles;   /* not yet closed */
+    unsigned n_handles; /* not yet closed */
     bool freeing;
 };
 

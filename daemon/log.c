@@ -21,8 +21,8 @@ static bool stderr_is_journal(void)
     const char *stream = getenv("JOURNAL_STREAM");
     unsigned long long dev, ino;
     struct stat st;
-    return stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev &&
-           st.st_ino == ino;
+    return stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+           st.st_dev == dev && st.st_ino == ino;
 }
 
 void log_open(int level)
@@ -87,5 +87,6 @@ const char *log_field(const char *name, const char *value)
 
 void log_error(const char *part, const struct qd_error *err)
 {
-    log_line(LOG_AT_ERROR, part, "%s (%s)%s", err->message, qd_error_name(err->code), err->hint[0] ? log_field("hint", err->hint) : "");
+    log_line(LOG_AT_ERROR, part, "%s (%s)%s", err->message, qd_error_name(err->code),
+             err->hint[0] ? log_field("hint", err->hint) : "");
 }

@@ -39,8 +39,8 @@ struct run {
     uv_signal_t signals[N_SIGNALS];
     uv_prepare_t turns;
     uv_timer_t watchdog, scrub, teardown;
-    bool bound;     /* the socket file is ours to remove */
-    bool started;   /* the catalog looked at every root once */
+    bool bound;   /* the socket file is ours to remove */
+    bool started; /* the catalog looked at every root once */
     bool stopping, reloading;
     struct keyring *new_keyring; /* on its way to the store */
     size_t n_to_scrub;
@@ -58,24 +58,41 @@ static int usage(FILE *to, int code)
                 "  --config FILE   read FILE after quantd.conf and its drop-ins\n"
                 "  --socket PATH   listen there instead\n"
                 "  --check-config  read the configuration, say what is wrong, exit 0 or 78\n\n"
-                "Manual: quantd(8), quantd.conf(5), quantctl(1).\n", to);
+                "Manual: quantd(8), quantd.conf(5), quantctl(1).\n",
+                to);
     return code;
 }
 
 /* -1: go on; else the exit code. */
 static int parse_options(int argc, char **argv, struct options *ret)
 {
-    static const struct option longs[] = {{"user", no_argument, NULL, 'u'}, {"config", required_argument, NULL, 'c'}, {"socket", required_argument, NULL, 's'},
-                                          {"check-config", no_argument, NULL, 'k'}, {"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option longs[] = {{"user", no_argument, NULL, 'u'},
+                                          {"config", required_argument, NULL, 'c'},
+                                          {"socket", required_argument, NULL, 's'},
+                                          {"check-config", no_argument, NULL, 'k'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) >= 0;) {
         switch (c) {
-        case 'u': ret->user_mode = true; break;
-        case 'c': ret->config_file = optarg; break;
-        case 's': ret->socket_path = optarg; break;
-        case 'k': ret->check_config = true; break;
-        case 'V': return puts("quantd " QUANTD_VERSION) < 0;
-        case 'h': return usage(stdout, 0);
-        default: return usage(stderr, 64);
+        case 'u':
+            ret->user_mode = true;
+            break;
+        case 'c':
+            ret->config_file = optarg;
+            break;
+        case 's':
+            ret->socket_path = optarg;
+            break;
+        case 'k':
+            ret->check_config = true;
+            break;
+        case 'V':
+            return puts("quantd " QUANTD_VERSION) < 0;
+        case 'h':
+            return usage(stdout, 0);
+        default:
+            return usage(stderr, 64);
         }
     }
     return optind < argc ? usage(stderr, 64) : -1;
@@ -222,15 +239,18 @@ static int open_store(struct daemon *d, struct qd_error *err)
     if (r < 0)
         return err_in(err, r, "keys");
     trust_published(d, keyring);
-    struct store_options o = {.folder = d->config->cache_dir, .keyring = keyring, .budget_bytes = d->config->cache_budget};
+    struct store_options o = {
+        .folder = d->config->cache_dir, .keyring = keyring, .budget_bytes = d->config->cache_budget};
     r = store_open(&o, &d->store, &report, err);
     if (r < 0) {
         (void)keyring_free(keyring);
         return err_in(err, r, "cache '%s'", d->config->cache_dir);
     }
     d->keyring = keyring; /* the store's own now */
-    log_line(LOG_AT_INFO, "store", "open artifacts=%zu bytes=%llu swept=%zu quarantined=%zu untrusted=%zu unread=%zu unfinished=%zu", report.n_artifacts,
-             (unsigned long long)report.bytes, report.n_swept_objects + report.n_swept_work + report.n_swept_tmp, report.n_quarantined,
+    log_line(LOG_AT_INFO, "store",
+             "open artifacts=%zu bytes=%llu swept=%zu quarantined=%zu untrusted=%zu unread=%zu unfinished=%zu",
+             report.n_artifacts, (unsigned long long)report.bytes,
+             report.n_swept_objects + report.n_swept_work + report.n_swept_tmp, report.n_quarantined,
              report.n_untrusted, report.n_unread, report.n_work);
     return 0;
 }
@@ -266,8 +286,10 @@ static void warm_up(struct daemon *d, const struct catalog_model *m)
         const struct config_root *root = &d->config->roots[i];
         if (!root->warm || strcmp(root->path, m->root) != 0)
             continue;
-        if (resolve_recipe(d, m->bytes, root->warm, false, &recipe, why, &err) < 0 || build_in_background(d, m->name, &recipe, &err) < 0)
-            log_line(LOG_AT_WARNING, "catalog", "not built ahead%s%s", log_field("model", m->name), log_field("reason", err.message));
+        if (resolve_recipe(d, m->bytes, root->warm, false, &recipe, why, &err) < 0 ||
+            build_in_background(d, m->name, &recipe, &err) < 0)
+            log_line(LOG_AT_WARNING, "catalog", "not built ahead%s%s", log_field("model", m->name),
+                     log_field("reason", err.message));
     }
 }
 
@@ -286,8 +308,10 @@ static void on_model(const struct catalog_model *m, enum catalog_change change, 
 static void tell_ready(struct run *run)
 {
     struct daemon *d = &run->daemon;
-    log_line(LOG_AT_NOTICE, "daemon", "ready models=%zu roots=%zu%s", catalog_n(d->catalog), catalog_n_roots(d->catalog), log_field("socket", d->config->socket_path));
-    (void)notify_send("READY=1\nMAINPID=%d\nSTATUS=%s%zu models in %zu folders", (int)getpid(), d->key ? "" : "signing is stopped; ", catalog_n(d->catalog),
+    log_line(LOG_AT_NOTICE, "daemon", "ready models=%zu roots=%zu%s", catalog_n(d->catalog),
+             catalog_n_roots(d->catalog), log_field("socket", d->config->socket_path));
+    (void)notify_send("READY=1\nMAINPID=%d\nSTATUS=%s%zu models in %zu folders", (int)getpid(),
+                      d->key ? "" : "signing is stopped; ", catalog_n(d->catalog),
                       catalog_n_roots(d->catalog)); /* nobody may be listening */
 }
 
@@ -345,7 +369,8 @@ static void scrub_done(void *data, int result, const struct qd_error *err)
     struct run *run = data;
     run->n_to_scrub--;
     if (result == QD_E_CORRUPT) {
-        log_line(LOG_AT_WARNING, "scrub", "damaged artifact in quarantine%s", log_field("reason", run->scrub_found.bad));
+        log_line(LOG_AT_WARNING, "scrub", "damaged artifact in quarantine%s",
+                 log_field("reason", run->scrub_found.bad));
         serving_artifact_changed(&run->daemon, &run->scrub_key, NULL, NULL, "damaged");
     } else if (result < 0 && result != QD_E_CANCELLED) {
         log_error("scrub", err);
@@ -373,7 +398,7 @@ static void on_scrub(uv_timer_t *timer)
     struct run *run = timer->data;
     size_t n = 0;
     if (run->n_to_scrub > 0)
-        return; /* still at the last one */
+        return;                                           /* still at the last one */
     (void)store_list(run->daemon.store, count_entry, &n); /* count_entry never stops it */
     run->n_to_scrub = n;
     scrub_next(run);
@@ -389,7 +414,8 @@ static void start_timers(struct run *run)
         (void)uv_timer_start(&run->scrub, on_scrub, scrub_ms, scrub_ms);
 }
 
-/* ---- reload ------------------------------------------------------------------------------------------------------- */
+/* ---- reload -------------------------------------------------------------------------------------------------------
+ */
 
 static int keyring_work(void *data, struct qd_error *err)
 {
@@ -450,7 +476,10 @@ static void reload(struct run *run)
     reload_keys(run);
 }
 
-/* ---- stop --------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- stop
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 static void on_teardown(uv_timer_t *timer)
 {
@@ -497,7 +526,10 @@ static void on_signal(uv_signal_t *handle, int number)
         stop(run);
 }
 
-/* ---- start ----------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- start
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 /* Before each poll: what it finds was sent before anything of it is served. */
 static void on_turn(uv_prepare_t *turns)
@@ -603,7 +635,8 @@ static int serve(struct run *run)
         return qd_error_exit_code(r);
     }
     if (!run->daemon.config->sandbox)
-        log_line(LOG_AT_WARNING, "daemon", "sandbox=off: workers run unconfined; a hostile model can do what this daemon can");
+        log_line(LOG_AT_WARNING, "daemon",
+                 "sandbox=off: workers run unconfined; a hostile model can do what this daemon can");
     (void)uv_run(&run->loop, UV_RUN_DEFAULT);
     close_parts(run);
     r = uv_loop_close(&run->loop);

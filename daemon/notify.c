@@ -50,7 +50,8 @@ int notify_send(const char *fmt, ...)
         return QD_E_SYSTEM;
 
     CLEANUP(fd_close) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || sendto(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address, address_bytes) < 0)
+    if (fd < 0 ||
+        sendto(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address, address_bytes) < 0)
         return QD_E_SYSTEM;
     return 1;
 }
@@ -109,7 +110,8 @@ static int check_listening(int fd, struct qd_error *err)
         return err_sys(err, errno, "socket handed over as descriptor %d", fd);
     if (getsockname(fd, (struct sockaddr *)&address, &address_bytes) < 0 || address.sun_family != AF_UNIX ||
         type != SOCK_SEQPACKET || !listening) {
-        (void)err_new(err, QD_E_INVALID, "descriptor %d handed over by the service manager is no listening Unix SEQPACKET socket", fd);
+        (void)err_new(err, QD_E_INVALID,
+                      "descriptor %d handed over by the service manager is no listening Unix SEQPACKET socket", fd);
         return err_hint(err, QD_E_INVALID, "the socket unit says ListenSequentialPacket=");
     }
     return 0;

@@ -17,7 +17,8 @@ int notify_send(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "RELOADING=1" with the monotonic time that systemd 253 asks for; followed by notify_send("READY=1"). */
 int notify_reloading(void);
 
-/* How often the watchdog wants to be fed: half of $WATCHDOG_USEC in ms, when $WATCHDOG_PID is ours or unset; 0: never. */
+/* How often the watchdog wants to be fed: half of $WATCHDOG_USEC in ms, when $WATCHDOG_PID is ours or unset; 0: never.
+ */
 uint64_t notify_watchdog_ms(void);
 
 /*

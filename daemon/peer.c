@@ -213,7 +213,8 @@ bool peer_nudge(struct peer *p)
     return false;
 }
 
-void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd, struct lease *lease, size_t n_files)
+void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd,
+                      struct lease *lease, size_t n_files)
 {
     struct qd_error err;
     struct outgoing o = {.envelope_fd = envelope_fd, .lease = lease, .n_files = n_files};
@@ -342,7 +343,10 @@ static void on_poll(uv_poll_t *poll, int status, int ready)
         peer_close(p);
 }
 
-/* Nothing is read while something waits to be sent; a reply with descriptors waits for the listener's nudge, not for room. */
+/*
+ * Nothing is read while something waits to be sent; a reply with descriptors waits for the listener's nudge, not for
+ * room.
+ */
 static void watch_socket(struct peer *p)
 {
     int wanted = UV_READABLE;
@@ -352,7 +356,8 @@ static void watch_socket(struct peer *p)
         (void)uv_poll_start(&p->poll, wanted, on_poll); /* fails on a closing handle only */
 }
 
-int peer_new(struct daemon *d, int fd, struct credentials *who, struct user *user, struct peer **ret, struct qd_error *err)
+int peer_new(struct daemon *d, int fd, struct credentials *who, struct user *user, struct peer **ret,
+             struct qd_error *err)
 {
     CLEANUP(fd_close) int owned = fd;
     CLEANUP(free) struct peer *p = calloc(1, sizeof *p);

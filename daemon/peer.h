@@ -20,9 +20,9 @@
 #include "kernels/core/error.h"
 
 enum {
-    PEER_PENDING_MAX = 64,   /* unanswered requests of one connection */
-    PEER_STUCK_MS = 30000,   /* replies left unread so long: dropped */
-    PEER_EVENT_ROOM = 16384  /* events are left out while more than this waits to be sent */
+    PEER_PENDING_MAX = 64,  /* unanswered requests of one connection */
+    PEER_STUCK_MS = 30000,  /* replies left unread so long: dropped */
+    PEER_EVENT_ROOM = 16384 /* events are left out while more than this waits to be sent */
 };
 
 struct lease;
@@ -41,7 +41,7 @@ struct user {
 struct pending {
     struct peer *peer; /* NULL once abandoned */
     struct pending *prev, *next;
-    uint32_t id;       /* of the request */
+    uint32_t id;                        /* of the request */
     void (*abandon)(struct pending *p); /* the peer went; @peer is NULL already. May be NULL */
 };
 
@@ -55,23 +55,25 @@ struct peer {
     int fd; /* owned */
     struct credentials who;
     bool admin;
-    uint32_t version;         /* agreed by hello; 0: not yet */
+    uint32_t version; /* agreed by hello; 0: not yet */
     bool wants_events, wants_jobs;
     struct pending *pending;
     uint32_t n_pending;
     struct outgoing *first, *last;
     uint64_t queued_bytes;
-    uint32_t n_fds_unread;    /* of the last reply with descriptors */
-    uint64_t stuck_since_ms;  /* 0: not stuck */
+    uint32_t n_fds_unread;   /* of the last reply with descriptors */
+    uint64_t stuck_since_ms; /* 0: not stuck */
     bool closing;
 };
 
 /* Takes @fd. */
-int peer_new(struct daemon *d, int fd, struct credentials *who, struct user *user, struct peer **ret, struct qd_error *err);
+int peer_new(struct daemon *d, int fd, struct credentials *who, struct user *user, struct peer **ret,
+             struct qd_error *err);
 
 /*
- * Ends the connection: nothing is sent or read any more. What is pending is abandoned and the peer freed when the loop has let go,
- * never from inside a call: sending to a peer that is gone closes it, and whoever answers many requests goes on with the next.
+ * Ends the connection: nothing is sent or read any more. What is pending is abandoned and the peer freed when the loop
+ * has let go, never from inside a call: sending to a peer that is gone closes it, and whoever answers many requests
+ * goes on with the next.
  */
 void peer_close(struct peer *p);
 
@@ -86,7 +88,8 @@ void peer_fail(struct peer *p, uint32_t id, const struct qd_error *why);
  * A reply with the envelope's descriptor (borrowed; -1: without it) and the first @n_files of the lease.
  * Takes @lease and releases it when the packet has left.
  */
-void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd, struct lease *lease, size_t n_files);
+void peer_reply_lease(struct peer *p, uint32_t id, enum message type, const void *result, int envelope_fd,
+                      struct lease *lease, size_t n_files);
 
 /* An event; left out when the peer reads too slowly. */
 void peer_event(struct peer *p, const char *event, enum message type, const void *params);
@@ -95,7 +98,10 @@ void peer_event(struct peer *p, const char *event, enum message type, const void
 int peer_pend(struct peer *p, struct pending *pending, uint32_t id, struct qd_error *err);
 void pending_done(struct pending *pending); /* takes it out; fine when abandoned */
 
-/* Checks whether descriptors were read and sends what could not be sent before; true while still stuck. Drops it after PEER_STUCK_MS. */
+/*
+ * Checks whether descriptors were read and sends what could not be sent before; true while still stuck. Drops it after
+ * PEER_STUCK_MS.
+ */
 bool peer_nudge(struct peer *p);
 
 #endif

@@ -16,8 +16,9 @@ typedef void pool_done(void *data, int result, const struct qd_error *err);
 int pool_submit(uv_loop_t *loop, pool_work *work, pool_done *done, void *data, struct qd_error *err);
 
 /*
- * The same for what a client may ask for and what takes long (checks of whole artifacts): two at once, the others wait their turn,
- * so that however many are asked for, threads are left for hashing, sealing and scans. libuv's pool has four.
+ * The same for what a client may ask for and what takes long (checks of whole artifacts): two at once, the others wait
+ * their turn, so that however many are asked for, threads are left for hashing, sealing and scans. libuv's pool has
+ * four.
  */
 int pool_submit_long(uv_loop_t *loop, pool_work *work, pool_done *done, void *data, struct qd_error *err);
 

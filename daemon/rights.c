@@ -10,7 +10,14 @@
 #include "daemon/stamp.h"
 
 /* linux/posix_acl_xattr.h: a header of version 2, then entries; little-endian. */
-enum { ACL_VERSION = 2, ACL_BYTES_MAX = 4 + 8 * 256, ACL_USER = 0x02, ACL_GROUP_OBJ = 0x04, ACL_GROUP = 0x08, ACL_MASK = 0x10 };
+enum {
+    ACL_VERSION = 2,
+    ACL_BYTES_MAX = 4 + 8 * 256,
+    ACL_USER = 0x02,
+    ACL_GROUP_OBJ = 0x04,
+    ACL_GROUP = 0x08,
+    ACL_MASK = 0x10
+};
 struct acl_entry {
     uint16_t tag, perm;
     uint32_t id;
@@ -45,7 +52,8 @@ static unsigned acl_mask(const void *acl, size_t acl_bytes)
 }
 
 /* acl(5), "access check algorithm", steps 2 to 4; step 1 (the owner) is the caller's. */
-static bool acl_allows(const struct credentials *who, const struct stat *st, const void *acl, size_t acl_bytes, unsigned want)
+static bool acl_allows(const struct credentials *who, const struct stat *st, const void *acl, size_t acl_bytes,
+                       unsigned want)
 {
     unsigned mask = acl_mask(acl, acl_bytes);
     bool any_group = false;
@@ -54,7 +62,8 @@ static bool acl_allows(const struct credentials *who, const struct stat *st, con
         if (e.tag == ACL_USER && e.id == who->uid)
             return (e.perm & mask & want) == want;
     for (size_t i = 0; acl_entry_at(acl, acl_bytes, i, &e); i++) {
-        bool mine = (e.tag == ACL_GROUP_OBJ && in_group(who, st->st_gid)) || (e.tag == ACL_GROUP && in_group(who, e.id));
+        bool mine =
+            (e.tag == ACL_GROUP_OBJ && in_group(who, st->st_gid)) || (e.tag == ACL_GROUP && in_group(who, e.id));
         if (mine && (e.perm & mask & want) == want)
             return true;
         any_group |= mine;
@@ -71,7 +80,8 @@ static bool acl_is_known(const void *acl, size_t acl_bytes)
     return le32toh(version) == ACL_VERSION;
 }
 
-bool rights_allow(const struct credentials *who, const struct stat *st, const void *acl, size_t acl_bytes, unsigned want)
+bool rights_allow(const struct credentials *who, const struct stat *st, const void *acl, size_t acl_bytes,
+                  unsigned want)
 {
     if (who->uid == 0)
         return true;
@@ -119,8 +129,9 @@ bool rights_may_read(const struct credentials *who, const char *path)
 }
 
 /*
- * All files; those of one folder share the walk down to it. The first one must still be the file that the catalog saw: else a
- * path could lead to a file of the peer's own here, and to another's a moment later (the opener holds to the same stamp).
+ * All files; those of one folder share the walk down to it. The first one must still be the file that the catalog saw:
+ * else a path could lead to a file of the peer's own here, and to another's a moment later (the opener holds to the
+ * same stamp).
  */
 static bool may_read_files(const struct credentials *who, const struct catalog_model *m)
 {

@@ -22,7 +22,11 @@ bool rights_may_open(const struct config *config, const struct credentials *who,
 /* Whether @who could open the file at @path for reading. A path that cannot be resolved: false. */
 bool rights_may_read(const struct credentials *who, const char *path);
 
-/* The kernel's rule for one file: @want of 4 (read) 1 (search). @acl: value of system.posix_acl_access, @acl_bytes 0: none. Pure. */
-bool rights_allow(const struct credentials *who, const struct stat *st, const void *acl, size_t acl_bytes, unsigned want);
+/*
+ * The kernel's rule for one file: @want of 4 (read) 1 (search). @acl: value of system.posix_acl_access, @acl_bytes 0:
+ * none. Pure.
+ */
+bool rights_allow(const struct credentials *who, const struct stat *st, const void *acl, size_t acl_bytes,
+                  unsigned want);
 
 #endif

@@ -73,7 +73,7 @@ struct folder {
 struct walk {
     struct scan *scan;
     struct watch *watch;
-    const char *root; /* as configured */
+    const char *root;    /* as configured */
     char real[PATH_MAX]; /* resolved */
     size_t n_files;
     size_t models_room, wds_room;
@@ -95,7 +95,9 @@ static char *arena_printf(struct walk *w, const char *fmt, ...)
     va_start(args, fmt);
     int n = vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    char *copy = n >= 0 && n < (int)sizeof text ? arena_text(w->scan->arena, (struct bytes){(const uint8_t *)text, (size_t)n}) : NULL;
+    char *copy = n >= 0 && n < (int)sizeof text
+                     ? arena_text(w->scan->arena, (struct bytes){(const uint8_t *)text, (size_t)n})
+                     : NULL;
     if (!copy)
         w->no_memory = true;
     return copy;
@@ -125,7 +127,11 @@ static uint64_t mix(uint64_t print, const void *data, size_t n_bytes)
 
 static struct file_stamp stamp_of(const struct stat *st)
 {
-    return (struct file_stamp){.dev = st->st_dev, .ino = st->st_ino, .bytes = (uint64_t)st->st_size, .mtime = st->st_mtim, .ctime = st->st_ctim};
+    return (struct file_stamp){.dev = st->st_dev,
+                               .ino = st->st_ino,
+                               .bytes = (uint64_t)st->st_size,
+                               .mtime = st->st_mtim,
+                               .ctime = st->st_ctim};
 }
 
 static bool later(struct timespec a, struct timespec b)
@@ -135,8 +141,14 @@ static bool later(struct timespec a, struct timespec b)
 
 static void add_file_to_print(struct scan_model *m, const struct scan_file *f)
 {
-    uint64_t facts[] = {f->st.st_dev, f->st.st_ino, (uint64_t)f->st.st_size, (uint64_t)f->st.st_mtim.tv_sec, (uint64_t)f->st.st_mtim.tv_nsec,
-                        (uint64_t)f->st.st_ctim.tv_sec, (uint64_t)f->st.st_ctim.tv_nsec, f->readable};
+    uint64_t facts[] = {f->st.st_dev,
+                        f->st.st_ino,
+                        (uint64_t)f->st.st_size,
+                        (uint64_t)f->st.st_mtim.tv_sec,
+                        (uint64_t)f->st.st_mtim.tv_nsec,
+                        (uint64_t)f->st.st_ctim.tv_sec,
+                        (uint64_t)f->st.st_ctim.tv_nsec,
+                        f->readable};
     m->print = mix(mix(m->print, f->name, strlen(f->name) + 1), facts, sizeof facts);
     if (later(f->st.st_ctim, m->newest))
         m->newest = f->st.st_ctim;
@@ -170,7 +182,8 @@ static bool is_member(const struct group *g, const struct folder *d, size_t i)
         return ends_with(name, ".safetensors") || ends_with(name, ".json");
     if (g->parts == 1)
         return i == g->first;
-    return ends_with(name, g->suffix) && split_name(name, &part, &parts) == g->n_stem && parts == g->parts && strncmp(name, g->stem, g->n_stem) == 0;
+    return ends_with(name, g->suffix) && split_name(name, &part, &parts) == g->n_stem && parts == g->parts &&
+           strncmp(name, g->stem, g->n_stem) == 0;
 }
 
 static const char *model_name(struct walk *w, const struct folder *d, const struct group *g)
@@ -255,7 +268,11 @@ static void add_file_models(struct walk *w, const struct folder *d, bool in_mode
             continue;
         unsigned part = 1, parts = 1;
         size_t n_stem = split_name(name, &part, &parts);
-        struct group g = {.stem = name, .n_stem = n_stem && parts > 1 ? n_stem : (size_t)(dot - name), .suffix = dot, .parts = n_stem ? parts : 1, .first = i};
+        struct group g = {.stem = name,
+                          .n_stem = n_stem && parts > 1 ? n_stem : (size_t)(dot - name),
+                          .suffix = dot,
+                          .parts = n_stem ? parts : 1,
+                          .first = i};
         if (g.parts == 1 || is_first_of_split(d, i, &g))
             add_model(w, d, &g);
     }
@@ -278,8 +295,8 @@ static bool leads_beneath(const struct walk *w, const char *folder, const char *
 {
     char path[PATH_MAX], real[PATH_MAX];
     size_t n = strlen(w->real);
-    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && realpath(path, real) && strncmp(real, w->real, n) == 0 &&
-           (real[n] == '/' || n == 1) && stat(real, st) == 0;
+    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && realpath(path, real) &&
+           strncmp(real, w->real, n) == 0 && (real[n] == '/' || n == 1) && stat(real, st) == 0;
 }
 
 static void take_file(struct walk *w, int fd, struct folder *d, size_t *room, const char *name, const struct stat *st)
@@ -333,7 +350,8 @@ static void take_entry(struct walk *w, int fd, struct folder *d, size_t *room, c
         return;
     if (S_ISDIR(st.st_mode))
         walk_below(w, fd, d->path, name, depth);
-    else if (scan_cares(name) && (!S_ISLNK(st.st_mode) || (leads_beneath(w, d->path, name, &st) && !S_ISDIR(st.st_mode))))
+    else if (scan_cares(name) &&
+             (!S_ISLNK(st.st_mode) || (leads_beneath(w, d->path, name, &st) && !S_ISDIR(st.st_mode))))
         take_file(w, fd, d, room, name, &st);
 }
 
@@ -420,7 +438,9 @@ int scan_root(const char *root, struct watch *watch, struct scan **ret, struct q
     if (w.no_memory)
         return err_new(err, QD_E_NO_MEMORY, "scan of '%s'", root);
     if (s->cut)
-        (void)snprintf(s->problem, sizeof s->problem, "more than %d files or deeper than %d folders: not all was looked at", SCAN_FILES_MAX, SCAN_DEPTH_MAX);
+        (void)snprintf(s->problem, sizeof s->problem,
+                       "more than %d files or deeper than %d folders: not all was looked at", SCAN_FILES_MAX,
+                       SCAN_DEPTH_MAX);
     if (s->n_models)
         qsort(s->models, s->n_models, sizeof *s->models, by_path);
     if (s->n_wds)

@@ -16,34 +16,34 @@
 #include "kernels/core/arena.h"
 
 enum {
-    SCAN_DEPTH_MAX = 16,      /* Hugging Face's cache is 5 deep */
-    SCAN_FILES_MAX = 200000,  /* a scan of that many takes about half a second */
+    SCAN_DEPTH_MAX = 16,     /* Hugging Face's cache is 5 deep */
+    SCAN_FILES_MAX = 200000, /* a scan of that many takes about half a second */
     SCAN_ARENA_BYTES = 64 << 20
 };
 
 struct scan_model {
-    const char *name;       /* path below the root without suffix */
-    const char *path;       /* absolute: file or folder */
-    const char *first_file; /* absolute */
+    const char *name;         /* path below the root without suffix */
+    const char *path;         /* absolute: file or folder */
+    const char *first_file;   /* absolute */
     const char *const *files; /* absolute, NULL-terminated: all that look like its own */
-    const char *problem;    /* NULL: looks whole */
-    bool bad;               /* @problem will not go away by waiting */
-    uint64_t bytes;         /* of its weights */
-    struct file_stamp stamp; /* of the first file */
-    struct timespec newest; /* latest ctime of its files */
-    uint64_t print;         /* of names and stamps of all its files: differs when any was changed */
+    const char *problem;      /* NULL: looks whole */
+    bool bad;                 /* @problem will not go away by waiting */
+    uint64_t bytes;           /* of its weights */
+    struct file_stamp stamp;  /* of the first file */
+    struct timespec newest;   /* latest ctime of its files */
+    uint64_t print;           /* of names and stamps of all its files: differs when any was changed */
 };
 
 struct scan {
     struct arena *arena;       /* owned; all below */
     struct scan_model *models; /* sorted by path */
     size_t n_models;
-    int *wds;                  /* sorted; folders watched */
+    int *wds; /* sorted; folders watched */
     size_t n_wds;
-    bool missing;              /* the root is not there; its nearest parent is watched */
-    bool unwatched;            /* some folder could not be watched (watch limit) */
-    bool cut;                  /* a limit was met: not everything was looked at */
-    char problem[256];         /* why, for the log; "" */
+    bool missing;      /* the root is not there; its nearest parent is watched */
+    bool unwatched;    /* some folder could not be watched (watch limit) */
+    bool cut;          /* a limit was met: not everything was looked at */
+    char problem[256]; /* why, for the log; "" */
 };
 
 struct watch;

@@ -25,9 +25,9 @@ struct workerproc {
     unsigned n_open; /* handles not closed yet; the last one frees */
     struct workerproc_hooks hooks;
     void *data;
-    int fd;                 /* owned; the control socket */
-    struct packet packet;   /* being received */
-    uint32_t request;       /* number of the request under way, 0: none */
+    int fd;               /* owned; the control socket */
+    struct packet packet; /* being received */
+    uint32_t request;     /* number of the request under way, 0: none */
     uint32_t n_requests;
     bool exited, stderr_done, stuck;
     int64_t exit_status;
@@ -84,11 +84,14 @@ static void describe_end(struct workerproc *p, struct qd_error *ret)
     else if (p->stuck)
         (void)err_new(ret, QD_E_WORKER_DIED, "the worker was stuck and was killed%s%s", colon, words);
     else if (p->signal == SIGSYS)
-        (void)err_new(ret, QD_E_WORKER_DIED, "the worker tried what its sandbox forbids and was killed%s%s", colon, words);
+        (void)err_new(ret, QD_E_WORKER_DIED, "the worker tried what its sandbox forbids and was killed%s%s", colon,
+                      words);
     else if (p->signal)
-        (void)err_new(ret, QD_E_WORKER_DIED, "the worker died by signal %d (%s)%s%s", p->signal, strsignal(p->signal), colon, words);
+        (void)err_new(ret, QD_E_WORKER_DIED, "the worker died by signal %d (%s)%s%s", p->signal, strsignal(p->signal),
+                      colon, words);
     else if (p->exit_status)
-        (void)err_new(ret, QD_E_WORKER_DIED, "the worker ended with code %" PRId64 "%s%s", p->exit_status, colon, words);
+        (void)err_new(ret, QD_E_WORKER_DIED, "the worker ended with code %" PRId64 "%s%s", p->exit_status, colon,
+                      words);
     if (p->signal == SIGSYS || p->signal == SIGSEGV || p->signal == SIGBUS || p->signal == SIGABRT)
         (void)err_hint(ret, ret->code, "the model file may be made to attack; if it is not, report it");
 }
@@ -231,8 +234,13 @@ static int spawn(struct workerproc *p, const struct workerproc_options *o, int c
         {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&p->stderr_pipe},
         {.flags = UV_INHERIT_FD, .data.fd = control_fd},
     };
-    const uv_process_options_t options = {
-        .exit_cb = on_process_exit, .file = o->path, .args = args, .env = env, .cwd = "/", .stdio = stdio, .stdio_count = 4};
+    const uv_process_options_t options = {.exit_cb = on_process_exit,
+                                          .file = o->path,
+                                          .args = args,
+                                          .env = env,
+                                          .cwd = "/",
+                                          .stdio = stdio,
+                                          .stdio_count = 4};
     return uv_spawn(p->process.loop, &p->process, &options);
 }
 
@@ -241,7 +249,7 @@ static int set_handles(struct workerproc *p, uv_loop_t *loop, struct qd_error *e
     int r = uv_poll_init(loop, &p->control, p->fd);
     if (r < 0)
         return err_new(err, QD_E_SYSTEM, "watch the worker's socket: %s", uv_strerror(r));
-    (void)uv_timer_init(loop, &p->stall);          /* these two cannot fail */
+    (void)uv_timer_init(loop, &p->stall); /* these two cannot fail */
     (void)uv_pipe_init(loop, &p->stderr_pipe, 0);
     memset(&p->process, 0, sizeof p->process);
     p->process.loop = loop;
@@ -250,8 +258,8 @@ static int set_handles(struct workerproc *p, uv_loop_t *loop, struct qd_error *e
     return 0;
 }
 
-int workerproc_start(uv_loop_t *loop, const struct workerproc_options *o, const struct workerproc_hooks *hooks, void *data,
-                     struct workerproc **ret, struct qd_error *err)
+int workerproc_start(uv_loop_t *loop, const struct workerproc_options *o, const struct workerproc_hooks *hooks,
+                     void *data, struct workerproc **ret, struct qd_error *err)
 {
     CLEANUP(free) struct workerproc *p = calloc(1, sizeof *p);
     if (!p)
@@ -276,7 +284,8 @@ int workerproc_start(uv_loop_t *loop, const struct workerproc_options *o, const 
         r = uv_read_start((uv_stream_t *)&p->stderr_pipe, on_stderr_buffer, on_stderr);
     if (r < 0) {
         close_all(steal(&p)); /* frees it; a process that was started sees its socket close and ends */
-        return err_new(err, r == UV_ENOENT ? QD_E_CONFIG : QD_E_SYSTEM, "start the worker '%s': %s", o->path, uv_strerror(r));
+        return err_new(err, r == UV_ENOENT ? QD_E_CONFIG : QD_E_SYSTEM, "start the worker '%s': %s", o->path,
+                       uv_strerror(r));
     }
     *ret = steal(&p);
     return 0;
@@ -284,8 +293,8 @@ int workerproc_start(uv_loop_t *loop, const struct workerproc_options *o, const 
 
 /* ---- what it is told ---------------------------------------------------------------------------- */
 
-int workerproc_request(struct workerproc *p, const char *method, enum message type, const void *params, const int *fds, size_t n_fds,
-                       unsigned stall_ms, struct qd_error *err)
+int workerproc_request(struct workerproc *p, const char *method, enum message type, const void *params, const int *fds,
+                       size_t n_fds, unsigned stall_ms, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer message = {0};
     uint32_t id = ++p->n_requests;
@@ -303,7 +312,7 @@ void workerproc_stop(struct workerproc *p)
 {
     if (p->exited)
         return;
-    (void)shutdown(p->fd, SHUT_WR); /* a worker that is gone does not mind */
+    (void)shutdown(p->fd, SHUT_WR);                              /* a worker that is gone does not mind */
     (void)uv_timer_start(&p->stall, on_stall, STOP_MS, STOP_MS); /* cannot fail with a callback */
 }
 

@@ -25,22 +25,25 @@ struct workerproc_hooks {
     /* The answer to the request. @in->failed: an error reply. Both live during the call. */
     void (*replied)(void *data, struct incoming *in, struct packet *packet);
     void (*progress)(void *data, const struct msg_w_progress *p);
-    /* Reaped; once, the last callback; @p is gone after it. @why: how it ended, QD_E_WORKER_DIED unless it ended well (code 0). */
+    /*
+     * Reaped; once, the last callback; @p is gone after it. @why: how it ended, QD_E_WORKER_DIED unless it ended well
+     * (code 0).
+     */
     void (*ended)(void *data, const struct qd_error *why);
 };
 
 struct workerproc;
 
 /* After a failure no callback comes. */
-int workerproc_start(uv_loop_t *loop, const struct workerproc_options *o, const struct workerproc_hooks *hooks, void *data,
-                     struct workerproc **ret, struct qd_error *err);
+int workerproc_start(uv_loop_t *loop, const struct workerproc_options *o, const struct workerproc_hooks *hooks,
+                     void *data, struct workerproc **ret, struct qd_error *err);
 
 /*
  * Sends a request; @fds stay the caller's. When neither an answer nor progress comes for
  * @stall_ms, the worker is killed and ended() says that it was stuck.
  */
-int workerproc_request(struct workerproc *p, const char *method, enum message type, const void *params, const int *fds, size_t n_fds,
-                       unsigned stall_ms, struct qd_error *err);
+int workerproc_request(struct workerproc *p, const char *method, enum message type, const void *params, const int *fds,
+                       size_t n_fds, unsigned stall_ms, struct qd_error *err);
 
 /* Shuts our side: an idle worker ends, a running one stops at the next unit and ends. */
 void workerproc_stop(struct workerproc *p);

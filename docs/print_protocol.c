@@ -1,4 +1,7 @@
-/* Prints docs/protocol.md from protocol.def. Built and run by `ninja docs-protocol`; a test compares the committed page. */
+/*
+ * Prints docs/protocol.md from protocol.def. Built and run by `ninja docs-protocol`; a test compares the committed
+ * page.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,20 +11,24 @@
 
 static const char introduction[] =
     "# Protocol\n\n"
-    "Printed from ipc/protocol.def by docs/print_protocol.c; `ninja -C build docs-protocol` renews it and a test compares.\n\n"
+    "Printed from ipc/protocol.def by docs/print_protocol.c; `ninja -C build docs-protocol` renews it and a test "
+    "compares.\n\n"
     "A packet of a SOCK_SEQPACKET Unix socket is one MessagePack-RPC message:\n\n"
     "    [0, id, method, {params}]         request\n"
     "    [1, id, nil, {result}]            reply\n"
     "    [1, id, {code, message, hint}, nil]   reply to a request that failed; code is a name of errors.def\n"
-    "    [2, event, {params}]              event; `id` in its params, where there is one, is the request it belongs to\n\n"
+    "    [2, event, {params}]              event; `id` in its params, where there is one, is the request it belongs "
+    "to\n\n"
     "Unknown keys are skipped by both sides, an unknown method is answered with an error, a known key that comes twice "
-    "is refused; nil is as good as absent. Descriptors belong to the packet that carries them. A list that does not fit "
-    "is paged: `from` asks for the items from that index on, `next` in the answer is the next such index, 0 or absent at the end.\n";
+    "is refused; nil is as good as absent. Descriptors belong to the packet that carries them. A list that does not "
+    "fit "
+    "is paged: `from` asks for the items from that index on, `next` in the answer is the next such index, 0 or absent "
+    "at the end.\n";
 
 static const char *kind_name(const struct field *f)
 {
-    static const char *const names[] = {[FIELD_str] = "string", [FIELD_u32] = "u32", [FIELD_u64] = "u64", [FIELD_bool] = "bool",
-                                        [FIELD_f64] = "f64", [FIELD_bin] = "binary"};
+    static const char *const names[] = {[FIELD_str] = "string", [FIELD_u32] = "u32", [FIELD_u64] = "u64",
+                                        [FIELD_bool] = "bool",  [FIELD_f64] = "f64", [FIELD_bin] = "binary"};
     return f->kind == FIELD_list ? shape_of(f->record)->name : names[f->kind];
 }
 
@@ -74,9 +81,11 @@ static void print_record(enum message type)
 static void print_limits(void)
 {
     printf("\n## Limits\n\n| what | at most |\n|---|---|\n");
-    printf("| bytes of a packet | %d |\n| descriptors of a packet | %d |\n| depth of nesting | %d |\n| objects of a message | %d |\n",
+    printf("| bytes of a packet | %d |\n| descriptors of a packet | %d |\n| depth of nesting | %d |\n| objects of a "
+           "message | %d |\n",
            PACKET_BYTES_MAX, PACKET_FDS_MAX, PRECHECK_DEPTH_MAX, PRECHECK_OBJECTS_MAX);
-    printf("| bytes of a string, which is UTF-8 without NUL | %d |\n| bytes of a method's name | %d |\n| items of a list | %d |\n",
+    printf("| bytes of a string, which is UTF-8 without NUL | %d |\n| bytes of a method's name | %d |\n| items of a "
+           "list | %d |\n",
            TEXT_BYTES_MAX, NAME_BYTES_MAX, LIST_ITEMS_MAX);
     printf("\nExtension types are refused. All of it is checked before a byte is unpacked.\n");
 }
@@ -87,7 +96,8 @@ int main(void)
     print_limits();
     printf("\n## Methods\n\n");
     print_methods(methods, N_METHODS);
-    printf("The descriptors of the reply to `open`: the envelope, then the manifest's files in order, payload first.\n\n");
+    printf(
+        "The descriptors of the reply to `open`: the envelope, then the manifest's files in order, payload first.\n\n");
     printf("## Events\n\n");
     print_events(events, N_EVENTS);
     printf("## Records\n\n");

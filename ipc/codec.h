@@ -15,9 +15,9 @@
 #include "kernels/core/error.h"
 
 enum {
-    TEXT_BYTES_MAX = 4096,  /* any one string: a path is at most that */
-    NAME_BYTES_MAX = 64,    /* of a method or event */
-    LIST_ITEMS_MAX = 4096   /* records in one message; 64 KiB hold about 2,000 of the smallest */
+    TEXT_BYTES_MAX = 4096, /* any one string: a path is at most that */
+    NAME_BYTES_MAX = 64,   /* of a method or event */
+    LIST_ITEMS_MAX = 4096  /* records in one message; 64 KiB hold about 2,000 of the smallest */
 };
 
 /* ---- encoding: appends one message to @dst; on failure @dst is as before ----------------------- */
@@ -48,12 +48,12 @@ enum incoming_kind { INCOMING_REQUEST, INCOMING_REPLY, INCOMING_EVENT };
 /* One message taken apart; owns the memory that decoded messages borrow. */
 struct incoming {
     enum incoming_kind kind;
-    uint32_t id;           /* of a request or reply */
-    const char *name;      /* method or event; "" in a reply */
-    bool failed;           /* an error reply: see incoming_error */
-    const void *body;      /* msgpack object: params or result */
-    const void *error;     /* msgpack object of an error reply */
-    void *zone;            /* owned; msgpack zone */
+    uint32_t id;       /* of a request or reply */
+    const char *name;  /* method or event; "" in a reply */
+    bool failed;       /* an error reply: see incoming_error */
+    const void *body;  /* msgpack object: params or result */
+    const void *error; /* msgpack object of an error reply */
+    void *zone;        /* owned; msgpack zone */
 };
 
 /* Takes a message apart. @message may be overwritten afterwards. QD_E_PROTOCOL says what is wrong. */
@@ -67,7 +67,8 @@ static inline void incoming_clear_cleanup(struct incoming *in)
 /* Decodes params or result into the struct of @type; pointers in @ret borrow @in. */
 int incoming_decode(struct incoming *in, enum message type, void *ret, struct qd_error *err);
 
-/* Fills @err with the peer's error, hint included; returns its code, always negative. An unknown code is QD_E_INTERNAL. */
+/* Fills @err with the peer's error, hint included; returns its code, always negative. An unknown code is QD_E_INTERNAL.
+ */
 int incoming_error(const struct incoming *in, struct qd_error *err);
 
 #endif

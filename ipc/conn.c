@@ -138,9 +138,13 @@ static int send_failed(struct qd_error *err)
     switch (errno) {
     case EAGAIN:
         return QD_E_WOULD_BLOCK;
-    case EPIPE: case ECONNRESET: case ENOTCONN:
+    case EPIPE:
+    case ECONNRESET:
+    case ENOTCONN:
         return err_new(err, QD_E_UNAVAILABLE, "the peer closed the connection");
-    case EMSGSIZE: case ENOBUFS: case ETOOMANYREFS:
+    case EMSGSIZE:
+    case ENOBUFS:
+    case ETOOMANYREFS:
         return err_new(err, QD_E_LIMIT, "message or descriptors do not fit the socket: %s", strerrordesc_np(errno));
     default:
         return err_sys(err, errno, "send a message");
@@ -232,7 +236,9 @@ int conn_recv(int fd, size_t max_fds, struct packet *p, struct qd_error *err)
     if (max_fds > PACKET_FDS_MAX)
         max_fds = PACKET_FDS_MAX;
     struct iovec part = {.iov_base = p->bytes.data, .iov_len = PACKET_BYTES_MAX};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = control.bytes,
                             .msg_controllen = max_fds ? CMSG_LEN(sizeof(int) * max_fds) : 0};
     ssize_t n;
     while ((n = recvmsg(fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)) < 0)
@@ -265,8 +271,11 @@ int conn_credentials(int fd, struct credentials *ret, struct qd_error *err)
             return err_new(err, QD_E_NO_MEMORY, "the peer's groups");
         groups = grown;
     }
-    *ret = (struct credentials){.pid = cred.pid, .uid = cred.uid, .gid = cred.gid,
-                                .groups = steal(&groups), .n_groups = n_bytes / sizeof(gid_t)};
+    *ret = (struct credentials){.pid = cred.pid,
+                                .uid = cred.uid,
+                                .gid = cred.gid,
+                                .groups = steal(&groups),
+                                .n_groups = n_bytes / sizeof(gid_t)};
     return 0;
 }
 

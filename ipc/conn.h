@@ -12,7 +12,8 @@
 #include "ipc/packet.h"
 #include "kernels/core/error.h"
 
-/* Connects to the socket at @path. Nobody listens or no such path: QD_E_UNAVAILABLE. A full backlog is waited for, 5 s. */
+/* Connects to the socket at @path. Nobody listens or no such path: QD_E_UNAVAILABLE. A full backlog is waited for, 5 s.
+ */
 int conn_connect(const char *path, int *ret_fd, struct qd_error *err);
 
 /*

@@ -54,7 +54,8 @@ static int number_of_object(const msgpack_object *object, uint64_t max, uint64_t
 static int float_of_object(const msgpack_object *object, double *ret, struct qd_error *err)
 {
     switch ((int)object->type) {
-    case MSGPACK_OBJECT_FLOAT32: case MSGPACK_OBJECT_FLOAT64:
+    case MSGPACK_OBJECT_FLOAT32:
+    case MSGPACK_OBJECT_FLOAT64:
         *ret = object->via.f64;
         return 0;
     case MSGPACK_OBJECT_POSITIVE_INTEGER:

@@ -72,7 +72,9 @@ static bool is_present(const struct field *f, const void *msg)
         return *(const bool *)member;
     case FIELD_list:
         return true; /* an empty list is said: who reads the answer needs one shape only */
-    case FIELD_u32: case FIELD_u64: case FIELD_f64:
+    case FIELD_u32:
+    case FIELD_u64:
+    case FIELD_f64:
         return *(const bool *)member_of(msg, f->beside);
     }
     return false;

@@ -18,7 +18,10 @@ void wire_bool(msgpack_packer *pk, bool v);
 /* The array header, the kind, and the id where the kind has one. */
 void wire_start(msgpack_packer *pk, enum incoming_kind kind, uint32_t id);
 
-/* A message stands in @dst from @start on, @r says how packing went: is it whole, and does it fit? Otherwise @dst is put back. */
+/*
+ * A message stands in @dst from @start on, @r says how packing went: is it whole, and does it fit? Otherwise @dst is
+ * put back.
+ */
 int finish_message(struct buffer *dst, size_t start, int r, struct qd_error *err);
 
 /* Bytes that are not UTF-8 are packed as '?'. QD_E_LIMIT beyond TEXT_BYTES_MAX. */

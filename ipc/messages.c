@@ -48,7 +48,8 @@ static const struct shape *(*const shapes[N_MESSAGES])(void) = {
     RECORDS(SHAPE_ENTRY) WORKER_RECORDS(SHAPE_ENTRY) MESSAGES(SHAPE_ENTRY) WORKER_MESSAGES(SHAPE_ENTRY)
 };
 
-#define METHOD_ROW(name_, params_, result_, doc_) {.name = #name_, .params = MSG_##params_, .result = MSG_##result_, .doc = doc_},
+#define METHOD_ROW(name_, params_, result_, doc_)                                                                      \
+    {.name = #name_, .params = MSG_##params_, .result = MSG_##result_, .doc = doc_},
 #define EVENT_ROW(name_, doc_) {.name = #name_, .params = MSG_##name_, .doc = doc_},
 const struct method methods[N_METHODS] = {METHODS(METHOD_ROW)};
 const struct method worker_methods[N_WORKER_METHODS] = {WORKER_METHODS(METHOD_ROW)};

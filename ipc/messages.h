@@ -76,9 +76,9 @@ struct field {
     const char *key; /* on the wire */
     enum field_kind kind;
     bool required;
-    bool has_flag;      /* a has_<name> stands at @beside */
-    size_t offset;      /* of the member */
-    size_t beside;      /* of has_<name>, or of <name>_n */
+    bool has_flag;       /* a has_<name> stands at @beside */
+    size_t offset;       /* of the member */
+    size_t beside;       /* of has_<name>, or of <name>_n */
     enum message record; /* of a list */
     const char *doc;
 };

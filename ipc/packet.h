@@ -17,7 +17,7 @@ struct packet {
     struct buffer bytes;
     int fds[PACKET_FDS_MAX]; /* owned; -1 once stolen */
     size_t n_fds;
-    bool cut;                /* descriptors were lost on the way: too many, or none left in this process */
+    bool cut; /* descriptors were lost on the way: too many, or none left in this process */
 };
 
 /* Closes the descriptors that were not stolen and forgets the bytes; the memory is kept for the next message. */

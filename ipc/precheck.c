@@ -11,37 +11,22 @@ struct announced {
 
 /* MessagePack's table of first bytes c0..df; those below and above are told apart by their high bits. */
 static const struct announced announcements[32] = {
-    [0x00] = {PLAIN, 0, 0},   /* c0 nil */
-    [0x01] = {REFUSED, 0, 0}, /* c1 never used */
-    [0x02] = {PLAIN, 0, 0},   /* c2 false */
-    [0x03] = {PLAIN, 0, 0},   /* c3 true */
-    [0x04] = {TEXT, 1, 0},    /* c4 bin 8, 16, 32 */
-    [0x05] = {TEXT, 2, 0},
-    [0x06] = {TEXT, 4, 0},
-    [0x07] = {REFUSED, 0, 0}, /* c7 ext 8, 16, 32 */
-    [0x08] = {REFUSED, 0, 0},
-    [0x09] = {REFUSED, 0, 0},
-    [0x0a] = {PLAIN, 0, 4},   /* ca float 32, 64 */
-    [0x0b] = {PLAIN, 0, 8},
-    [0x0c] = {PLAIN, 0, 1},   /* cc uint 8, 16, 32, 64 */
-    [0x0d] = {PLAIN, 0, 2},
-    [0x0e] = {PLAIN, 0, 4},
-    [0x0f] = {PLAIN, 0, 8},
-    [0x10] = {PLAIN, 0, 1},   /* d0 int 8, 16, 32, 64 */
-    [0x11] = {PLAIN, 0, 2},
-    [0x12] = {PLAIN, 0, 4},
-    [0x13] = {PLAIN, 0, 8},
+    [0x00] = {PLAIN, 0, 0},                                                       /* c0 nil */
+    [0x01] = {REFUSED, 0, 0},                                                     /* c1 never used */
+    [0x02] = {PLAIN, 0, 0},                                                       /* c2 false */
+    [0x03] = {PLAIN, 0, 0},                                                       /* c3 true */
+    [0x04] = {TEXT, 1, 0},                                                        /* c4 bin 8, 16, 32 */
+    [0x05] = {TEXT, 2, 0},    [0x06] = {TEXT, 4, 0},    [0x07] = {REFUSED, 0, 0}, /* c7 ext 8, 16, 32 */
+    [0x08] = {REFUSED, 0, 0}, [0x09] = {REFUSED, 0, 0}, [0x0a] = {PLAIN, 0, 4},   /* ca float 32, 64 */
+    [0x0b] = {PLAIN, 0, 8},   [0x0c] = {PLAIN, 0, 1},                             /* cc uint 8, 16, 32, 64 */
+    [0x0d] = {PLAIN, 0, 2},   [0x0e] = {PLAIN, 0, 4},   [0x0f] = {PLAIN, 0, 8},
+    [0x10] = {PLAIN, 0, 1}, /* d0 int 8, 16, 32, 64 */
+    [0x11] = {PLAIN, 0, 2},   [0x12] = {PLAIN, 0, 4},   [0x13] = {PLAIN, 0, 8},
     [0x14] = {REFUSED, 0, 0}, /* d4 fixext 1, 2, 4, 8, 16 */
-    [0x15] = {REFUSED, 0, 0},
-    [0x16] = {REFUSED, 0, 0},
-    [0x17] = {REFUSED, 0, 0},
-    [0x18] = {REFUSED, 0, 0},
-    [0x19] = {TEXT, 1, 0},    /* d9 str 8, 16, 32 */
-    [0x1a] = {TEXT, 2, 0},
-    [0x1b] = {TEXT, 4, 0},
-    [0x1c] = {ITEMS, 2, 0},   /* dc array 16, 32 */
-    [0x1d] = {ITEMS, 4, 0},
-    [0x1e] = {PAIRS, 2, 0},   /* de map 16, 32 */
+    [0x15] = {REFUSED, 0, 0}, [0x16] = {REFUSED, 0, 0}, [0x17] = {REFUSED, 0, 0},
+    [0x18] = {REFUSED, 0, 0}, [0x19] = {TEXT, 1, 0},                            /* d9 str 8, 16, 32 */
+    [0x1a] = {TEXT, 2, 0},    [0x1b] = {TEXT, 4, 0},    [0x1c] = {ITEMS, 2, 0}, /* dc array 16, 32 */
+    [0x1d] = {ITEMS, 4, 0},   [0x1e] = {PAIRS, 2, 0},                           /* de map 16, 32 */
     [0x1f] = {PAIRS, 4, 0},
 };
 

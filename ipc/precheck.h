@@ -10,8 +10,9 @@
 #include "kernels/core/error.h"
 
 enum {
-    PRECHECK_DEPTH_MAX = 8,      /* [reply [ {result} [list] {record} value ] ] needs 5 */
-    PRECHECK_OBJECTS_MAX = 32768 /* in one message; a page of short records has 19,000; msgpack-c spends 24 bytes on each: 800 KB */
+    PRECHECK_DEPTH_MAX = 8, /* [reply [ {result} [list] {record} value ] ] needs 5 */
+    PRECHECK_OBJECTS_MAX =
+        32768 /* in one message; a page of short records has 19,000; msgpack-c spends 24 bytes on each: 800 KB */
 };
 
 /*

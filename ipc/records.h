@@ -17,7 +17,8 @@ struct record_reader {
     void *zone; /* owned; memory of the record read last */
 };
 
-/* @list is borrowed and must not change. Nothing is trusted: a list that is cut or malformed fails where that is met. */
+/* @list is borrowed and must not change. Nothing is trusted: a list that is cut or malformed fails where that is met.
+ */
 int record_reader_open(struct bytes list, struct record_reader *ret, struct qd_error *err);
 void record_reader_clear(struct record_reader *r);
 static inline void record_reader_clear_cleanup(struct record_reader *r)

@@ -103,10 +103,12 @@ static int fill(msgpack_zone *zone, const msgpack_object *object, struct value *
     case MSGPACK_OBJECT_NEGATIVE_INTEGER:
         *dst = (struct value){.kind = VALUE_INT, .i = object->via.i64};
         return 0;
-    case MSGPACK_OBJECT_FLOAT32: case MSGPACK_OBJECT_FLOAT64:
+    case MSGPACK_OBJECT_FLOAT32:
+    case MSGPACK_OBJECT_FLOAT64:
         *dst = (struct value){.kind = VALUE_NUMBER, .f = object->via.f64};
         return 0;
-    case MSGPACK_OBJECT_STR: case MSGPACK_OBJECT_BIN:
+    case MSGPACK_OBJECT_STR:
+    case MSGPACK_OBJECT_BIN:
         return fill_string(zone, object, dst, err);
     case MSGPACK_OBJECT_ARRAY:
         return fill_array(zone, object, dst, err);

@@ -11,28 +11,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CPU_FEATURES(F)                                                                            \
-    F(AVX2, avx2)                                                                                  \
-    F(FMA, fma)                                                                                    \
-    F(F16C, f16c)                                                                                  \
-    F(AVX512, avx512) /* F, BW, DQ, VL, CD together */                                             \
-    F(AVX512VNNI, avx512vnni)                                                                      \
-    F(AVXVNNI, avxvnni)                                                                            \
-    F(AVX512BF16, avx512bf16)                                                                      \
-    F(AVX512VBMI, avx512vbmi)                                                                      \
-    F(AMX_INT8, amxint8)                                                                           \
-    F(NEON, neon)                                                                                  \
-    F(FP16, fp16)                                                                                  \
-    F(DOTPROD, dotprod)                                                                            \
-    F(I8MM, i8mm)                                                                                  \
-    F(SVE, sve)                                                                                    \
+#define CPU_FEATURES(F)                                \
+    F(AVX2, avx2)                                      \
+    F(FMA, fma)                                        \
+    F(F16C, f16c)                                      \
+    F(AVX512, avx512) /* F, BW, DQ, VL, CD together */ \
+    F(AVX512VNNI, avx512vnni)                          \
+    F(AVXVNNI, avxvnni)                                \
+    F(AVX512BF16, avx512bf16)                          \
+    F(AVX512VBMI, avx512vbmi)                          \
+    F(AMX_INT8, amxint8)                               \
+    F(NEON, neon)                                      \
+    F(FP16, fp16)                                      \
+    F(DOTPROD, dotprod)                                \
+    F(I8MM, i8mm)                                      \
+    F(SVE, sve)                                        \
     F(BF16, bf16)
 
 enum cpu_feature_bit {
 #define F(NAME, name) CPU_BIT_##NAME,
     CPU_FEATURES(F)
 #undef F
-    CPU_N_FEATURES
+        CPU_N_FEATURES
 };
 enum cpu_feature {
 #define F(NAME, name) CPU_##NAME = 1 << CPU_BIT_##NAME,
@@ -46,7 +46,10 @@ uint64_t cpu_features(void);
 /* Feature bits of the hardware alone, QUANTD_CPU ignored. */
 uint64_t cpu_features_detected(void);
 
-/* Words of QUANTD_CPU that name no feature, joined by commas, for programs to warn of; "" where there are none. Static storage. */
+/*
+ * Words of QUANTD_CPU that name no feature, joined by commas, for programs to warn of; "" where there are none. Static
+ * storage.
+ */
 const char *cpu_unknown_names(void);
 
 /*

@@ -17,12 +17,9 @@ static const struct rule {
     unsigned long capability; /* AT_HWCAP or AT_HWCAP2 */
     uint64_t bits;
 } rules[] = {
-    {CPU_NEON, AT_HWCAP, 1u << 1},
-    {CPU_FP16, AT_HWCAP, 1u << 9 /* FPHP */ | 1u << 10 /* ASIMDHP */},
-    {CPU_DOTPROD, AT_HWCAP, 1u << 20},
-    {CPU_SVE, AT_HWCAP, 1u << 22},
-    {CPU_I8MM, AT_HWCAP2, 1u << 13},
-    {CPU_BF16, AT_HWCAP2, 1u << 14},
+    {CPU_NEON, AT_HWCAP, 1u << 1},     {CPU_FP16, AT_HWCAP, 1u << 9 /* FPHP */ | 1u << 10 /* ASIMDHP */},
+    {CPU_DOTPROD, AT_HWCAP, 1u << 20}, {CPU_SVE, AT_HWCAP, 1u << 22},
+    {CPU_I8MM, AT_HWCAP2, 1u << 13},   {CPU_BF16, AT_HWCAP2, 1u << 14},
 };
 
 uint64_t cpu_detect(void)

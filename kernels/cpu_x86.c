@@ -32,7 +32,8 @@ static const struct rule {
     {CPU_FMA, LEAF_1, ECX, 1u << 12, STATE_YMM},
     {CPU_F16C, LEAF_1, ECX, 1u << 29, STATE_YMM},
     {CPU_AVX2, LEAF_7_0, EBX, 1u << 5, STATE_YMM},
-    {CPU_AVX512, LEAF_7_0, EBX, 1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 28 /* CD */ | 1u << 30 /* BW */ | 1u << 31 /* VL */, STATE_ZMM},
+    {CPU_AVX512, LEAF_7_0, EBX,
+     1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 28 /* CD */ | 1u << 30 /* BW */ | 1u << 31 /* VL */, STATE_ZMM},
     {CPU_AVX512VBMI, LEAF_7_0, ECX, 1u << 1, STATE_ZMM},
     {CPU_AVX512VNNI, LEAF_7_0, ECX, 1u << 11, STATE_ZMM},
     {CPU_AMX_INT8, LEAF_7_0, EDX, 1u << 24 /* TILE */ | 1u << 25 /* INT8 */, STATE_TILE},
@@ -66,13 +67,16 @@ static void states_read(uint32_t leaf_1_ecx, bool saved[N_STATES])
 
 static void leaves_read(uint32_t leaves[N_LEAVES][N_REGISTERS])
 {
-    static const struct { uint32_t leaf, subleaf; } ids[N_LEAVES] = {{1, 0}, {7, 0}, {7, 1}};
+    static const struct {
+        uint32_t leaf, subleaf;
+    } ids[N_LEAVES] = {{1, 0}, {7, 0}, {7, 1}};
     memset(leaves, 0, sizeof(uint32_t[N_LEAVES][N_REGISTERS]));
     for (int i = 0; i < N_LEAVES; i++) {
         uint32_t *r = leaves[i];
         bool has_subleaf = ids[i].subleaf == 0 || leaves[LEAF_7_0][EAX] >= ids[i].subleaf;
         if (has_subleaf)
-            (void)__get_cpuid_count(ids[i].leaf, ids[i].subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX]); /* absent leaf: zeros */
+            (void)__get_cpuid_count(ids[i].leaf, ids[i].subleaf, &r[EAX], &r[EBX], &r[ECX],
+                                    &r[EDX]); /* absent leaf: zeros */
     }
 }
 

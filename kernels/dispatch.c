@@ -21,8 +21,8 @@ const struct kernel_entry *kernels_list(size_t *ret_n)
 /* Later lines overwrite earlier ones: the fastest that @features allow stays. */
 static void ops_fill(struct ops *ops, uint64_t features)
 {
-#define KERNEL(op, variant, needs)                                                                 \
-    if ((features & (uint64_t)(needs)) == (uint64_t)(needs))                                       \
+#define KERNEL(op, variant, needs)                           \
+    if ((features & (uint64_t)(needs)) == (uint64_t)(needs)) \
         ops->SLOT_##op = op##__##variant;
 #include "kernels/kernels.def"
 #undef KERNEL
@@ -46,7 +46,7 @@ struct known_ops {
 
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct known_ops *known; /* guarded by known_lock; entries never change or go */
-static struct known_ops scalar;  /* for when memory is out: slower, same bytes */
+static struct known_ops scalar; /* for when memory is out: slower, same bytes */
 
 static const struct ops *ops_for_locked(uint64_t features)
 {

@@ -30,9 +30,9 @@ typedef void dequantize_fn(float *dst, const void *src, size_t n_elements);
  * lane i % 16, in order) so that the fold is the same in every variant.
  */
 struct error_sums {
-    double noise[16];   /* sum of (x - y)^2 */
-    double signal[16];  /* sum of x^2 */
-    float max_abs[16];  /* max |x - y| */
+    double noise[16];  /* sum of (x - y)^2 */
+    double signal[16]; /* sum of x^2 */
+    float max_abs[16]; /* max |x - y| */
     uint64_t n;
 };
 
@@ -49,13 +49,19 @@ struct ops {
     find_nonfinite_fn *find_nonfinite;
 };
 
-/* The fastest kernels that need no more than @features (enum cpu_feature bits, kernels/cpu.h). Static storage; never NULL. Thread-safe. */
+/*
+ * The fastest kernels that need no more than @features (enum cpu_feature bits, kernels/cpu.h). Static storage; never
+ * NULL. Thread-safe.
+ */
 const struct ops *ops_for(uint64_t features);
 
 /* ops_for(cpu_features()). */
 const struct ops *ops_native(void);
 
-/* Every registered implementation, for checks and benches: calls @visit once per kernels.def line built into this binary. */
+/*
+ * Every registered implementation, for checks and benches: calls @visit once per kernels.def line built into this
+ * binary.
+ */
 struct kernel_entry {
     const char *op;      /* "quantize_q8_0", "measure" */
     const char *variant; /* "scalar", "avx2" */

@@ -12,7 +12,7 @@
 enum { JOURNAL_BODY_MAX = 256 << 20 }; /* a shard of nothing but one-element tensors stays below it */
 
 struct journal {
-    int fd; /* borrowed; -1: no journal, appends do nothing */
+    int fd;      /* borrowed; -1: no journal, appends do nothing */
     uint64_t at; /* where the next record starts */
 };
 
@@ -35,6 +35,7 @@ int journal_next(struct journal *j, struct journal_record *ret, struct qd_error 
 /* Cuts off everything from the record that journal_next gave last: for one that does not make sense. */
 int journal_forget(struct journal *j, const struct journal_record *last, struct qd_error *err);
 
-int journal_append(struct journal *j, uint64_t unit, const struct digest *leaf, struct bytes body, struct qd_error *err);
+int journal_append(struct journal *j, uint64_t unit, const struct digest *leaf, struct bytes body,
+                   struct qd_error *err);
 
 #endif

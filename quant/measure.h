@@ -10,8 +10,8 @@
 
 /* Sums of one piece, or of a tensor; zeroed is "nothing yet". */
 struct error_total {
-    double noise;  /* sum of (x - y)^2 */
-    double signal; /* sum of x^2 */
+    double noise;   /* sum of (x - y)^2 */
+    double signal;  /* sum of x^2 */
     double max_abs; /* max |x - y| */
     uint64_t n;
 };

@@ -24,7 +24,8 @@ static const struct {
     const char *hint;
 } foreign[] = {
 #define MAGIC(text) text, sizeof text - 1
-    {0, MAGIC("PK\x03\x04"), "a zip archive (a PyTorch checkpoint or a .npz)", "convert it to safetensors; archives with pickles run code when opened"},
+    {0, MAGIC("PK\x03\x04"), "a zip archive (a PyTorch checkpoint or a .npz)",
+     "convert it to safetensors; archives with pickles run code when opened"},
     {0, MAGIC("\x80\x02"), "a Python pickle", "convert it to safetensors; a pickle runs code when opened"},
     {0, MAGIC("\x80\x03"), "a Python pickle", "convert it to safetensors; a pickle runs code when opened"},
     {0, MAGIC("\x80\x04"), "a Python pickle", "convert it to safetensors; a pickle runs code when opened"},
@@ -37,10 +38,17 @@ static const struct {
     {4, MAGIC("TFL3"), "a TensorFlow Lite model", "give the model in GGUF or safetensors"},
     {0, MAGIC("\x1f\x8b"), "a gzip archive", "unpack it first"},
     {0, MAGIC("\x28\xb5\x2f\xfd"), "a zstd archive", "unpack it first"},
-    {0, MAGIC("\xfd" "7zXZ"), "an xz archive", "unpack it first"},
+    {0,
+     MAGIC("\xfd"
+           "7zXZ"),
+     "an xz archive", "unpack it first"},
     {257, MAGIC("ustar"), "a tar archive", "unpack it first"},
-    {0, MAGIC("\x7f" "ELF"), "a program", "give the model file itself"},
-    {0, MAGIC("version https://git-lfs"), "a Git LFS pointer, not the file", "run `git lfs pull` in the model's folder"},
+    {0,
+     MAGIC("\x7f"
+           "ELF"),
+     "a program", "give the model file itself"},
+    {0, MAGIC("version https://git-lfs"), "a Git LFS pointer, not the file",
+     "run `git lfs pull` in the model's folder"},
     {0, MAGIC("<!DOCTYPE"), "a web page", "the download failed: fetch the file again"},
     {0, MAGIC("<!doctype"), "a web page", "the download failed: fetch the file again"},
     {0, MAGIC("<html"), "a web page", "the download failed: fetch the file again"},
@@ -51,7 +59,8 @@ static const struct {
 static int refuse_foreign(struct bytes head, const char *name, struct qd_error *err)
 {
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
-        if (head.n < foreign[i].at + foreign[i].n || memcmp(head.data + foreign[i].at, foreign[i].magic, foreign[i].n) != 0)
+        if (head.n < foreign[i].at + foreign[i].n ||
+            memcmp(head.data + foreign[i].at, foreign[i].magic, foreign[i].n) != 0)
             continue;
         int r = err_new(err, QD_E_UNSUPPORTED, "'%s': byte %zu: this is %s", name, foreign[i].at, foreign[i].what);
         return err_hint(err, r, "%s", foreign[i].hint);
@@ -59,7 +68,8 @@ static int refuse_foreign(struct bytes head, const char *name, struct qd_error *
     return 0;
 }
 
-static const struct format *first_format(struct bytes head, const char *name, uint64_t n_bytes, enum recognised at_least)
+static const struct format *first_format(struct bytes head, const char *name, uint64_t n_bytes,
+                                         enum recognised at_least)
 {
     for (size_t i = 0; i < N_FORMATS; i++)
         if (formats[i]->recognise(head, name, n_bytes) >= at_least)
@@ -153,11 +163,12 @@ int tensor_measure(struct tensor *t, struct qd_error *err)
         empty = empty || t->shape[d] == 0;
     for (uint32_t d = 0; d < MODEL_DIMS_MAX && !empty; d++)
         if (!checked_mul(n, t->shape[d], &n) || n > INT64_MAX)
-            return err_new(err, QD_E_CORRUPT, "has more elements than can be counted: %" PRIu64 " x %" PRIu64 " x %" PRIu64 " x %" PRIu64,
+            return err_new(err, QD_E_CORRUPT,
+                           "has more elements than can be counted: %" PRIu64 " x %" PRIu64 " x %" PRIu64 " x %" PRIu64,
                            t->shape[0], t->shape[1], t->shape[2], t->shape[3]);
     if (t->shape[0] % type->block_elements)
-        return err_new(err, QD_E_CORRUPT, "has rows of %" PRIu64 " elements, no multiple of %s's %" PRIu32, t->shape[0], type->name,
-                       type->block_elements);
+        return err_new(err, QD_E_CORRUPT, "has rows of %" PRIu64 " elements, no multiple of %s's %" PRIu32, t->shape[0],
+                       type->name, type->block_elements);
     t->n_elements = empty ? 0 : n;
     if (!checked_mul(t->n_elements / type->block_elements, type->block_bytes, &t->bytes))
         return err_new(err, QD_E_CORRUPT, "has more bytes than can be counted");
@@ -173,20 +184,24 @@ static int hint_damaged(int r, struct qd_error *err)
 static int check_tensor(const struct tensor *t, const struct source *s, struct qd_error *err)
 {
     if (!t->name || !t->name[0] || strlen(t->name) > LIMIT_TENSOR_NAME_BYTES)
-        return hint_damaged(err_new(err, QD_E_LIMIT, "'%s': a tensor's name is empty or longer than %d bytes", source_name(s, 0), LIMIT_TENSOR_NAME_BYTES), err);
+        return hint_damaged(err_new(err, QD_E_LIMIT, "'%s': a tensor's name is empty or longer than %d bytes",
+                                    source_name(s, 0), LIMIT_TENSOR_NAME_BYTES),
+                            err);
     if (t->n_dims > MODEL_DIMS_MAX || (unsigned)t->type >= QD_N_TYPES || t->file >= source_n_files(s))
         return err_new(err, QD_E_INTERNAL, "tensor '%s' was read wrongly", t->name);
     struct tensor again = *t;
     struct qd_error reason;
     int r = tensor_measure(&again, &reason);
     if (r < 0)
-        return hint_damaged(err_new(err, r, "'%s': tensor '%s' %s", source_name(s, t->file), t->name, reason.message), err);
+        return hint_damaged(err_new(err, r, "'%s': tensor '%s' %s", source_name(s, t->file), t->name, reason.message),
+                            err);
     if (again.n_elements != t->n_elements || again.bytes != t->bytes)
         return err_new(err, QD_E_INTERNAL, "tensor '%s' was measured wrongly", t->name);
     uint64_t file_bytes = source_bytes(s, t->file);
     if (range_inside(t->offset, t->bytes, file_bytes))
         return 0;
-    r = err_new(err, QD_E_CORRUPT, "'%s': byte %" PRIu64 ": tensor '%s' needs %" PRIu64 " bytes from here, the file ends at byte %" PRIu64,
+    r = err_new(err, QD_E_CORRUPT,
+                "'%s': byte %" PRIu64 ": tensor '%s' needs %" PRIu64 " bytes from here, the file ends at byte %" PRIu64,
                 source_name(s, t->file), t->offset, t->name, t->bytes, file_bytes);
     return err_hint(err, r, "the file is cut short: fetch it again and compare its size");
 }
@@ -198,7 +213,8 @@ static int check_row_order(const struct tensor *t, const struct source *s, struc
     uint64_t all = t->n_dims == 1 ? t->shape[0] : rows; /* a bias has an element where a matrix has a row */
     if (t->row_order == ROWS_AS_STORED || (t->head_rows >= 2 && t->head_rows % 2 == 0 && all % t->head_rows == 0))
         return 0;
-    int r = err_new(err, QD_E_CORRUPT, "'%s': tensor '%s' has %" PRIu64 " rows, which %" PRIu64 " rows a head do not divide into pairs",
+    int r = err_new(err, QD_E_CORRUPT,
+                    "'%s': tensor '%s' has %" PRIu64 " rows, which %" PRIu64 " rows a head do not divide into pairs",
                     source_name(s, t->file), t->name, all, t->head_rows);
     return hint_damaged(r, err);
 }
@@ -206,8 +222,8 @@ static int check_row_order(const struct tensor *t, const struct source *s, struc
 int model_check(const struct model *m, const struct source *s, struct qd_error *err)
 {
     if (m->n_tensors > LIMIT_TENSORS || m->meta.n > LIMIT_META_KEYS)
-        return err_new(err, QD_E_LIMIT, "'%s': %zu tensors and %zu metadata keys; the limits are %d and %d", source_name(s, 0),
-                       m->n_tensors, m->meta.n, LIMIT_TENSORS, LIMIT_META_KEYS);
+        return err_new(err, QD_E_LIMIT, "'%s': %zu tensors and %zu metadata keys; the limits are %d and %d",
+                       source_name(s, 0), m->n_tensors, m->meta.n, LIMIT_TENSORS, LIMIT_META_KEYS);
     CLEANUP(name_set_clear) struct name_set names = {0};
     if (name_set_init(&names, m->n_tensors) < 0)
         return err_new(err, QD_E_NO_MEMORY, "'%s'", source_name(s, 0));
@@ -221,8 +237,8 @@ int model_check(const struct model *m, const struct source *s, struct qd_error *
         size_t earlier;
         r = name_set_add(&names, t->name, i, &earlier);
         if (r > 0) {
-            r = err_new(err, QD_E_CORRUPT, "'%s': byte %" PRIu64 ": tensor %zu is called '%s', as tensor %zu is", source_name(s, t->file),
-                        t->offset, i, t->name, earlier);
+            r = err_new(err, QD_E_CORRUPT, "'%s': byte %" PRIu64 ": tensor %zu is called '%s', as tensor %zu is",
+                        source_name(s, t->file), t->offset, i, t->name, earlier);
             return hint_damaged(r, err);
         }
         if (r < 0)

@@ -22,7 +22,9 @@ static int refuse(struct qd_error *err, const char *name, const char *why)
 static int refuse_link(struct qd_error *err, const char *name)
 {
     int r = err_new(err, QD_E_DENIED, "'%s' is a symbolic link, or passes through one", name);
-    return err_hint(err, r, "copy the model's folder with `cp -rL`, or use `quantctl quantize`, which follows links; a GGUF file: `quantctl open --file`");
+    return err_hint(err, r,
+                    "copy the model's folder with `cp -rL`, or use `quantctl quantize`, which follows links; a GGUF "
+                    "file: `quantctl open --file`");
 }
 
 /* ELOOP, EXDEV and a refusal are the model's doing; what is missing is an answer. */

@@ -9,7 +9,7 @@
 #include "quant/plan_rules.h"
 
 enum {
-    PROVENANCE_VERSION = 1, /* docs/formats/provenance.md */
+    PROVENANCE_VERSION = 1,   /* docs/formats/provenance.md */
     QUANTIZATION_VERSION = 2, /* what general.quantization_version says of blocks laid out as ggml does today */
     META_ADDED_MAX = 8,
     REASONS_BYTES = 256, /* budget per tensor for texts */
@@ -70,7 +70,8 @@ static int meta_set_text(struct plan *p, const char *key, const char *text, stru
     return 0;
 }
 
-/* Nothing here may differ between a run by hand and one by the daemon, nor between releases that give the same tensors. */
+/* Nothing here may differ between a run by hand and one by the daemon, nor between releases that give the same tensors.
+ */
 static int set_provenance(struct plan *p, struct qd_error *err)
 {
     char text[RECIPE_TEXT_MAX];
@@ -114,7 +115,8 @@ static int too_large(const struct tensor *t, struct qd_error *err)
     return err_new(err, QD_E_LIMIT, "tensor '%s': its place in the output passes 2^64 bytes", t->name);
 }
 
-static int plan_one(struct plan *p, const struct plan_rules *rules, struct plan_tensor *pt, uint64_t *at, struct qd_error *err)
+static int plan_one(struct plan *p, const struct plan_rules *rules, struct plan_tensor *pt, uint64_t *at,
+                    struct qd_error *err)
 {
     const struct tensor *t = pt->source;
     int r = plan_decide(rules, t, p->arena, &pt->type, &pt->reason, err);
@@ -124,8 +126,8 @@ static int plan_one(struct plan *p, const struct plan_rules *rules, struct plan_
     uint64_t row_bytes = qd_type_row_bytes(pt->type, t->shape[0]);
     uint64_t n_rows = t->n_elements ? t->n_elements / t->shape[0] : 0;
     if (n_rows && !row_bytes)
-        return err_new(err, QD_E_INTERNAL, "tensor '%s': rows of %" PRIu64 " do not divide into %s", t->name, t->shape[0],
-                       qd_type_info(pt->type)->name);
+        return err_new(err, QD_E_INTERNAL, "tensor '%s': rows of %" PRIu64 " do not divide into %s", t->name,
+                       t->shape[0], qd_type_info(pt->type)->name);
     pt->offset = *at;
     if (!checked_mul(row_bytes, n_rows, &pt->bytes) || !checked_add(*at, pt->bytes, at) ||
         !checked_align(*at, PLAN_ALIGNMENT, at))
@@ -160,7 +162,8 @@ static int plan_header(struct plan *p, uint64_t data_bytes, struct qd_error *err
         return no_memory(err);
     for (size_t i = 0; i < p->n_tensors; i++) {
         const struct plan_tensor *pt = &p->tensors[i];
-        list[i] = (struct gguf_tensor){.name = pt->source->name, .type = pt->type, .n_dims = pt->source->n_dims, .offset = pt->offset};
+        list[i] = (struct gguf_tensor){
+            .name = pt->source->name, .type = pt->type, .n_dims = pt->source->n_dims, .offset = pt->offset};
         memcpy(list[i].shape, pt->source->shape, sizeof list[i].shape);
     }
     int r = gguf_header(&p->meta, list, p->n_tensors, PLAN_ALIGNMENT, &p->header, err);
@@ -220,8 +223,8 @@ static void print_tensor(const struct plan_tensor *pt, struct buffer *dst)
     for (uint32_t d = 0; d < t->n_dims; d++)
         n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%" PRIu64, d ? " x " : "", t->shape[d]);
     shape[n] = 0;
-    buffer_printf(dst, "%-32s %-16s %5s -> %-5s %12" PRIu64 " at %-12" PRIu64 " %s\n", t->name, shape, qd_type_info(t->type)->name,
-                  qd_type_info(pt->type)->name, pt->bytes, pt->offset, pt->reason);
+    buffer_printf(dst, "%-32s %-16s %5s -> %-5s %12" PRIu64 " at %-12" PRIu64 " %s\n", t->name, shape,
+                  qd_type_info(t->type)->name, qd_type_info(pt->type)->name, pt->bytes, pt->offset, pt->reason);
 }
 
 static void print_sums(const struct plan *p, struct buffer *dst)
@@ -238,7 +241,8 @@ static void print_sums(const struct plan *p, struct buffer *dst)
             buffer_printf(dst, " %" PRIu64 " %s", n_of[type], qd_type_info((enum qd_type)type)->name);
     }
     double bits = n_elements ? (double)n_bytes * 8 / (double)n_elements : 0;
-    buffer_printf(dst, "; %" PRIu64 " -> %" PRIu64 " bytes of weights, %.2f bits per weight; file of %" PRIu64 " bytes\n",
+    buffer_printf(dst,
+                  "; %" PRIu64 " -> %" PRIu64 " bytes of weights, %.2f bits per weight; file of %" PRIu64 " bytes\n",
                   p->source_bytes, n_bytes, bits, p->file_bytes);
 }
 
@@ -246,7 +250,8 @@ int plan_print(const struct plan *p, struct buffer *dst)
 {
     char text[RECIPE_TEXT_MAX];
     recipe_text(&p->recipe, text);
-    buffer_printf(dst, "%s from %s, architecture '%s', %s\n", p->file_name, p->model->format, p->model->architecture, text);
+    buffer_printf(dst, "%s from %s, architecture '%s', %s\n", p->file_name, p->model->format, p->model->architecture,
+                  text);
     for (size_t i = 0; i < p->n_tensors; i++)
         print_tensor(&p->tensors[i], dst);
     print_sums(p, dst);

@@ -20,16 +20,16 @@ struct plan_tensor {
 };
 
 struct plan {
-    struct arena *arena;         /* owned */
-    const struct model *model;   /* borrowed: outlives the plan */
+    struct arena *arena;       /* owned */
+    const struct model *model; /* borrowed: outlives the plan */
     struct recipe recipe;
     const char *file_name;       /* "model.gguf" */
     struct buffer header;        /* owned: the output file up to its data */
     struct plan_tensor *tensors; /* output order = model order */
     size_t n_tensors;
-    struct meta_table meta;      /* as written: the source's keys and quantd.* provenance */
-    uint64_t file_bytes;         /* of the whole output */
-    uint64_t source_bytes;       /* to be read */
+    struct meta_table meta; /* as written: the source's keys and quantd.* provenance */
+    uint64_t file_bytes;    /* of the whole output */
+    uint64_t source_bytes;  /* to be read */
 };
 
 int plan_build(const struct model *m, const struct recipe *r, struct plan **ret, struct qd_error *err);

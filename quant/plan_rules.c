@@ -90,7 +90,10 @@ static const char *kept_reason(const struct tensor *t)
     return NULL;
 }
 
-/* What a kept tensor is stored as: a GGUF's choice is respected; from elsewhere floats become f32, which is what runtimes ask of norms and biases. */
+/*
+ * What a kept tensor is stored as: a GGUF's choice is respected; from elsewhere floats become f32, which is what
+ * runtimes ask of norms and biases.
+ */
 static enum qd_type kept_type(const struct plan_rules *rules, const struct tensor *t)
 {
     bool widen = !rules->from_gguf && (t->type == QD_TYPE_F16 || t->type == QD_TYPE_BF16);
@@ -118,11 +121,13 @@ static bool is_attention_kv(const char *name)
  * q6_k in a q4_0 file (q8_0 for falcon and for rows that do not divide); until q6_k has an encoder
  * here q8_0 stands in: larger, and never less exact.
  */
-static enum qd_type mixture_type(const struct plan_rules *rules, const struct tensor *t, enum qd_type base, const char **reason)
+static enum qd_type mixture_type(const struct plan_rules *rules, const struct tensor *t, enum qd_type base,
+                                 const char **reason)
 {
     uint32_t block = qd_type_info(base)->block_elements;
     if (is_output(rules, t->name) && base != QD_TYPE_Q8_0) {
-        *reason = rules->falcon || t->shape[0] % block ? "output matrix: q8_0" : "output matrix: more bits (q8_0 in place of q6_k)";
+        *reason = rules->falcon || t->shape[0] % block ? "output matrix: q8_0"
+                                                       : "output matrix: more bits (q8_0 in place of q6_k)";
         return QD_TYPE_Q8_0;
     }
     if (rules->n_experts == 8 && is_attention_kv(t->name) && !is_output(rules, t->name) && base != QD_TYPE_Q8_0) {
@@ -138,14 +143,15 @@ static const char *text_in(struct arena *arena, const char *text)
 }
 
 /* Rows that do not divide into the type's blocks: f16, as the field does for types of 32. */
-static int row_fallback(const struct tensor *t, struct arena *arena, enum qd_type *type, const char **reason, struct qd_error *err)
+static int row_fallback(const struct tensor *t, struct arena *arena, enum qd_type *type, const char **reason,
+                        struct qd_error *err)
 {
     const struct qd_type_info *info = qd_type_info(*type);
     if (t->shape[0] % info->block_elements == 0)
         return 0;
     char text[128];
-    (void)snprintf(text, sizeof text, "rows of %" PRIu64 " do not divide into blocks of %u: f16 in place of %s", t->shape[0],
-                   info->block_elements, info->name); /* fits: numbers of at most 20 digits */
+    (void)snprintf(text, sizeof text, "rows of %" PRIu64 " do not divide into blocks of %u: f16 in place of %s",
+                   t->shape[0], info->block_elements, info->name); /* fits: numbers of at most 20 digits */
     *reason = text_in(arena, text);
     if (!*reason)
         return err_new(err, QD_E_NO_MEMORY, "plan");
@@ -155,7 +161,8 @@ static int row_fallback(const struct tensor *t, struct arena *arena, enum qd_typ
 
 static int refuse_requantize(const struct tensor *t, enum qd_type type, struct qd_error *err)
 {
-    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s' is already quantized to %s; quantizing it again to %s would add one error to another",
+    int r = err_new(err, QD_E_UNSUPPORTED,
+                    "tensor '%s' is already quantized to %s; quantizing it again to %s would add one error to another",
                     t->name, qd_type_info(t->type)->name, qd_type_info(type)->name);
     return err_hint(err, r, "use the model's f32, f16 or bf16 original");
 }

@@ -21,7 +21,10 @@ struct plan_rules {
 
 struct plan_rules plan_rules_of(const struct model *m, const struct recipe *r);
 
-/* The type of one tensor and why, in words (static text, or in @arena). A tensor that would be quantized a second time is QD_E_UNSUPPORTED. */
+/*
+ * The type of one tensor and why, in words (static text, or in @arena). A tensor that would be quantized a second time
+ * is QD_E_UNSUPPORTED.
+ */
 int plan_decide(const struct plan_rules *rules, const struct tensor *t, struct arena *arena, enum qd_type *ret_type,
                 const char **ret_reason, struct qd_error *err);
 

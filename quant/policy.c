@@ -70,7 +70,8 @@ static int resolve_auto(const struct policy_facts *facts, struct recipe *ret, ch
     return QD_E_INTERNAL; /* the last rule always holds */
 }
 
-int policy_resolve(enum scheme asked, bool pure, const struct policy_facts *facts, struct recipe *ret, char *ret_why, struct qd_error *err)
+int policy_resolve(enum scheme asked, bool pure, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
+                   struct qd_error *err)
 {
     struct recipe recipe = {asked, pure};
     if (asked == SCHEME_AUTO) {

@@ -23,10 +23,9 @@ struct scheme_info {
     uint32_t file_type;
 };
 
-static const struct scheme_info schemes[N_SCHEMES] = {
-    [SCHEME_AUTO] = {"auto", QD_TYPE_F32, 0},
+static const struct scheme_info schemes[N_SCHEMES] = {[SCHEME_AUTO] = {"auto", QD_TYPE_F32, 0},
 #define S(name, NAME, file_type) [SCHEME_##NAME] = {#name, QD_TYPE_##NAME, file_type},
-    SCHEMES(S)
+                                                      SCHEMES(S)
 #undef S
 };
 
@@ -35,7 +34,7 @@ static const char *const scheme_names[N_SCHEMES + 1] = {
 #define S(name, NAME, file_type) #name,
     SCHEMES(S)
 #undef S
-    NULL,
+        NULL,
 };
 
 const char *scheme_name(enum scheme s)
@@ -80,7 +79,8 @@ int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err)
 
 void recipe_text(const struct recipe *r, char *dst)
 {
-    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d", scheme_name(r->scheme), r->pure ? 1 : 0); /* fits by far */
+    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d", scheme_name(r->scheme),
+                   r->pure ? 1 : 0); /* fits by far */
 }
 
 /* One canonical text per recipe, so parsing is finding the recipe that prints it. */

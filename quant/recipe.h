@@ -14,10 +14,10 @@
 
 enum { RECIPE_TEXT_MAX = 256 };
 
-#define SCHEMES(S)                                                                                 \
-    S(f16, F16, 1)                                                                                 \
-    S(bf16, BF16, 32)                                                                              \
-    S(q8_0, Q8_0, 7)                                                                               \
+#define SCHEMES(S)    \
+    S(f16, F16, 1)    \
+    S(bf16, BF16, 32) \
+    S(q8_0, Q8_0, 7)  \
     S(q4_0, Q4_0, 2)
 
 enum scheme {
@@ -25,7 +25,7 @@ enum scheme {
 #define S(name, NAME, file_type) SCHEME_##NAME,
     SCHEMES(S)
 #undef S
-    N_SCHEMES
+        N_SCHEMES
 };
 
 struct recipe {
@@ -49,15 +49,19 @@ uint32_t recipe_encoder_revision(const struct recipe *r);
 
 /* Facts that "auto" decides by: never free memory, only what the machine has. */
 struct policy_facts {
-    uint64_t memory_bytes;  /* MemTotal or the cgroup limit, the smaller */
-    uint64_t model_bytes;   /* weights of the source */
-    uint64_t n_elements;    /* of matrices; 0 where unknown */
+    uint64_t memory_bytes; /* MemTotal or the cgroup limit, the smaller */
+    uint64_t model_bytes;  /* weights of the source */
+    uint64_t n_elements;   /* of matrices; 0 where unknown */
     uint64_t cpu_features;
 };
 
-/* Resolves a request to a recipe. @ret_why[256] receives the rule in words, for `plan` and `show`; table version POLICY_VERSION. */
+/*
+ * Resolves a request to a recipe. @ret_why[256] receives the rule in words, for `plan` and `show`; table version
+ * POLICY_VERSION.
+ */
 enum { POLICY_VERSION = 1, POLICY_WHY_MAX = 256 };
-int policy_resolve(enum scheme asked, bool pure, const struct policy_facts *facts, struct recipe *ret, char *ret_why, struct qd_error *err);
+int policy_resolve(enum scheme asked, bool pure, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
+                   struct qd_error *err);
 
 /* MemTotal or the cgroup's memory.max (v2, and v1), the smaller. */
 uint64_t policy_memory_bytes(void);

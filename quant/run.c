@@ -17,12 +17,14 @@ static int no_memory(struct qd_error *err)
     return err_new(err, QD_E_NO_MEMORY, "run");
 }
 
-int run_fit_threads(const struct model *m, const struct plan *p, const struct run_ceiling *c, unsigned asked, unsigned *ret, struct qd_error *err)
+int run_fit_threads(const struct model *m, const struct plan *p, const struct run_ceiling *c, unsigned asked,
+                    unsigned *ret, struct qd_error *err)
 {
     uint64_t fixed = RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n;
     uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes;
     if (fixed + a_thread > c->bytes)
-        return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, %s allows %" PRIu64, fixed + a_thread, c->name, c->bytes);
+        return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, %s allows %" PRIu64,
+                       fixed + a_thread, c->name, c->bytes);
     uint64_t most = (c->bytes - fixed) / a_thread;
     *ret = most < asked ? (unsigned)most : asked;
     return 0;
@@ -55,7 +57,10 @@ static bool output_has_size(int fd, uint64_t n_bytes)
     return fstat(fd, &st) == 0 && (uint64_t)st.st_size == n_bytes;
 }
 
-/* Where a tensor's bytes come from and how they are read: a source's header could say it otherwise the next time, and the output's header be the same. */
+/*
+ * Where a tensor's bytes come from and how they are read: a source's header could say it otherwise the next time, and
+ * the output's header be the same.
+ */
 static void put_tensor_shape(const struct tensor *t, struct buffer *b)
 {
     buffer_put_u32(b, t->file);
@@ -65,7 +70,10 @@ static void put_tensor_shape(const struct tensor *t, struct buffer *b)
     buffer_put_u64(b, t->head_rows);
 }
 
-/* What a journal's records mean: the source files' sizes, what of them becomes which tensor, the whole header of the output, and whether shards are digested. */
+/*
+ * What a journal's records mean: the source files' sizes, what of them becomes which tensor, the whole header of the
+ * output, and whether shards are digested.
+ */
 static int run_shape(const struct run *run, struct digest *ret, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer b = {0};
@@ -190,8 +198,8 @@ static const char *text_in(struct arena *arena, const char *text)
     return arena_text(arena, (struct bytes){(const uint8_t *)text, strlen(text)});
 }
 
-static int result_tensor(struct run_result *res, const struct job_tensor *t, const struct error_total *e, struct tensor_entry *ret,
-                         struct qd_error *err)
+static int result_tensor(struct run_result *res, const struct job_tensor *t, const struct error_total *e,
+                         struct tensor_entry *ret, struct qd_error *err)
 {
     const struct plan_tensor *pt = t->planned;
     ret->name = text_in(res->arena, pt->source->name);
@@ -276,7 +284,8 @@ static size_t result_budget(const struct run *run)
     for (size_t i = 0; i < run->layout.n_files; i++)
         n += strlen(source_name(run->source, i)) + strlen(source_role(run->source, i));
     for (size_t i = 0; i < run->plan->n_tensors; i++)
-        n += sizeof(struct tensor_entry) + 64 + strlen(run->plan->tensors[i].source->name) + strlen(run->plan->tensors[i].reason);
+        n += sizeof(struct tensor_entry) + 64 + strlen(run->plan->tensors[i].source->name) +
+             strlen(run->plan->tensors[i].reason);
     return n;
 }
 
@@ -314,8 +323,8 @@ static int check_kernels(const struct run *run, struct qd_error *err)
         const struct job_tensor *t = &run->layout.tensors[i];
         enum qd_type from = t->planned->source->type, to = t->planned->type;
         if (!t->copy && (!ops->dequantize[from] || !ops->quantize[to] || !ops->dequantize[to]))
-            return err_new(err, QD_E_UNSUPPORTED, "tensor '%s': no encoder from %s to %s", t->name, qd_type_info(from)->name,
-                           qd_type_info(to)->name);
+            return err_new(err, QD_E_UNSUPPORTED, "tensor '%s': no encoder from %s to %s", t->name,
+                           qd_type_info(from)->name, qd_type_info(to)->name);
     }
     return 0;
 }
@@ -347,11 +356,13 @@ static int run_all(struct run *run, struct run_result **ret, struct qd_error *er
     if (r == 0)
         r = run_outcome(run, err);
     if (r == 0 && run->options->progress)
-        run->options->progress(&(struct run_progress){run->total_bytes, run->total_bytes, NULL}, run->options->progress_data);
+        run->options->progress(&(struct run_progress){run->total_bytes, run->total_bytes, NULL},
+                               run->options->progress_data);
     return r < 0 ? r : run_result_make(run, resumed_bytes, ret, err);
 }
 
-int plan_run(struct source *s, const struct plan *p, const struct run_options *o, struct run_result **ret, struct qd_error *err)
+int plan_run(struct source *s, const struct plan *p, const struct run_options *o, struct run_result **ret,
+             struct qd_error *err)
 {
     struct run run = {.source = s, .plan = p, .options = o, .failed_at = UINT64_MAX};
     run.witness = source_has_witness(s) != 0;

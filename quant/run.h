@@ -16,7 +16,10 @@
 #include "kernels/kernels.h"
 #include "quant/plan.h"
 
-/* What a run costs in memory: a thread (its granule, output and chunk), and everything of it that threads share, up to a 1 TB source. */
+/*
+ * What a run costs in memory: a thread (its granule, output and chunk), and everything of it that threads share, up to
+ * a 1 TB source.
+ */
 enum { RUN_THREAD_BYTES = 2304 << 10, RUN_BASE_BYTES = 16 << 20 };
 
 /* What a run may take. */
@@ -26,41 +29,50 @@ struct run_ceiling {
     const char *name;     /* for the error: "--max-memory" */
 };
 
-/* *ret: as many of @asked threads (at least 1) as fit beside what the model's header takes. Not even one: QD_E_LIMIT with numbers. */
-int run_fit_threads(const struct model *m, const struct plan *p, const struct run_ceiling *c, unsigned asked, unsigned *ret, struct qd_error *err);
+/*
+ * *ret: as many of @asked threads (at least 1) as fit beside what the model's header takes. Not even one: QD_E_LIMIT
+ * with numbers.
+ */
+int run_fit_threads(const struct model *m, const struct plan *p, const struct run_ceiling *c, unsigned asked,
+                    unsigned *ret, struct qd_error *err);
 
 struct run_progress {
-    uint64_t done_bytes;  /* of the source, headers included */
+    uint64_t done_bytes; /* of the source, headers included */
     uint64_t total_bytes;
-    const char *tensor;   /* one being encoded now; borrows the plan */
+    const char *tensor; /* one being encoded now; borrows the plan */
 };
 
 struct run_options {
     const struct ops *ops;
-    unsigned n_threads; /* >= 1 */
-    int out_fd;         /* preallocated and written by pwrite */
-    int journal_fd;     /* -1: none */
+    unsigned n_threads;      /* >= 1 */
+    int out_fd;              /* preallocated and written by pwrite */
+    int journal_fd;          /* -1: none */
     const char *journal_tag; /* what a journal must say to be continued (key, boot id); "" without journal */
-    void (*progress)(const struct run_progress *p, void *data); /* from one thread at a time, at most every 100 ms; may be NULL */
+    void (*progress)(const struct run_progress *p,
+                     void *data); /* from one thread at a time, at most every 100 ms; may be NULL */
     void *progress_data;
     const _Atomic int *cancel; /* non-zero: stop soon with QD_E_CANCELLED; may be NULL */
 };
 
 struct run_result {
-    struct arena *arena;              /* owned */
-    struct tensor_table tensors;      /* with quality, in output order */
+    struct arena *arena;         /* owned */
+    struct tensor_table tensors; /* with quality, in output order */
     struct quality_sums {
         uint64_t n_tensors; /* that were encoded; copies are exact */
         double sqnr_db, rel_rmse, max_abs, worst_sqnr_db;
         const char *worst;
     } quality;
-    struct source_file_id *witness;   /* per source file; NULL when the source has no witness */
+    struct source_file_id *witness; /* per source file; NULL when the source has no witness */
     size_t n_witness;
-    uint64_t resumed_bytes;           /* source bytes that the journal spared us */
+    uint64_t resumed_bytes; /* source bytes that the journal spared us */
 };
 
-/* NaN or Inf in a tensor that is to be encoded: QD_E_UNSUPPORTED by name and index. Disk full: QD_E_NO_SPACE, before work where posix_fallocate can tell. */
-int plan_run(struct source *s, const struct plan *p, const struct run_options *o, struct run_result **ret, struct qd_error *err);
+/*
+ * NaN or Inf in a tensor that is to be encoded: QD_E_UNSUPPORTED by name and index. Disk full: QD_E_NO_SPACE, before
+ * work where posix_fallocate can tell.
+ */
+int plan_run(struct source *s, const struct plan *p, const struct run_options *o, struct run_result **ret,
+             struct qd_error *err);
 struct run_result *run_result_free(struct run_result *r);
 DEFINE_CLEANUP(run_result_free, struct run_result *)
 

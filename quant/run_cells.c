@@ -35,8 +35,8 @@ static int refuse_nonfinite(const struct job_tensor *t, uint64_t element, float 
 {
     char where[128];
     coordinates(t->planned->source, element, where, sizeof where);
-    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %s cannot be quantized", t->name, element, where,
-                    isnan(value) ? "NaN" : "infinity");
+    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %s cannot be quantized", t->name,
+                    element, where, isnan(value) ? "NaN" : "infinity");
     return err_hint(err, r, "the model is damaged or its training diverged; get a sound copy");
 }
 
@@ -45,8 +45,8 @@ static int refuse_overflow(const struct job_tensor *t, uint64_t element, float v
     char where[128];
     const char *type = qd_type_info(t->planned->type)->name;
     coordinates(t->planned->source, element, where, sizeof where);
-    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %g is beyond what %s can hold", t->name, element,
-                    where, (double)value, type);
+    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %g is beyond what %s can hold",
+                    t->name, element, where, (double)value, type);
     return err_hint(err, r, "use scheme bf16, which has the range of f32");
 }
 
@@ -80,8 +80,8 @@ static const float *decode(struct worker *w, const struct job_tensor *t, const u
 }
 
 /* At most CHUNK_ELEMENTS elements, the first of which is number @element of the tensor. */
-static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t element, const uint8_t *src, size_t n, uint8_t *dst,
-                        struct error_sums *sums, struct qd_error *err)
+static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t element, const uint8_t *src, size_t n,
+                        uint8_t *dst, struct error_sums *sums, struct qd_error *err)
 {
     const struct ops *ops = w->run->options->ops;
     enum qd_type type = t->planned->type;
@@ -123,7 +123,8 @@ int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, ui
     while (first < end) {
         uint64_t in_row = t->cells_in_row - first % t->cells_in_row;
         uint64_t n = least(least(end - first, in_row), fits);
-        int r = t->copy ? put(w, src, (size_t)n, layout_output(t, first), err) : encode_run(w, t, first, n, src, &lanes, err);
+        int r = t->copy ? put(w, src, (size_t)n, layout_output(t, first), err)
+                        : encode_run(w, t, first, n, src, &lanes, err);
         if (r < 0)
             return r;
         first += n;

@@ -53,13 +53,15 @@ static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan
 }
 
 /* What the planner promises and the arithmetic here relies on. */
-static int check_tensor(const struct job_tensor *t, const struct plan_tensor *pt, const struct layout *l, struct qd_error *err)
+static int check_tensor(const struct job_tensor *t, const struct plan_tensor *pt, const struct layout *l,
+                        struct qd_error *err)
 {
     const struct tensor *from = pt->source;
     bool whole = t->n_cells * t->cell_source_bytes == from->bytes && t->n_cells * t->cell_bytes == pt->bytes;
     bool inside = t->file < l->n_files && t->end <= l->file_bytes[t->file];
     bool plain = t->copy || qd_type_info(from->type)->block_elements == 1;
-    bool rows = !t->head_rows || (t->head_rows % 2 == 0 && n_moved_rows(from) % t->head_rows == 0 && t->n_cells % n_moved_rows(from) == 0);
+    bool rows = !t->head_rows || (t->head_rows % 2 == 0 && n_moved_rows(from) % t->head_rows == 0 &&
+                                  t->n_cells % n_moved_rows(from) == 0);
     if (!whole || !inside || !plain || !rows || t->cell_source_bytes > CELL_BYTES_MAX)
         return err_new(err, QD_E_INTERNAL, "tensor '%s': the plan does not fit its source", t->name);
     return 0;

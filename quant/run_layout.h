@@ -26,13 +26,13 @@ struct job_tensor {
     bool copy;              /* same type: bytes go over as they are */
     uint32_t cell_elements; /* 1 for a copy */
     uint32_t cell_source_bytes;
-    uint32_t cell_bytes;    /* in the output */
+    uint32_t cell_bytes; /* in the output */
     uint64_t n_cells;
-    uint64_t cells_in_row;  /* cells that are neighbours in the output too: all, or a row's when rows move */
-    uint64_t head_rows;     /* rows of a head whose rotary halves are paired; 0: as stored */
-    size_t first_piece;     /* slot of its first piece; the others follow */
-    size_t first_seam;      /* slot of the seam behind its first piece */
-    bool seams;             /* cells do straddle shards */
+    uint64_t cells_in_row; /* cells that are neighbours in the output too: all, or a row's when rows move */
+    uint64_t head_rows;    /* rows of a head whose rotary halves are paired; 0: as stored */
+    size_t first_piece;    /* slot of its first piece; the others follow */
+    size_t first_seam;     /* slot of the seam behind its first piece */
+    bool seams;            /* cells do straddle shards */
 };
 
 struct seam {
@@ -44,8 +44,8 @@ struct seam {
 struct layout {
     struct job_tensor *tensors; /* output order */
     size_t n_tensors;
-    size_t *by_offset;    /* indices sorted by (file, offset) */
-    uint64_t *furthest;   /* beside by_offset: the largest end so far in that file */
+    size_t *by_offset;  /* indices sorted by (file, offset) */
+    uint64_t *furthest; /* beside by_offset: the largest end so far in that file */
     size_t n_files;
     size_t *file_first;   /* [n_files + 1] ranges of by_offset */
     uint64_t *file_bytes; /* [n_files] */

@@ -62,7 +62,8 @@ static void tell_progress(struct run *run, uint64_t n_bytes, const char *tensor)
 /* --- seams: a cell of which two units hold a part; who brings the second part encodes it --- */
 
 /* @left_shard: the unit that holds the first part. @part_at: where in the cell @part belongs. */
-static int seam_put(struct worker *w, const struct job_tensor *t, uint64_t left_shard, size_t part_at, struct bytes part)
+static int seam_put(struct worker *w, const struct job_tensor *t, uint64_t left_shard, size_t part_at,
+                    struct bytes part)
 {
     struct layout *l = &w->run->layout;
     struct seam *seam = layout_seam(l, t, left_shard);
@@ -105,9 +106,12 @@ static int put_tail(struct worker *w, const struct job_tensor *t, const struct u
 
 /* --- a granule --- */
 
-/* The cells of @t that end in [begin, end) of the file; @bytes is the byte at @begin, and what came before it lies in front. */
-static int tensor_granule(struct worker *w, const struct job_tensor *t, const struct unit *u, uint64_t begin, uint64_t end,
-                          const uint8_t *bytes)
+/*
+ * The cells of @t that end in [begin, end) of the file; @bytes is the byte at @begin, and what came before it lies in
+ * front.
+ */
+static int tensor_granule(struct worker *w, const struct job_tensor *t, const struct unit *u, uint64_t begin,
+                          uint64_t end, const uint8_t *bytes)
 {
     if (begin == u->begin) {
         int r = put_head(w, t, u, bytes);
@@ -152,7 +156,10 @@ static bool granule_needed(const struct run *run, const struct unit *u, uint64_t
     return run->witness || layout_next(&run->layout, u->file, begin, end, &at) != NULL;
 }
 
-/* Reads the granule at @begin. Its bytes are preceded in memory by the end of the one before, for cells that straddle the two. */
+/*
+ * Reads the granule at @begin. Its bytes are preceded in memory by the end of the one before, for cells that straddle
+ * the two.
+ */
 static int granule_read(struct worker *w, const struct unit *u, uint64_t begin, uint64_t end)
 {
     memcpy(w->granule - CELL_BYTES_MAX, w->granule + SOURCE_GRANULE_BYTES - CELL_BYTES_MAX, CELL_BYTES_MAX);
@@ -160,7 +167,8 @@ static int granule_read(struct worker *w, const struct unit *u, uint64_t begin, 
     if (n < 0)
         return (int)n;
     if ((uint64_t)n != end - begin)
-        return err_new(&w->error, QD_E_SOURCE_CHANGED, "'%s' became shorter while it was read", source_name(w->run->source, u->file));
+        return err_new(&w->error, QD_E_SOURCE_CHANGED, "'%s' became shorter while it was read",
+                       source_name(w->run->source, u->file));
     return w->hasher ? leaf_hasher_add(w->hasher, (struct bytes){w->granule, (size_t)n}, &w->error) : 0;
 }
 
@@ -187,7 +195,8 @@ static void prefetch(const struct run *run, uint64_t unit)
         return;
     struct unit u = layout_unit(&run->layout, unit);
     if (granule_needed(run, &u, u.begin, u.end))
-        (void)posix_fadvise(source_fd(run->source, u.file), (off_t)u.begin, (off_t)(u.end - u.begin), POSIX_FADV_WILLNEED); /* advice */
+        (void)posix_fadvise(source_fd(run->source, u.file), (off_t)u.begin, (off_t)(u.end - u.begin),
+                            POSIX_FADV_WILLNEED); /* advice */
 }
 
 static void put_double(struct buffer *b, double v)

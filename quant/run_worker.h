@@ -24,19 +24,19 @@ struct run {
     const struct run_options *options;
     struct layout layout;
     bool witness;
-    struct digest *leaves;       /* [n_units] */
-    uint8_t *done;               /* [n_units], by the journal */
-    _Atomic uint64_t next;       /* unit to be taken */
+    struct digest *leaves; /* [n_units] */
+    uint8_t *done;         /* [n_units], by the journal */
+    _Atomic uint64_t next; /* unit to be taken */
     _Atomic uint64_t done_bytes;
     uint64_t total_bytes;
 
-    pthread_mutex_t lock;        /* of what follows */
+    pthread_mutex_t lock; /* of what follows */
     struct journal journal;
-    _Atomic uint64_t failed_at;  /* place of the first failure in file order; UINT64_MAX: none */
-    struct qd_error error;       /* of that place */
+    _Atomic uint64_t failed_at; /* place of the first failure in file order; UINT64_MAX: none */
+    struct qd_error error;      /* of that place */
 
     pthread_mutex_t progress_lock;
-    uint64_t progress_ms;        /* when progress was told last */
+    uint64_t progress_ms; /* when progress was told last */
 };
 
 /* Owned by one thread. */
@@ -45,7 +45,7 @@ struct worker {
     uint8_t *memory;  /* owned: a tail of the granule before, a granule, the output */
     uint8_t *granule; /* CELL_BYTES_MAX bytes of the granule before lie in front */
     uint8_t *out;
-    float *x, *y;     /* [CHUNK_ELEMENTS] */
+    float *x, *y;               /* [CHUNK_ELEMENTS] */
     struct leaf_hasher *hasher; /* NULL without witness */
     struct qd_error error;
 };

@@ -24,11 +24,11 @@ struct witness {
 typedef int opener(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
 
 struct source_file {
-    int fd;                  /* owned */
-    char *name;              /* owned */
+    int fd;     /* owned */
+    char *name; /* owned */
     char role[ROLE_BYTES];
     struct stat at_open;
-    struct witness *seen;    /* owned; sorted by granule */
+    struct witness *seen; /* owned; sorted by granule */
     size_t n_seen;
     size_t room;
 };
@@ -36,14 +36,14 @@ struct source_file {
 struct source {
     struct source_file *files; /* owned */
     size_t n_files;
-    int folder_fd;             /* owned; -1 where the source came as a descriptor */
-    opener *open_one;          /* of companions */
+    int folder_fd;    /* owned; -1 where the source came as a descriptor */
+    opener *open_one; /* of companions */
     int witness;
-    uint8_t *cached;           /* owned: the granule read last, [cached_room]; NULL before */
-    size_t cached_room;        /* as large as the largest granule so far: configuration files are small */
+    uint8_t *cached;    /* owned: the granule read last, [cached_room]; NULL before */
+    size_t cached_room; /* as large as the largest granule so far: configuration files are small */
     size_t cached_file;
     uint64_t cached_granule;
-    size_t cached_bytes;       /* 0: nothing is cached */
+    size_t cached_bytes; /* 0: nothing is cached */
 };
 
 struct source *source_free(struct source *s)
@@ -68,7 +68,7 @@ static const char *kind_of(const struct stat *st)
         mode_t format;
         const char *name;
     } kinds[] = {
-        {S_IFDIR, "a folder"}, {S_IFIFO, "a fifo"}, {S_IFSOCK, "a socket"},
+        {S_IFDIR, "a folder"}, {S_IFIFO, "a fifo"},         {S_IFSOCK, "a socket"},
         {S_IFCHR, "a device"}, {S_IFBLK, "a block device"}, {S_IFLNK, "a symbolic link"},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
@@ -162,7 +162,8 @@ static int source_open_file(const char *path, int fd, struct source **ret, struc
     return 0;
 }
 
-static int source_open_folder(const char *path, int folder_fd, opener *open_one, struct source **ret, struct qd_error *err)
+static int source_open_folder(const char *path, int folder_fd, opener *open_one, struct source **ret,
+                              struct qd_error *err)
 {
     static const char *const first_files[] = {"model.safetensors", "model.safetensors.index.json"};
     CLEANUP(fd_close) int folder = folder_fd;
@@ -195,7 +196,8 @@ static int open_by(const char *path, opener *open_one, struct source **ret, stru
     if (fstat(fd, &st) < 0)
         return err_sys(err, errno, "stat '%s'", path);
     CLEANUP(source_free) struct source *s = NULL;
-    int r = S_ISDIR(st.st_mode) ? source_open_folder(path, steal_fd(&fd), open_one, &s, err) : source_open_file(path, steal_fd(&fd), &s, err);
+    int r = S_ISDIR(st.st_mode) ? source_open_folder(path, steal_fd(&fd), open_one, &s, err)
+                                : source_open_file(path, steal_fd(&fd), &s, err);
     if (r < 0)
         return r;
     s->open_one = open_one;
@@ -293,12 +295,14 @@ static size_t granule_bytes(const struct source_file *f, uint64_t granule)
 }
 
 /* Reads what the granule held at open; fewer bytes now, or some beyond the end, is a change. */
-static int read_granule(const struct source_file *f, uint64_t granule, void *dst, size_t *ret_bytes, struct qd_error *err)
+static int read_granule(const struct source_file *f, uint64_t granule, void *dst, size_t *ret_bytes,
+                        struct qd_error *err)
 {
     size_t want = granule_bytes(f, granule);
     ssize_t got = pread_whole(f->fd, dst, want, granule * SOURCE_GRANULE_BYTES);
     if (got < 0)
-        return err_sys(err, (int)-got, "read '%s' at byte %llu", f->name, (unsigned long long)(granule * SOURCE_GRANULE_BYTES));
+        return err_sys(err, (int)-got, "read '%s' at byte %llu", f->name,
+                       (unsigned long long)(granule * SOURCE_GRANULE_BYTES));
     if ((size_t)got < want)
         return changed(err, f->name, "became shorter");
     *ret_bytes = want;
@@ -324,7 +328,8 @@ static bool witness_has(const struct source_file *f, size_t slot, uint64_t granu
     return slot < f->n_seen && f->seen[slot].granule == granule;
 }
 
-static int witness_insert(struct source_file *f, size_t slot, uint64_t granule, const struct digest *d, struct qd_error *err)
+static int witness_insert(struct source_file *f, size_t slot, uint64_t granule, const struct digest *d,
+                          struct qd_error *err)
 {
     if (f->n_seen == f->room) {
         size_t room = f->room ? 2 * f->room : 8;
@@ -341,7 +346,8 @@ static int witness_insert(struct source_file *f, size_t slot, uint64_t granule, 
 }
 
 /* The bytes must be those that this granule held when it was first seen; @remember keeps a new one. */
-static int witness_check(struct source_file *f, uint64_t granule, struct bytes held, bool remember, struct qd_error *err)
+static int witness_check(struct source_file *f, uint64_t granule, struct bytes held, bool remember,
+                         struct qd_error *err)
 {
     size_t slot = witness_slot(f, granule);
     bool known = witness_has(f, slot, granule);
@@ -397,8 +403,8 @@ static int cache_granule(struct source *s, size_t file, uint64_t granule, struct
 int source_read_meta(struct source *s, size_t file, uint64_t offset, void *dst, size_t n, struct qd_error *err)
 {
     if (!range_inside(offset, n, source_bytes(s, file)))
-        return err_new(err, QD_E_CORRUPT, "'%s' ends at byte %llu; %zu bytes at %llu were asked for", s->files[file].name,
-                       (unsigned long long)source_bytes(s, file), n, (unsigned long long)offset);
+        return err_new(err, QD_E_CORRUPT, "'%s' ends at byte %llu; %zu bytes at %llu were asked for",
+                       s->files[file].name, (unsigned long long)source_bytes(s, file), n, (unsigned long long)offset);
     for (size_t done = 0; done < n;) {
         uint64_t granule = (offset + done) / SOURCE_GRANULE_BYTES;
         int r = cache_granule(s, file, granule, err);

@@ -32,12 +32,18 @@ int source_open(const char *path, struct source **ret, struct qd_error *err);
  */
 int source_open_following(const char *path, struct source **ret, struct qd_error *err);
 
-/* The same from a descriptor that somebody else opened; @name is its name within the model's folder. Takes @fd, also on failure. */
+/*
+ * The same from a descriptor that somebody else opened; @name is its name within the model's folder. Takes @fd, also on
+ * failure.
+ */
 int source_from_fd(int fd, const char *name, struct source **ret, struct qd_error *err);
 struct source *source_free(struct source *s);
 DEFINE_CLEANUP(source_free, struct source *)
 
-/* Adds a companion with its role ("weights" "index" "config" "tokenizer"). Takes @fd, also on failure. Returns its index. */
+/*
+ * Adds a companion with its role ("weights" "index" "config" "tokenizer"). Takes @fd, also on failure. Returns its
+ * index.
+ */
 int source_add(struct source *s, int fd, const char *role, const char *name, struct qd_error *err);
 
 /*
@@ -53,7 +59,10 @@ int open_following(int folder_fd, const char *name, int *ret_fd, struct qd_error
 /* The same by components alone; what open_beneath does on a kernel without openat2. */
 int open_beneath_walk(int folder_fd, const char *name, int *ret_fd, struct qd_error *err);
 
-/* Opens @name beneath the folder of @s's first file and adds it; missing and not @required is no error, nothing is added. One already there is left as it is. */
+/*
+ * Opens @name beneath the folder of @s's first file and adds it; missing and not @required is no error, nothing is
+ * added. One already there is left as it is.
+ */
 int source_add_companion(struct source *s, const char *role, const char *name, int required, struct qd_error *err);
 
 size_t source_n_files(const struct source *s);

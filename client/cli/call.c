@@ -58,7 +58,8 @@ json_t *json_of_value(const struct qd_value *v)
     return NULL;
 }
 
-static int call_once(struct cli *cli, const char *method, const struct qd_param *params, json_t **ret, struct qd_error *err)
+static int call_once(struct cli *cli, const char *method, const struct qd_param *params, json_t **ret,
+                     struct qd_error *err)
 {
     struct qd_client *client = cli_client(cli, err);
     if (!client)
@@ -81,7 +82,8 @@ static void params_from(const struct qd_param *params, uint64_t from, struct qd_
     *dst = (struct qd_param){0};
 }
 
-int cli_call(struct cli *cli, const char *method, const struct qd_param *params, const char *list, json_t **ret, struct qd_error *err)
+int cli_call(struct cli *cli, const char *method, const struct qd_param *params, const char *list, json_t **ret,
+             struct qd_error *err)
 {
     CLEANUP(json_decref) json_t *all = NULL;
     int r = call_once(cli, method, params, &all, err);

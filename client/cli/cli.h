@@ -19,8 +19,8 @@ struct cli {
 
 struct command {
     const char *name;
-    const char *usage;   /* arguments, one line */
-    const char *summary; /* one line */
+    const char *usage;                                  /* arguments, one line */
+    const char *summary;                                /* one line */
     int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the verb */
 };
 
@@ -40,7 +40,8 @@ struct cli_option {
  * Parses @options (ended by a NULL name) and checks that between @n_min and @n_max words are left;
  * they follow at argv[*ret_first]. 0, or an exit code after saying what is wrong.
  */
-int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, int n_min, int n_max, int *ret_first);
+int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, int n_min, int n_max,
+              int *ret_first);
 
 /* The connection, made at first use. NULL after an error was put into @err. */
 struct qd_client *cli_client(struct cli *cli, struct qd_error *err);
@@ -52,7 +53,8 @@ int cli_fail(const struct cli *cli, const struct qd_error *err);
 int cli_misuse(const struct cli *cli, const char *verb, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* A call answered as JSON. With @list, pages are collected until there are no more. The caller owns *ret. */
-int cli_call(struct cli *cli, const char *method, const struct qd_param *params, const char *list, json_t **ret, struct qd_error *err);
+int cli_call(struct cli *cli, const char *method, const struct qd_param *params, const char *list, json_t **ret,
+             struct qd_error *err);
 
 /* The tree of an answer as JSON (owned by the caller). */
 json_t *json_of_value(const struct qd_value *v);

@@ -8,29 +8,50 @@
 #include "client/cli/print.h"
 
 static const struct column artifact_columns[] = {
-    {"KEY", "key", COLUMN_KEY},         {"MODEL", "model", COLUMN_TEXT},    {"SCHEME", "scheme", COLUMN_TEXT},
-    {"SIZE", "bytes", COLUMN_BYTES},    {"SQNR", "sqnr_db", COLUMN_DB},     {"LAYOUT", "layout", COLUMN_TEXT},
-    {"LAST USED", "last_used", COLUMN_TIME}, {"pinned", "pinned", COLUMN_FLAG}, {NULL, NULL, COLUMN_TEXT},
-};
-
-static const struct column artifact_facts[] = {
-    {"key", "key", COLUMN_TEXT},         {"model", "model", COLUMN_TEXT},     {"scheme", "scheme", COLUMN_TEXT},
-    {"recipe", "recipe", COLUMN_TEXT},   {"layout", "layout", COLUMN_TEXT},   {"features", "features", COLUMN_TEXT},
-    {"source", "source", COLUMN_TEXT},   {"digest", "digest", COLUMN_TEXT},   {"signed by", "signer", COLUMN_TEXT},
-    {"size", "bytes", COLUMN_BYTES},     {"created", "created", COLUMN_TIME}, {"last used", "last_used", COLUMN_TIME},
-    {"SQNR", "sqnr_db", COLUMN_DB},      {"relative RMSE", "rel_rmse", COLUMN_SMALL}, {"max abs error", "max_abs", COLUMN_SMALL},
-    {"worst tensor", "worst", COLUMN_TEXT}, {"its SQNR", "worst_sqnr_db", COLUMN_DB}, {NULL, NULL, COLUMN_TEXT},
-};
-
-static const struct column tensor_columns[] = {
-    {"TENSOR", "name", COLUMN_TEXT},  {"SHAPE", "shape", COLUMN_TEXT},      {"FROM", "from", COLUMN_TEXT},
-    {"TO", "to", COLUMN_TEXT},        {"SIZE", "bytes", COLUMN_BYTES},      {"SQNR", "sqnr_db", COLUMN_DB},
-    {"REL RMSE", "rel_rmse", COLUMN_SMALL}, {"MAX ABS", "max_abs", COLUMN_SMALL}, {"WHY", "reason", COLUMN_TEXT},
+    {"KEY", "key", COLUMN_KEY},
+    {"MODEL", "model", COLUMN_TEXT},
+    {"SCHEME", "scheme", COLUMN_TEXT},
+    {"SIZE", "bytes", COLUMN_BYTES},
+    {"SQNR", "sqnr_db", COLUMN_DB},
+    {"LAYOUT", "layout", COLUMN_TEXT},
+    {"LAST USED", "last_used", COLUMN_TIME},
+    {"pinned", "pinned", COLUMN_FLAG},
     {NULL, NULL, COLUMN_TEXT},
 };
 
+static const struct column artifact_facts[] = {
+    {"key", "key", COLUMN_TEXT},
+    {"model", "model", COLUMN_TEXT},
+    {"scheme", "scheme", COLUMN_TEXT},
+    {"recipe", "recipe", COLUMN_TEXT},
+    {"layout", "layout", COLUMN_TEXT},
+    {"features", "features", COLUMN_TEXT},
+    {"source", "source", COLUMN_TEXT},
+    {"digest", "digest", COLUMN_TEXT},
+    {"signed by", "signer", COLUMN_TEXT},
+    {"size", "bytes", COLUMN_BYTES},
+    {"created", "created", COLUMN_TIME},
+    {"last used", "last_used", COLUMN_TIME},
+    {"SQNR", "sqnr_db", COLUMN_DB},
+    {"relative RMSE", "rel_rmse", COLUMN_SMALL},
+    {"max abs error", "max_abs", COLUMN_SMALL},
+    {"worst tensor", "worst", COLUMN_TEXT},
+    {"its SQNR", "worst_sqnr_db", COLUMN_DB},
+    {NULL, NULL, COLUMN_TEXT},
+};
+
+static const struct column tensor_columns[] = {
+    {"TENSOR", "name", COLUMN_TEXT},        {"SHAPE", "shape", COLUMN_TEXT},
+    {"FROM", "from", COLUMN_TEXT},          {"TO", "to", COLUMN_TEXT},
+    {"SIZE", "bytes", COLUMN_BYTES},        {"SQNR", "sqnr_db", COLUMN_DB},
+    {"REL RMSE", "rel_rmse", COLUMN_SMALL}, {"MAX ABS", "max_abs", COLUMN_SMALL},
+    {"WHY", "reason", COLUMN_TEXT},         {NULL, NULL, COLUMN_TEXT},
+};
+
 static const struct column problem_columns[] = {
-    {"DAMAGED", "what", COLUMN_TEXT}, {"WHY", "reason", COLUMN_TEXT}, {NULL, NULL, COLUMN_TEXT},
+    {"DAMAGED", "what", COLUMN_TEXT},
+    {"WHY", "reason", COLUMN_TEXT},
+    {NULL, NULL, COLUMN_TEXT},
 };
 
 int cmd_ls(struct cli *cli, int argc, char **argv)
@@ -104,7 +125,8 @@ int cmd_show(struct cli *cli, int argc, char **argv)
     if (cli_call(cli, "show", params, "tensors", &answer, &err) < 0)
         return cli_fail(cli, &err);
     if (n_worst)
-        (void)json_object_set_new(answer, "tensors", worst_tensors(json_object_get(answer, "tensors"), n_worst)); /* the full list at worst */
+        (void)json_object_set_new(
+            answer, "tensors", worst_tensors(json_object_get(answer, "tensors"), n_worst)); /* the full list at worst */
     if (cli->json)
         return print_json(answer);
     print_facts(json_array_get(json_object_get(answer, "artifacts"), 0), artifact_facts);
@@ -122,9 +144,10 @@ int cmd_verify(struct cli *cli, int argc, char **argv)
     int status = cli_parse(cli, argc, argv, options, 0, 1, &first);
     if (status)
         return status;
-    const struct qd_param params[] = {{.key = "no_rebuild", .kind = QD_PARAM_BOOL, .u64 = no_rebuild},
-                                      {.key = argv[first] ? "artifact" : NULL, .kind = QD_PARAM_STR, .str = argv[first]},
-                                      {0}};
+    const struct qd_param params[] = {
+        {.key = "no_rebuild", .kind = QD_PARAM_BOOL, .u64 = no_rebuild},
+        {.key = argv[first] ? "artifact" : NULL, .kind = QD_PARAM_STR, .str = argv[first]},
+        {0}};
     struct qd_error err;
     json_t *answer;
     if (cli_call(cli, "verify", params, NULL, &answer, &err) < 0)
@@ -139,7 +162,8 @@ int cmd_verify(struct cli *cli, int argc, char **argv)
     printf("%lld %s, %s read\n", n_checked, n_checked == 1 ? "artifact" : "artifacts", bytes);
     print_table(problems, problem_columns, "all of it is as signed");
     if (json_integer_value(json_object_get(answer, "rebuilding")))
-        printf("%lld being rebuilt; `quantctl jobs` shows them\n", (long long)json_integer_value(json_object_get(answer, "rebuilding")));
+        printf("%lld being rebuilt; `quantctl jobs` shows them\n",
+               (long long)json_integer_value(json_object_get(answer, "rebuilding")));
     json_decref(answer);
     return status;
 }
@@ -179,7 +203,8 @@ int cmd_prune(struct cli *cli, int argc, char **argv)
 {
     uint64_t to = UINT64_MAX;
     bool all = false, dry_run = false;
-    const struct cli_option options[] = {{"to", 0, OPTION_SIZE, &to}, {"all", 0, OPTION_FLAG, &all}, {"dry-run", 'n', OPTION_FLAG, &dry_run}, {0}};
+    const struct cli_option options[] = {
+        {"to", 0, OPTION_SIZE, &to}, {"all", 0, OPTION_FLAG, &all}, {"dry-run", 'n', OPTION_FLAG, &dry_run}, {0}};
     int first;
     int status = cli_parse(cli, argc, argv, options, 0, 0, &first);
     if (status)

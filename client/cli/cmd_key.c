@@ -17,8 +17,11 @@
 enum { PUB_BYTES_MAX = 4096 };
 
 static const struct column key_facts[] = {
-    {"key id", "key_id", COLUMN_TEXT}, {"public key", "public_key", COLUMN_TEXT}, {"comes from", "origin", COLUMN_TEXT},
-    {"published", "path", COLUMN_TEXT}, {NULL, NULL, COLUMN_TEXT},
+    {"key id", "key_id", COLUMN_TEXT},
+    {"public key", "public_key", COLUMN_TEXT},
+    {"comes from", "origin", COLUMN_TEXT},
+    {"published", "path", COLUMN_TEXT},
+    {NULL, NULL, COLUMN_TEXT},
 };
 
 static int show_key(struct cli *cli)
@@ -74,7 +77,9 @@ static int read_public_key(const char *path, char text[PUB_BYTES_MAX], size_t *r
     size_t digits = strncmp(text, head, sizeof head - 1) == 0 ? strspn(text + sizeof head - 1, "0123456789abcdef") : 0;
     if (digits != 64) {
         (void)err_new(err, QD_E_CORRUPT, "'%s' is no quantd public key", path);
-        return err_hint(err, QD_E_CORRUPT, "a key file is one line: quantd-ed25519 and 64 hex digits; the daemon's own is beside its socket");
+        return err_hint(
+            err, QD_E_CORRUPT,
+            "a key file is one line: quantd-ed25519 and 64 hex digits; the daemon's own is beside its socket");
     }
     *ret_n = (size_t)n;
     return 0;

@@ -5,8 +5,8 @@
 #include "client/cli/print.h"
 
 static const struct column model_columns[] = {
-    {"MODEL", "name", COLUMN_TEXT},   {"STATE", "state", COLUMN_TEXT}, {"SIZE", "bytes", COLUMN_BYTES},
-    {"FORMAT", "format", COLUMN_TEXT}, {"PATH", "path", COLUMN_TEXT},  {"PROBLEM", "problem", COLUMN_TEXT},
+    {"MODEL", "name", COLUMN_TEXT},    {"STATE", "state", COLUMN_TEXT}, {"SIZE", "bytes", COLUMN_BYTES},
+    {"FORMAT", "format", COLUMN_TEXT}, {"PATH", "path", COLUMN_TEXT},   {"PROBLEM", "problem", COLUMN_TEXT},
     {NULL, NULL, COLUMN_TEXT},
 };
 
@@ -17,9 +17,10 @@ static const struct column plan_columns[] = {
 };
 
 static const struct column plan_facts[] = {
-    {"scheme", "scheme", COLUMN_TEXT},    {"why", "why", COLUMN_TEXT},          {"recipe", "recipe", COLUMN_TEXT},
-    {"read", "source_bytes", COLUMN_BYTES}, {"written", "file_bytes", COLUMN_BYTES}, {"exactly", "file_bytes", COLUMN_COUNT},
-    {"tensors", "n_tensors", COLUMN_COUNT}, {NULL, NULL, COLUMN_TEXT},
+    {"scheme", "scheme", COLUMN_TEXT},       {"why", "why", COLUMN_TEXT},
+    {"recipe", "recipe", COLUMN_TEXT},       {"read", "source_bytes", COLUMN_BYTES},
+    {"written", "file_bytes", COLUMN_BYTES}, {"exactly", "file_bytes", COLUMN_COUNT},
+    {"tensors", "n_tensors", COLUMN_COUNT},  {NULL, NULL, COLUMN_TEXT},
 };
 
 int cmd_models(struct cli *cli, int argc, char **argv)
@@ -34,7 +35,8 @@ int cmd_models(struct cli *cli, int argc, char **argv)
         return cli_fail(cli, &err);
     if (cli->json)
         return print_json(answer);
-    print_table(json_object_get(answer, "models"), model_columns, "No models. `quantctl status` lists the watched folders.");
+    print_table(json_object_get(answer, "models"), model_columns,
+                "No models. `quantctl status` lists the watched folders.");
     json_decref(answer);
     return 0;
 }

@@ -25,10 +25,18 @@ static void on_interrupt(int signal_number)
 }
 
 static const struct column opened_facts[] = {
-    {"key", "key", COLUMN_TEXT},       {"model", "model", COLUMN_TEXT},  {"scheme", "scheme", COLUMN_TEXT},
-    {"recipe", "recipe", COLUMN_TEXT}, {"layout", "layout", COLUMN_TEXT}, {"size", "bytes", COLUMN_BYTES},
-    {"tensors", "n_tensors", COLUMN_COUNT}, {"digest", "digest", COLUMN_TEXT}, {"signed by", "signer", COLUMN_TEXT},
-    {"SQNR", "sqnr_db", COLUMN_DB},    {"written to", "output", COLUMN_TEXT}, {NULL, NULL, COLUMN_TEXT},
+    {"key", "key", COLUMN_TEXT},
+    {"model", "model", COLUMN_TEXT},
+    {"scheme", "scheme", COLUMN_TEXT},
+    {"recipe", "recipe", COLUMN_TEXT},
+    {"layout", "layout", COLUMN_TEXT},
+    {"size", "bytes", COLUMN_BYTES},
+    {"tensors", "n_tensors", COLUMN_COUNT},
+    {"digest", "digest", COLUMN_TEXT},
+    {"signed by", "signer", COLUMN_TEXT},
+    {"SQNR", "sqnr_db", COLUMN_DB},
+    {"written to", "output", COLUMN_TEXT},
+    {NULL, NULL, COLUMN_TEXT},
 };
 
 static int on_progress(const struct qd_progress *p, void *data)
@@ -40,10 +48,10 @@ static int on_progress(const struct qd_progress *p, void *data)
 static json_t *json_of_artifact(const struct qd_artifact *a)
 {
     const struct qd_artifact_info *i = qd_artifact_info(a);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "key", i->key, "model", i->model,
-                     "scheme", i->scheme, "recipe", i->recipe, "layout", i->layout, "features", i->features, "source",
-                     i->source, "digest", i->digest, "signer", i->signer, "bytes", (json_int_t)i->bytes, "created",
-                     (json_int_t)i->created, "n_tensors", (json_int_t)qd_artifact_n_tensors(a), "sqnr_db",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "key", i->key, "model",
+                     i->model, "scheme", i->scheme, "recipe", i->recipe, "layout", i->layout, "features", i->features,
+                     "source", i->source, "digest", i->digest, "signer", i->signer, "bytes", (json_int_t)i->bytes,
+                     "created", (json_int_t)i->created, "n_tensors", (json_int_t)qd_artifact_n_tensors(a), "sqnr_db",
                      i->sqnr_db < 1e300 ? json_real(i->sqnr_db) : json_string("inf"));
 }
 
@@ -82,7 +90,10 @@ static int copy_out(const struct qd_artifact *a, const char *path, bool force, s
     return 0;
 }
 
-/* Replaces this process by the command; every "{}" in it becomes the artifact's path, which needs no right but the open descriptor. */
+/*
+ * Replaces this process by the command; every "{}" in it becomes the artifact's path, which needs no right but the open
+ * descriptor.
+ */
 static int run_with(struct cli *cli, const struct qd_artifact *a, char **command)
 {
     static char path[32];
@@ -117,7 +128,8 @@ static int print_opened(struct cli *cli, const struct qd_artifact *a, const char
 
 static int verify_level(const char *name, enum qd_verify *ret)
 {
-    static const char *const names[] = {[QD_VERIFY_SIGNATURE] = "signature", [QD_VERIFY_LAZY] = "lazy", [QD_VERIFY_FULL] = "full"};
+    static const char *const names[] = {
+        [QD_VERIFY_SIGNATURE] = "signature", [QD_VERIFY_LAZY] = "lazy", [QD_VERIFY_FULL] = "full"};
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0) {
             *ret = (enum qd_verify)i;
@@ -182,12 +194,17 @@ int cmd_open(struct cli *cli, int argc, char **argv)
 {
     bool may_run = has_dashes(argc, argv); /* cli_parse moves the words */
     struct open_arguments args = {.verify = "signature"};
-    const struct cli_option options[] = {
-        {"scheme", 's', OPTION_TEXT, &args.options.scheme}, {"layout", 0, OPTION_TEXT, &args.options.layout},
-        {"pure", 0, OPTION_FLAG, &args.options.pure},       {"no-build", 0, OPTION_FLAG, &args.options.no_build},
-        {"strict", 0, OPTION_FLAG, &args.options.strict},   {"verify", 0, OPTION_TEXT, &args.verify},
-        {"wait", 0, OPTION_COUNT, &args.wait_s},            {"file", 'f', OPTION_TEXT, &args.file},
-        {"output", 'o', OPTION_TEXT, &args.output},         {"force", 0, OPTION_FLAG, &args.force}, {0}};
+    const struct cli_option options[] = {{"scheme", 's', OPTION_TEXT, &args.options.scheme},
+                                         {"layout", 0, OPTION_TEXT, &args.options.layout},
+                                         {"pure", 0, OPTION_FLAG, &args.options.pure},
+                                         {"no-build", 0, OPTION_FLAG, &args.options.no_build},
+                                         {"strict", 0, OPTION_FLAG, &args.options.strict},
+                                         {"verify", 0, OPTION_TEXT, &args.verify},
+                                         {"wait", 0, OPTION_COUNT, &args.wait_s},
+                                         {"file", 'f', OPTION_TEXT, &args.file},
+                                         {"output", 'o', OPTION_TEXT, &args.output},
+                                         {"force", 0, OPTION_FLAG, &args.force},
+                                         {0}};
     int first;
     int status = cli_parse(cli, argc, argv, options, 0, -1, &first);
     if (status)
@@ -200,7 +217,9 @@ int cmd_open(struct cli *cli, int argc, char **argv)
     if (!args.file)
         args.options.model = *command++;
     if (*command && !may_run)
-        return cli_misuse(cli, argv[0], "'%s' is one argument too many: a scheme is given by --scheme, a command follows --", *command);
+        return cli_misuse(cli, argv[0],
+                          "'%s' is one argument too many: a scheme is given by --scheme, a command follows --",
+                          *command);
     struct sigaction act = {.sa_handler = on_interrupt};
     (void)sigaction(SIGINT, &act, NULL); /* without it an interrupt only ends us sooner */
     struct qd_error err;

@@ -28,7 +28,8 @@ static int find_worker(char dst[PATH_MAX])
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n > 0) {
         self[n] = '\0';
-        if (snprintf(dst, PATH_MAX, "%s/../../daemon/worker/quantd-worker", dirname(self)) < PATH_MAX && access(dst, X_OK) == 0)
+        if (snprintf(dst, PATH_MAX, "%s/../../daemon/worker/quantd-worker", dirname(self)) < PATH_MAX &&
+            access(dst, X_OK) == 0)
             return 0;
     }
     return snprintf(dst, PATH_MAX, "%s", QUANTD_WORKER_PATH) < PATH_MAX && access(dst, X_OK) == 0 ? 0 : -1;

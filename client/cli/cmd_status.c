@@ -5,25 +5,42 @@
 #include "client/cli/print.h"
 
 static const struct column status_facts[] = {
-    {"state", "state", COLUMN_TEXT},        {"problem", "problem", COLUMN_TEXT},
-    {"version", "version", COLUMN_TEXT},    {"pid", "pid", COLUMN_COUNT},
-    {"up (s)", "uptime_s", COLUMN_COUNT},   {"cpu", "cpu", COLUMN_TEXT},
-    {"hardware", "hardware", COLUMN_TEXT},  {"cache", "cache", COLUMN_TEXT},
-    {"in use", "cache_bytes", COLUMN_BYTES}, {"budget", "cache_budget", COLUMN_LIMIT},
-    {"artifacts", "artifacts", COLUMN_COUNT}, {"models", "models", COLUMN_COUNT},
-    {"running", "jobs_running", COLUMN_COUNT}, {"queued", "jobs_queued", COLUMN_COUNT},
-    {"clients", "clients", COLUMN_COUNT},   {"key", "key_id", COLUMN_TEXT},
+    {"state", "state", COLUMN_TEXT},
+    {"problem", "problem", COLUMN_TEXT},
+    {"version", "version", COLUMN_TEXT},
+    {"pid", "pid", COLUMN_COUNT},
+    {"up (s)", "uptime_s", COLUMN_COUNT},
+    {"cpu", "cpu", COLUMN_TEXT},
+    {"hardware", "hardware", COLUMN_TEXT},
+    {"cache", "cache", COLUMN_TEXT},
+    {"in use", "cache_bytes", COLUMN_BYTES},
+    {"budget", "cache_budget", COLUMN_LIMIT},
+    {"artifacts", "artifacts", COLUMN_COUNT},
+    {"models", "models", COLUMN_COUNT},
+    {"running", "jobs_running", COLUMN_COUNT},
+    {"queued", "jobs_queued", COLUMN_COUNT},
+    {"clients", "clients", COLUMN_COUNT},
+    {"key", "key_id", COLUMN_TEXT},
     {NULL, NULL, COLUMN_TEXT},
 };
 
 static const struct column root_columns[] = {
-    {"WATCHED FOLDER", "path", COLUMN_TEXT}, {"STATE", "state", COLUMN_TEXT}, {"MODELS", "models", COLUMN_COUNT}, {NULL, NULL, COLUMN_TEXT},
+    {"WATCHED FOLDER", "path", COLUMN_TEXT},
+    {"STATE", "state", COLUMN_TEXT},
+    {"MODELS", "models", COLUMN_COUNT},
+    {NULL, NULL, COLUMN_TEXT},
 };
 
 static const struct column hardware_facts[] = {
-    {"cpu", "cpu", COLUMN_TEXT},           {"features", "features", COLUMN_TEXT},  {"detected", "detected", COLUMN_TEXT},
-    {"before", "stored", COLUMN_TEXT},     {"cores", "cores", COLUMN_COUNT},       {"memory", "memory_bytes", COLUMN_BYTES},
-    {"sandbox", "sandbox", COLUMN_TEXT},   {"fs-verity", "verity", COLUMN_FLAG},   {NULL, NULL, COLUMN_TEXT},
+    {"cpu", "cpu", COLUMN_TEXT},
+    {"features", "features", COLUMN_TEXT},
+    {"detected", "detected", COLUMN_TEXT},
+    {"before", "stored", COLUMN_TEXT},
+    {"cores", "cores", COLUMN_COUNT},
+    {"memory", "memory_bytes", COLUMN_BYTES},
+    {"sandbox", "sandbox", COLUMN_TEXT},
+    {"fs-verity", "verity", COLUMN_FLAG},
+    {NULL, NULL, COLUMN_TEXT},
 };
 
 /* A verb without arguments: one call, then JSON or facts. */
@@ -48,7 +65,8 @@ static void show_status(const json_t *answer)
 {
     print_facts(answer, status_facts);
     putchar('\n');
-    print_table(json_object_get(answer, "roots"), root_columns, "No folder is watched. Add one to quantd.conf: [root models], path = /folder");
+    print_table(json_object_get(answer, "roots"), root_columns,
+                "No folder is watched. Add one to quantd.conf: [root models], path = /folder");
 }
 
 static void show_hardware(const json_t *answer)

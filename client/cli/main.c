@@ -16,7 +16,8 @@ const struct command commands[] = {
     {"models", "", "models in the watched folders", cmd_models},
     {"ls", "[--model NAME]", "artifacts in the cache", cmd_ls},
     {"show", "ARTIFACT [--worst N]", "one artifact, its tensors and their error", cmd_show},
-    {"open", "MODEL | --file FILE [--scheme S] [--pure] [-o FILE] [-- COMMAND {} ...]", "build an artifact if need be, and map, copy or run with it", cmd_open},
+    {"open", "MODEL | --file FILE [--scheme S] [--pure] [-o FILE] [-- COMMAND {} ...]",
+     "build an artifact if need be, and map, copy or run with it", cmd_open},
     {"plan", "MODEL [--scheme S] [--pure]", "what an open would build, exact to the byte, and why", cmd_plan},
     {"verify", "[ARTIFACT] [--no-rebuild]", "read and check every byte", cmd_verify},
     {"rm", "ARTIFACT", "remove an artifact", cmd_rm},
@@ -29,7 +30,8 @@ const struct command commands[] = {
     {"rescan", "", "look at the watched folders and the hardware again", cmd_rescan},
     {"hw", "", "what this CPU has and what is used of it", cmd_hw},
     {"key", "[show | trust FILE.pub | revoke FILE.pub]", "the signing key, and which keys are trusted", cmd_key},
-    {"quantize", "IN -o OUT --scheme S [--pure] [--threads N] [--force]", "quantize one file, without a daemon", cmd_quantize},
+    {"quantize", "IN -o OUT --scheme S [--pure] [--threads N] [--force]", "quantize one file, without a daemon",
+     cmd_quantize},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -38,8 +40,10 @@ static void print_help(FILE *f)
     fputs("usage: quantctl [--socket PATH] [--json] VERB [ARGUMENTS]\n\n", f);
     for (const struct command *c = commands; c->name; c++)
         fprintf(f, "  %-9s %s\n", c->name, c->summary);
-    fputs("\nARTIFACT is a key, a unique prefix of one, or MODEL:SCHEME. `quantctl VERB --help` tells a verb's arguments;\n"
-          "every verb takes --json, --quiet and --socket PATH. Manual: quantctl(1).\n", f);
+    fputs("\nARTIFACT is a key, a unique prefix of one, or MODEL:SCHEME. `quantctl VERB --help` tells a verb's "
+          "arguments;\n"
+          "every verb takes --json, --quiet and --socket PATH. Manual: quantctl(1).\n",
+          f);
 }
 
 static int print_verb_help(const struct command *c)
@@ -54,8 +58,8 @@ static int unknown_verb(const char *verb)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         names[i] = commands[i].name; /* the last is NULL */
     const char *near = nearest_name(verb, names);
-    fprintf(stderr, "quantctl: '%s' is no verb; %s%s%s`quantctl --help` lists them\n", verb, near ? "did you mean '" : "", near ? near : "",
-            near ? "'? " : "");
+    fprintf(stderr, "quantctl: '%s' is no verb; %s%s%s`quantctl --help` lists them\n", verb,
+            near ? "did you mean '" : "", near ? near : "", near ? "'? " : "");
     return EX_USAGE;
 }
 

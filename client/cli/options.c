@@ -98,8 +98,8 @@ static size_t build_getopt(const struct cli_option *options, struct option *long
     *shorts++ = '+';
     *shorts++ = ':';
     for (; options[n].name && n + 1 < OPTIONS_MAX; n++) {
-        longs[n] = (struct option){options[n].name, options[n].kind == OPTION_FLAG ? no_argument : required_argument, NULL,
-                                   256 + (int)n};
+        longs[n] = (struct option){options[n].name, options[n].kind == OPTION_FLAG ? no_argument : required_argument,
+                                   NULL, 256 + (int)n};
         if (options[n].letter) {
             *shorts++ = options[n].letter;
             if (options[n].kind != OPTION_FLAG)
@@ -131,7 +131,8 @@ static int parse_options(struct cli *cli, int argc, char **argv, const struct cl
     for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         const struct cli_option *o = option_of(options, n, c);
         if (!o)
-            return cli_misuse(cli, argv[0], c == ':' ? "%s needs a value" : "%s is no option of this verb", argv[optind - 1]);
+            return cli_misuse(cli, argv[0], c == ':' ? "%s needs a value" : "%s is no option of this verb",
+                              argv[optind - 1]);
         if (!set_option(o, optarg))
             return cli_misuse(cli, argv[0], "--%s: '%s' is no %s", o->name, optarg,
                               o->kind == OPTION_SIZE ? "size (such as 500M or 20G)" : "number");
@@ -143,11 +144,13 @@ static int parse_options(struct cli *cli, int argc, char **argv, const struct cl
  * Words and options may be mixed; everything after "--" stays as it is. Words are moved to the
  * front of argv[1..], in order.
  */
-int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, int n_min, int n_max, int *ret_first)
+int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, int n_min, int n_max,
+              int *ret_first)
 {
     static const struct cli_option none[] = {{0}};
-    struct cli_option all[OPTIONS_MAX] = {
-        {"json", 0, OPTION_FLAG, &cli->json}, {"quiet", 'q', OPTION_FLAG, &cli->quiet}, {"socket", 0, OPTION_TEXT, &cli->socket}};
+    struct cli_option all[OPTIONS_MAX] = {{"json", 0, OPTION_FLAG, &cli->json},
+                                          {"quiet", 'q', OPTION_FLAG, &cli->quiet},
+                                          {"socket", 0, OPTION_TEXT, &cli->socket}};
     size_t n_all = 3;
     for (const struct cli_option *o = options ? options : none; o->name && n_all + 1 < OPTIONS_MAX; o++)
         all[n_all++] = *o;

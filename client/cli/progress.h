@@ -11,9 +11,9 @@ struct progress_view {
     bool silent;
     bool is_terminal;
     bool bar_shown;
-    char state[24];      /* last one said */
+    char state[24]; /* last one said */
     uint64_t begun_ms;
-    uint64_t said_ms;    /* when a line was printed last */
+    uint64_t said_ms; /* when a line was printed last */
 };
 
 void progress_begin(struct progress_view *v, bool silent);

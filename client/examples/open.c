@@ -18,7 +18,8 @@ static int show_progress(const struct qd_progress *p, void *data)
 {
     (void)data;
     if (p->total_bytes)
-        fprintf(stderr, "%s: %3.0f %% %s\n", p->state, 100.0 * (double)p->done_bytes / (double)p->total_bytes, p->tensor);
+        fprintf(stderr, "%s: %3.0f %% %s\n", p->state, 100.0 * (double)p->done_bytes / (double)p->total_bytes,
+                p->tensor);
     return 0; /* anything else stops waiting */
 }
 
@@ -33,21 +34,23 @@ int main(int argc, char **argv)
     }
     if (qd_connect(NULL, &client, &err) < 0)
         return fail(&err);
-    struct qd_open_options options = {.model = argv[1], .scheme = argc > 2 ? argv[2] : "auto", .progress = show_progress};
+    struct qd_open_options options = {
+        .model = argv[1], .scheme = argc > 2 ? argv[2] : "auto", .progress = show_progress};
     int r = qd_open(client, &options, &artifact, &err);
     qd_client_free(client); /* the artifact lives on */
     if (r < 0)
         return fail(&err);
 
     const struct qd_artifact_info *info = qd_artifact_info(artifact);
-    printf("%s as %s: %zu tensors, %llu bytes, signed by %s\n", info->model, info->scheme, qd_artifact_n_tensors(artifact),
-           (unsigned long long)info->bytes, info->signer);
+    printf("%s as %s: %zu tensors, %llu bytes, signed by %s\n", info->model, info->scheme,
+           qd_artifact_n_tensors(artifact), (unsigned long long)info->bytes, info->signer);
     const char *architecture;
     if (qd_meta_string(artifact, "general.architecture", &architecture, NULL, NULL) == 0)
         printf("architecture %s\n", architecture);
     for (size_t i = 0; i < qd_artifact_n_tensors(artifact); i++) {
         const struct qd_tensor *t = qd_artifact_tensor_at(artifact, i);
-        printf("%-32s %-5s %10llu bytes at %p\n", t->name, qd_type_info(t->type)->name, (unsigned long long)t->bytes, t->data);
+        printf("%-32s %-5s %10llu bytes at %p\n", t->name, qd_type_info(t->type)->name, (unsigned long long)t->bytes,
+               t->data);
     }
     qd_artifact_free(artifact);
     return 0;

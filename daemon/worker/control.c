@@ -29,8 +29,9 @@
 #include "quant/run.h"
 
 enum {
-    REQUEST_FDS_MAX = 2,         /* a request carries two at most: output and journal */
-    THREAD_STACK_BYTES = 512 << 10, /* stacks count against the ceiling; the default of 8 MiB is for programs that recurse */
+    REQUEST_FDS_MAX = 2, /* a request carries two at most: output and journal */
+    THREAD_STACK_BYTES =
+        512 << 10, /* stacks count against the ceiling; the default of 8 MiB is for programs that recurse */
     FILES_BESIDE_SOURCE = 32,
 };
 
@@ -43,7 +44,7 @@ struct session {
     struct plan *plan;
     struct buffer message; /* being sent */
     _Atomic int cancel;
-    bool over;             /* quantd is gone */
+    bool over; /* quantd is gone */
 };
 
 #define HANDLER_OWNER struct session
@@ -73,8 +74,8 @@ static void send_message(struct session *s, const int *fds, size_t n_fds)
         s->over = true;
 }
 
-static int reply(struct session *s, const struct request *rq, enum message type, const void *result, const int *fds, size_t n_fds,
-                 struct qd_error *err)
+static int reply(struct session *s, const struct request *rq, enum message type, const void *result, const int *fds,
+                 size_t n_fds, struct qd_error *err)
 {
     s->message.n = 0;
     int r = reply_encode(&s->message, rq->id, type, result, err);
@@ -125,8 +126,10 @@ int handle_w_probe(struct session *s, struct request *rq, const struct msg_w_pro
     if (!files)
         return err_new(err, QD_E_NO_MEMORY, "probe");
     for (size_t i = 0; i < probe->n_files; i++)
-        files[i] = (struct msg_w_file){.role = probe->files[i].role, .name = probe->files[i].name, .required = probe->files[i].required != 0};
-    const struct msg_w_probed result = {.format = probe->format, .role = probe->role, .files = files, .files_n = probe->n_files};
+        files[i] = (struct msg_w_file){
+            .role = probe->files[i].role, .name = probe->files[i].name, .required = probe->files[i].required != 0};
+    const struct msg_w_probed result = {
+        .format = probe->format, .role = probe->role, .files = files, .files_n = probe->n_files};
     return reply(s, rq, MESSAGE(w_probed, &result), NULL, 0, err);
 }
 
@@ -158,8 +161,13 @@ static int plan_table(const struct plan *plan, struct buffer *dst, struct qd_err
         char shape[MODEL_DIMS_MAX * 24];
         shape_text(t->source, shape, sizeof shape);
         const struct msg_tensor_plan row = {
-            .name = t->source->name, .shape = shape, .from = qd_type_info(t->source->type)->name, .to = qd_type_info(t->type)->name,
-            .offset = t->offset, .bytes = t->bytes, .reason = t->reason ? t->reason : "",
+            .name = t->source->name,
+            .shape = shape,
+            .from = qd_type_info(t->source->type)->name,
+            .to = qd_type_info(t->type)->name,
+            .offset = t->offset,
+            .bytes = t->bytes,
+            .reason = t->reason ? t->reason : "",
         };
         r = record_encode(dst, MESSAGE(tensor_plan, &row), err);
     }
@@ -186,8 +194,9 @@ int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan
         r = table_fd("plan", &table, &fd, err);
     if (r < 0)
         return r;
-    const struct msg_w_planned result = {
-        .file_bytes = s->plan->file_bytes, .source_bytes = s->plan->source_bytes, .n_tensors = (uint32_t)s->plan->n_tensors};
+    const struct msg_w_planned result = {.file_bytes = s->plan->file_bytes,
+                                         .source_bytes = s->plan->source_bytes,
+                                         .n_tensors = (uint32_t)s->plan->n_tensors};
     return reply(s, rq, MESSAGE(w_planned, &result), &fd, 1, err);
 }
 
@@ -198,7 +207,8 @@ static void on_progress(const struct run_progress *p, void *data)
 {
     struct session *s = data;
     struct qd_error err;
-    const struct msg_w_progress event = {.done_bytes = p->done_bytes, .total_bytes = p->total_bytes, .tensor = p->tensor};
+    const struct msg_w_progress event = {
+        .done_bytes = p->done_bytes, .total_bytes = p->total_bytes, .tensor = p->tensor};
     struct pollfd control = {CONTROL_FD, POLLRDHUP, 0};
     s->message.n = 0;
     if (event_encode(&s->message, "w_progress", MESSAGE(w_progress, &event), &err) == 0 &&
@@ -217,9 +227,12 @@ static int send_done(struct session *s, const struct request *rq, const struct r
     if (!witness)
         return err_new(err, QD_E_NO_MEMORY, "witness");
     for (size_t i = 0; i < res->n_witness; i++)
-        witness[i] = (struct msg_w_file){
-            .role = res->witness[i].role, .name = res->witness[i].name, .required = true, .has_bytes = true, .bytes = res->witness[i].bytes,
-            .digest = {res->witness[i].digest.bytes, DIGEST_BYTES}};
+        witness[i] = (struct msg_w_file){.role = res->witness[i].role,
+                                         .name = res->witness[i].name,
+                                         .required = true,
+                                         .has_bytes = true,
+                                         .bytes = res->witness[i].bytes,
+                                         .digest = {res->witness[i].digest.bytes, DIGEST_BYTES}};
     int r = tensor_table_encode(&res->tensors, &tensors, err);
     if (r == 0)
         r = meta_table_encode(&s->plan->meta, &metadata, err);
@@ -230,9 +243,15 @@ static int send_done(struct session *s, const struct request *rq, const struct r
     if (r < 0)
         return r;
     const struct quality_sums *q = &res->quality;
-    const struct msg_w_done done = {
-        .witness = witness, .witness_n = res->n_witness, .resumed_bytes = res->resumed_bytes, .n_tensors = q->n_tensors, .sqnr_db = q->sqnr_db,
-        .rel_rmse = q->rel_rmse, .max_abs = q->max_abs, .worst = q->worst, .worst_sqnr_db = q->worst_sqnr_db};
+    const struct msg_w_done done = {.witness = witness,
+                                    .witness_n = res->n_witness,
+                                    .resumed_bytes = res->resumed_bytes,
+                                    .n_tensors = q->n_tensors,
+                                    .sqnr_db = q->sqnr_db,
+                                    .rel_rmse = q->rel_rmse,
+                                    .max_abs = q->max_abs,
+                                    .worst = q->worst,
+                                    .worst_sqnr_db = q->worst_sqnr_db};
     return reply(s, rq, MESSAGE(w_done, &done), (const int[]){tensors_fd, metadata_fd}, 2, err);
 }
 
@@ -243,13 +262,19 @@ int handle_w_run(struct session *s, struct request *rq, const struct msg_w_run *
     CLEANUP(fd_close) int out_fd = packet_steal_fd(rq->packet, 0);
     CLEANUP(fd_close) int journal_fd = packet_steal_fd(rq->packet, 1);
     unsigned n_threads = p->threads > 0 ? p->threads : 1;
-    const struct run_ceiling ceiling = {.bytes = s->memory_bytes, .stack_bytes = THREAD_STACK_BYTES, .name = "the ceiling of a job"};
+    const struct run_ceiling ceiling = {
+        .bytes = s->memory_bytes, .stack_bytes = THREAD_STACK_BYTES, .name = "the ceiling of a job"};
     int r = s->memory_bytes ? run_fit_threads(s->model, s->plan, &ceiling, n_threads, &n_threads, err) : 0;
     if (r < 0)
         return r;
-    const struct run_options options = {
-        .ops = ops_native(), .n_threads = n_threads, .out_fd = out_fd, .journal_fd = journal_fd, .journal_tag = p->journal_tag,
-        .progress = on_progress, .progress_data = s, .cancel = &s->cancel};
+    const struct run_options options = {.ops = ops_native(),
+                                        .n_threads = n_threads,
+                                        .out_fd = out_fd,
+                                        .journal_fd = journal_fd,
+                                        .journal_tag = p->journal_tag,
+                                        .progress = on_progress,
+                                        .progress_data = s,
+                                        .cancel = &s->cancel};
     CLEANUP(run_result_free) struct run_result *res = NULL;
     r = plan_run(s->source, s->plan, &options, &res, err);
     return r < 0 ? r : send_done(s, rq, res, err);
@@ -329,8 +354,8 @@ static int warm_up(struct qd_error *err)
 
 static int set_memory_habits(struct qd_error *err)
 {
-    (void)mallopt(M_ARENA_MAX, 1);               /* every arena keeps what it once used */
-    (void)mallopt(M_MMAP_THRESHOLD, 128 << 10);  /* fixed: large blocks go back when freed */
+    (void)mallopt(M_ARENA_MAX, 1);              /* every arena keeps what it once used */
+    (void)mallopt(M_MMAP_THRESHOLD, 128 << 10); /* fixed: large blocks go back when freed */
     pthread_attr_t attr;
     int r = pthread_attr_init(&attr);
     if (r == 0)

@@ -25,7 +25,7 @@ static const double bar_after_s = 0.5, lines_after_s = 2;
 /* What one call holds; filled from top to bottom. */
 struct direct {
     struct direct_args args;
-    struct source *source;    /* owned, as all below */
+    struct source *source; /* owned, as all below */
     struct model *model;
     struct plan *plan;
     struct run_result *result;
@@ -156,8 +156,14 @@ static int write_output(struct direct *d, struct qd_error *err)
     if (r < 0)
         return r;
     struct run_options options = {
-        .ops = ops_native(), .n_threads = d->args.n_threads, .out_fd = out.fd, .journal_fd = -1, .journal_tag = "",
-        .progress = d->args.quiet ? NULL : on_progress, .progress_data = d, .cancel = &cancelled,
+        .ops = ops_native(),
+        .n_threads = d->args.n_threads,
+        .out_fd = out.fd,
+        .journal_fd = -1,
+        .journal_tag = "",
+        .progress = d->args.quiet ? NULL : on_progress,
+        .progress_data = d,
+        .cancel = &cancelled,
     };
     r = plan_run(d->source, d->plan, &options, &d->result, err);
     return r < 0 ? r : outfile_publish(&out, err);
@@ -190,13 +196,14 @@ static int print_json(const struct direct *d, struct qd_error *err)
 {
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&d->plan->recipe, recipe);
-    json_t *root = json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "input", text(d->args.in), "output",
-                             text(d->args.out), "format", d->model->format, "scheme", scheme_name(d->plan->recipe.scheme), "recipe", recipe,
-                             "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes,
-                             "tensors", (json_int_t)d->plan->n_tensors, "threads", (int)d->args.n_threads, "sqnr_db",
-                             number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
-                             number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
-                             text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
+    json_t *root = json_pack(
+        "{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "input", text(d->args.in),
+        "output", text(d->args.out), "format", d->model->format, "scheme", scheme_name(d->plan->recipe.scheme),
+        "recipe", recipe, "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "bytes",
+        (json_int_t)d->plan->file_bytes, "tensors", (json_int_t)d->plan->n_tensors, "threads", (int)d->args.n_threads,
+        "sqnr_db", number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
+        number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
+        text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
     if (!root)
         return err_new(err, QD_E_NO_MEMORY, "summary");
     int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -219,13 +226,13 @@ static int print_words(const struct direct *d, struct qd_error *err)
 {
     const struct run_result *res = d->result;
     CLEANUP(buffer_clear) struct buffer text = {0};
-    buffer_printf(&text, "%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out, scheme_name(d->plan->recipe.scheme), d->plan->file_bytes,
-           d->plan->source_bytes, d->seconds);
+    buffer_printf(&text, "%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out,
+                  scheme_name(d->plan->recipe.scheme), d->plan->file_bytes, d->plan->source_bytes, d->seconds);
     if (d->args.scheme == SCHEME_AUTO)
         buffer_printf(&text, "%s\n", d->why);
     if (isfinite(res->quality.sqnr_db))
-        buffer_printf(&text, "error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n", res->quality.sqnr_db, res->quality.rel_rmse,
-               res->quality.worst, res->quality.worst_sqnr_db);
+        buffer_printf(&text, "error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n",
+                      res->quality.sqnr_db, res->quality.rel_rmse, res->quality.worst, res->quality.worst_sqnr_db);
     else
         buffer_printf(&text, "exact: every value is the source's\n");
     return print_text(&text, "summary", err);
@@ -278,7 +285,7 @@ int direct_main(int argc, char **argv)
         return EX_OK;
     }
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills at once */
-    (void)sigaction(SIGINT, &action, NULL);  /* cannot fail with these arguments */
+    (void)sigaction(SIGINT, &action, NULL); /* cannot fail with these arguments */
     (void)sigaction(SIGTERM, &action, NULL);
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error that is told */
 

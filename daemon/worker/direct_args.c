@@ -23,11 +23,16 @@ const char direct_usage[] =
     "  -q, --quiet       no progress\n";
 
 static const struct option options[] = {
-    {"output", required_argument, NULL, 'o'},  {"scheme", required_argument, NULL, 's'},
-    {"pure", no_argument, NULL, 'p'},          {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},         {"max-memory", required_argument, NULL, 'm'},
-    {"dry-run", no_argument, NULL, 'n'},       {"json", no_argument, NULL, 'j'},
-    {"quiet", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},
+    {"output", required_argument, NULL, 'o'},
+    {"scheme", required_argument, NULL, 's'},
+    {"pure", no_argument, NULL, 'p'},
+    {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},
+    {"max-memory", required_argument, NULL, 'm'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"json", no_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -56,7 +61,8 @@ static int parse_bytes(const char *text, uint64_t *ret, struct qd_error *err)
     unsigned long long v = strtoull(text, &end, 10);
     const char *suffix = *end ? strchr(suffixes, *end) : NULL;
     unsigned shift = suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
-    bool sound = !errno && text[0] >= '0' && text[0] <= '9' && (!*end || (suffix && !end[1])) && v <= UINT64_MAX >> shift;
+    bool sound =
+        !errno && text[0] >= '0' && text[0] <= '9' && (!*end || (suffix && !end[1])) && v <= UINT64_MAX >> shift;
     if (!sound)
         return err_new(err, QD_E_INVALID, "'%s' is no size: bytes, or a number with K, M or G", text);
     *ret = v << shift;
@@ -111,7 +117,8 @@ static int take_names(int argc, char **argv, struct direct_args *a, struct qd_er
     if (optind < argc && !a->out)
         a->out = argv[optind++];
     if (!a->in || (!a->out && !a->dry_run) || optind < argc) {
-        int r = err_new(err, QD_E_INVALID, optind < argc ? "too many names: '%s'" : "%swhich model, and where to?", optind < argc ? argv[optind] : "");
+        int r = err_new(err, QD_E_INVALID, optind < argc ? "too many names: '%s'" : "%swhich model, and where to?",
+                        optind < argc ? argv[optind] : "");
         return err_hint(err, r, "quantctl quantize IN -o OUT --scheme q8_0");
     }
     return 0;

@@ -81,7 +81,10 @@ static int link_unnamed(const struct outfile *f, const char *name)
     return linkat(AT_FDCWD, proc, f->folder_fd, name, AT_SYMLINK_FOLLOW);
 }
 
-/* From the hidden name to the final one. Where the file system cannot rename without replacing (NFS: EINVAL), a link does as much. */
+/*
+ * From the hidden name to the final one. Where the file system cannot rename without replacing (NFS: EINVAL), a link
+ * does as much.
+ */
 static int rename_hidden(const struct outfile *f)
 {
     if (renameat2(f->folder_fd, f->hidden, f->folder_fd, f->name, f->replace ? 0 : RENAME_NOREPLACE) == 0)

@@ -76,11 +76,11 @@ static const struct {
     struct landlock_attr rights;
 } landlock_abis[] = {
     {1, {.fs = (1u << 13) - 1}},
-    {2, {.fs = 1u << 13}},     /* REFER */
-    {3, {.fs = 1u << 14}},     /* TRUNCATE */
-    {4, {.net = 3}},           /* BIND_TCP, CONNECT_TCP */
-    {5, {.fs = 1u << 15}},     /* IOCTL_DEV */
-    {6, {.scoped = 3}},        /* ABSTRACT_UNIX_SOCKET, SIGNAL */
+    {2, {.fs = 1u << 13}}, /* REFER */
+    {3, {.fs = 1u << 14}}, /* TRUNCATE */
+    {4, {.net = 3}},       /* BIND_TCP, CONNECT_TCP */
+    {5, {.fs = 1u << 15}}, /* IOCTL_DEV */
+    {6, {.scoped = 3}},    /* ABSTRACT_UNIX_SOCKET, SIGNAL */
 };
 
 static size_t landlock_attr_bytes(int abi)
@@ -90,7 +90,7 @@ static size_t landlock_attr_bytes(int abi)
 
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
-#define SYS_landlock_restrict_self 446
+#define SYS_landlock_restrict_self  446
 #endif
 
 static int landlock_abi(void)
@@ -129,39 +129,84 @@ struct rule {
     uint64_t a, b; /* MASKED_EQ: mask, value */
 };
 
-#define ALLOW(name) {SCMP_SYS(name), 0, (enum scmp_compare)0, 0, 0}
-#define ALLOW_IF(name, arg, op, a, b) {SCMP_SYS(name), arg, op, a, b}
+#define ALLOW(name)                                   \
+    {                                                 \
+        SCMP_SYS(name), 0, (enum scmp_compare)0, 0, 0 \
+    }
+#define ALLOW_IF(name, arg, op, a, b) \
+    {                                 \
+        SCMP_SYS(name), arg, op, a, b \
+    }
 
 /* Flags by which pthread_create (glibc, musl) makes a thread and nothing else: same memory, files, signals. */
 #define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
-#define NAMESPACE_FLAGS                                                                            \
+#define NAMESPACE_FLAGS \
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
 
 static const struct rule rules[] = {
     /* descriptors that we were given */
-    ALLOW(read), ALLOW(pread64), ALLOW(pwrite64), ALLOW(write), ALLOW(writev), ALLOW(lseek), ALLOW(fstat), ALLOW(close),
-    ALLOW(ftruncate), ALLOW(fsync), ALLOW(fdatasync), ALLOW(sync_file_range), ALLOW(fadvise64), ALLOW(readahead),
+    ALLOW(read),
+    ALLOW(pread64),
+    ALLOW(pwrite64),
+    ALLOW(write),
+    ALLOW(writev),
+    ALLOW(lseek),
+    ALLOW(fstat),
+    ALLOW(close),
+    ALLOW(ftruncate),
+    ALLOW(fsync),
+    ALLOW(fdatasync),
+    ALLOW(sync_file_range),
+    ALLOW(fadvise64),
+    ALLOW(readahead),
     ALLOW_IF(fallocate, 1, SCMP_CMP_EQ, 0, 0), /* no punching, collapsing, inserting */
-    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_GETFL, 0), ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_GETFD, 0),
-    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_SETFD, 0), ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_SETFL, 0),
-    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_ADD_SEALS, 0), ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_GET_SEALS, 0),
+    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_GETFL, 0),
+    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_GETFD, 0),
+    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_SETFD, 0),
+    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_SETFL, 0),
+    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_ADD_SEALS, 0),
+    ALLOW_IF(fcntl, 1, SCMP_CMP_EQ, F_GET_SEALS, 0),
     ALLOW(memfd_create),
     /* the control socket */
-    ALLOW(sendmsg), ALLOW(recvmsg), ALLOW(poll), ALLOW(ppoll), ALLOW(shutdown),
+    ALLOW(sendmsg),
+    ALLOW(recvmsg),
+    ALLOW(poll),
+    ALLOW(ppoll),
+    ALLOW(shutdown),
     /* memory, never executable */
-    ALLOW_IF(mmap, 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0), ALLOW_IF(mprotect, 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-    ALLOW(munmap), ALLOW(mremap), ALLOW(madvise), ALLOW(brk),
+    ALLOW_IF(mmap, 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+    ALLOW_IF(mprotect, 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+    ALLOW(munmap),
+    ALLOW(mremap),
+    ALLOW(madvise),
+    ALLOW(brk),
     /* threads */
     ALLOW_IF(clone, 0, SCMP_CMP_MASKED_EQ, THREAD_FLAGS | NAMESPACE_FLAGS, THREAD_FLAGS),
-    ALLOW(futex), ALLOW(set_robust_list), ALLOW(rseq), ALLOW(sched_yield), ALLOW(sched_getaffinity), ALLOW(gettid), ALLOW(getpid),
-    ALLOW(exit), ALLOW(exit_group), ALLOW(rt_sigreturn), ALLOW(rt_sigprocmask), ALLOW(rt_sigaction), ALLOW(sigaltstack),
+    ALLOW(futex),
+    ALLOW(set_robust_list),
+    ALLOW(rseq),
+    ALLOW(sched_yield),
+    ALLOW(sched_getaffinity),
+    ALLOW(gettid),
+    ALLOW(getpid),
+    ALLOW(exit),
+    ALLOW(exit_group),
+    ALLOW(rt_sigreturn),
+    ALLOW(rt_sigprocmask),
+    ALLOW(rt_sigaction),
+    ALLOW(sigaltstack),
     ALLOW(restart_syscall),
     /* time and chance */
-    ALLOW(clock_gettime), ALLOW(clock_nanosleep), ALLOW(nanosleep), ALLOW(gettimeofday), ALLOW(getrandom),
+    ALLOW(clock_gettime),
+    ALLOW(clock_nanosleep),
+    ALLOW(nanosleep),
+    ALLOW(gettimeofday),
+    ALLOW(getrandom),
     ALLOW_IF(prctl, 0, SCMP_CMP_EQ, PR_SET_NAME, 0),
 };
 
-/* Calls that the C library tries before another way: told that the kernel lacks them. clone3 hides its flags in memory. */
+/* Calls that the C library tries before another way: told that the kernel lacks them. clone3 hides its flags in memory.
+ */
 static const int absent[] = {SCMP_SYS(clone3)};
 
 static int add_rules(scmp_filter_ctx ctx)
@@ -178,7 +223,8 @@ static int add_rules(scmp_filter_ctx ctx)
         if (rc < 0)
             return rc;
     }
-    /* abort() raises SIGABRT in the calling thread: to ourselves alone, so that a failed assertion is reported as one. */
+    /* abort() raises SIGABRT in the calling thread: to ourselves alone, so that a failed assertion is reported as one.
+     */
     return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 }
 
@@ -222,8 +268,10 @@ const char *sandbox_name(unsigned layers)
 
 static int refuse(const char *layer, struct qd_error *err)
 {
-    (void)err_new(err, QD_E_UNSUPPORTED, "this kernel or emulator has no %s, and a worker does not parse models without it", layer);
-    return err_hint(err, QD_E_UNSUPPORTED, "run on a kernel with %s, or set sandbox=off for models that you trust", layer);
+    (void)err_new(err, QD_E_UNSUPPORTED,
+                  "this kernel or emulator has no %s, and a worker does not parse models without it", layer);
+    return err_hint(err, QD_E_UNSUPPORTED, "run on a kernel with %s, or set sandbox=off for models that you trust",
+                    layer);
 }
 
 int sandbox_enter(const struct sandbox *s, unsigned *ret_layers, struct qd_error *err)
@@ -243,7 +291,8 @@ int sandbox_enter(const struct sandbox *s, unsigned *ret_layers, struct qd_error
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return err_sys(err, errno, "forbid dumps");
     if (syscall(SYS_close_range, (unsigned)s->first_closed_fd, ~0u, 0) < 0 && errno != ENOSYS)
-        return err_sys(err, errno, "close other descriptors"); /* without the call: the parent opens everything close-on-exec */
+        return err_sys(err, errno,
+                       "close other descriptors"); /* without the call: the parent opens everything close-on-exec */
     int r = set_limits(s, err);
     unsigned layers = 0;
     for (size_t i = 0; r >= 0 && i < sizeof steps / sizeof steps[0]; i++) {

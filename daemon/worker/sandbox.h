@@ -25,7 +25,8 @@ struct sandbox {
     unsigned optional;     /* layers that are used where the kernel has them */
     int first_closed_fd;   /* this descriptor and all above are closed */
     uint64_t memory_bytes; /* RLIMIT_DATA; 0: no limit */
-    uint64_t file_bytes;   /* RLIMIT_FSIZE, of memfds too: the soft limit, which the filter keeps and who started us may raise */
+    uint64_t file_bytes;   /* RLIMIT_FSIZE, of memfds too: the soft limit, which the filter keeps and who started us may
+                              raise */
     uint64_t n_files;      /* RLIMIT_NOFILE */
 };
 

@@ -6,6 +6,7 @@ struct option_doc {
     const char *section, *key, *kind, *value, *doc;
 };
 
+/* clang-format off */
 static const struct option_doc options[] = {
 #define OPTION(section, key, kind, field, value, doc) {#section, #key, #kind, value, doc},
 #define ROOT_OPTION(key, kind, field, value, doc) {"root NAME", #key, #kind, value, doc},
@@ -13,6 +14,7 @@ static const struct option_doc options[] = {
 #undef OPTION
 #undef ROOT_OPTION
 };
+/* clang-format on */
 
 /* scdoc gives meaning to some characters: a backslash before them takes it away. */
 static void print_escaped(const char *text)

@@ -15,7 +15,8 @@ static inline __m256 largest_of_block(const char *x)
                          _mm256_max_ps(magnitude_of(load_8(x, 16)), magnitude_of(load_8(x, 24))));
 }
 
-/* 8 elements to integers, halves away from zero: trunc(x + the float below 0.5 with the sign of x), see scalar/q8_0.c. */
+/* 8 elements to integers, halves away from zero: trunc(x + the float below 0.5 with the sign of x), see scalar/q8_0.c.
+ */
 static inline __m256i codes_of(__m256 x, __m256 inverse)
 {
     __m256 q = _mm256_mul_ps(x, inverse);

@@ -47,7 +47,10 @@ void dequantize_f16__avx512(float *dst, const void *src, size_t n_elements)
         _mm512_mask_storeu_ps(y, rest, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(rest, x)));
 }
 
-/* 16 f32 rounded to bf16 in the upper half of each 32-bit word: add 0x7fff and the last kept bit; NaN: set the quiet bit. */
+/*
+ * 16 f32 rounded to bf16 in the upper half of each 32-bit word: add 0x7fff and the last kept bit; NaN: set the quiet
+ * bit.
+ */
 static inline __m512i bf16_upper(__m512i bits)
 {
     const __m512i one = _mm512_set1_epi32(1), infinity = _mm512_set1_epi32(0x7f800000);
@@ -75,7 +78,8 @@ void quantize_bf16__avx512(void *dst, const float *src, size_t n_elements)
         _mm512_storeu_si512(y, bf16_of(_mm512_loadu_si512(x), _mm512_loadu_si512(x + 64)));
     if (n_elements) {
         __m512i low = _mm512_maskz_loadu_epi32(first_16(n_elements), x);
-        __m512i high = n_elements > 16 ? _mm512_maskz_loadu_epi32(first_16(n_elements - 16), x + 64) : _mm512_setzero_si512();
+        __m512i high =
+            n_elements > 16 ? _mm512_maskz_loadu_epi32(first_16(n_elements - 16), x + 64) : _mm512_setzero_si512();
         _mm512_mask_storeu_epi16(y, first_32(n_elements), bf16_of(low, high));
     }
 }

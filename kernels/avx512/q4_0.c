@@ -69,14 +69,16 @@ static inline __m512i codes_of(const char *src, size_t block, size_t half, __m51
     return _mm512_cvttps_epi32(_mm512_add_ps(q, _mm512_set1_ps(8.5f)));
 }
 
-/* Elements 0..15 and 16..31 of a block as 16-bit codes; in each 128-bit lane 4 of the first, then 4 of the second half. */
+/* Elements 0..15 and 16..31 of a block as 16-bit codes; in each 128-bit lane 4 of the first, then 4 of the second half.
+ */
 static inline __m512i words_of(const char *src, size_t block, const float inverse[GROUP])
 {
     __m512 i = _mm512_set1_ps(inverse[block]);
     return _mm512_packus_epi32(codes_of(src, block, 0, i), codes_of(src, block, 1, i));
 }
 
-/* Two blocks: bytes capped at 15, then the second halves shifted onto the first; the even 32-bit words hold the result. */
+/* Two blocks: bytes capped at 15, then the second halves shifted onto the first; the even 32-bit words hold the result.
+ */
 static inline __m512i nibbles_of(const char *src, size_t block, const float inverse[GROUP])
 {
     __m512i bytes = _mm512_packus_epi16(words_of(src, block, inverse), words_of(src, block + 1, inverse));
@@ -133,7 +135,8 @@ void dequantize_q4_0__avx512(float *dst, const void *src, size_t n_elements)
     char *y = (char *)dst;
     for (size_t n = n_elements / Q4_0_ELEMENTS; n; n--, b++, y += BLOCK_F32_BYTES) {
         __m512 d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(b->d)));
-        __m512i low = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)b->q)); /* the look-up reads 4 bits */
+        __m512i low =
+            _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)b->q)); /* the look-up reads 4 bits */
         __m512i high = _mm512_srli_epi32(low, 4);
         _mm512_storeu_ps(y, _mm512_mul_ps(_mm512_permutexvar_ps(low, values), d));
         _mm512_storeu_ps(y + 64, _mm512_mul_ps(_mm512_permutexvar_ps(high, values), d));

@@ -14,7 +14,8 @@ static inline __m512 load_half(const char *src, size_t block, size_t half)
     return _mm512_loadu_ps(src + block * BLOCK_F32_BYTES + half * 64);
 }
 
-/* 16 elements to integers, halves away from zero: trunc(x + the float below 0.5 with the sign of x), see scalar/q8_0.c. */
+/* 16 elements to integers, halves away from zero: trunc(x + the float below 0.5 with the sign of x), see scalar/q8_0.c.
+ */
 static inline __m512i codes_of(__m512 x, __m512 inverse)
 {
     const __m512i sign = _mm512_set1_epi32(INT32_MIN), half = _mm512_castps_si512(_mm512_set1_ps(0x1.fffffep-2f));

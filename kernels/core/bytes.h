@@ -12,7 +12,8 @@
 #include "kernels/core/cleanup.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
-               "tensors and metadata are used in memory as they stand in the files, little-endian: a big-endian port has to convert them");
+               "tensors and metadata are used in memory as they stand in the files, little-endian: a big-endian port "
+               "has to convert them");
 
 struct bytes {
     const uint8_t *data; /* borrowed */
@@ -34,7 +35,10 @@ uint16_t cursor_u16(struct cursor *c);
 uint32_t cursor_u32(struct cursor *c);
 uint64_t cursor_u64(struct cursor *c);
 
-/* @n_bytes bytes from twice as many digits 0-9a-f at @text; false, with @dst in any state, where another character stands. */
+/*
+ * @n_bytes bytes from twice as many digits 0-9a-f at @text; false, with @dst in any state, where another character
+ * stands.
+ */
 bool hex_bytes(const char *text, uint8_t *dst, size_t n_bytes);
 
 /* An owned, growing buffer. After a failed allocation @failed stays true and appends do nothing. */

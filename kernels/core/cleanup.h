@@ -16,19 +16,19 @@
 #define CLEANUP(f) __attribute__((cleanup(f##_cleanup), unused))
 
 /* Lets `CLEANUP(f) T x` call f(x) at scope exit; T is a pointer type. */
-#define DEFINE_CLEANUP(f, T)                                                                       \
-    static inline void f##_cleanup(T *p)                                                           \
-    {                                                                                              \
-        if (*p)                                                                                    \
-            (void)f(*p); /* returns NULL by convention */                                          \
+#define DEFINE_CLEANUP(f, T)                              \
+    static inline void f##_cleanup(T *p)                  \
+    {                                                     \
+        if (*p)                                           \
+            (void)f(*p); /* returns NULL by convention */ \
     }
 
 /* Takes the pointer out of *p, leaving NULL: ownership moves to the expression. */
-#define steal(p)                                                                                   \
-    __extension__({                                                                                \
-        __typeof__(*(p)) steal_taken_ = *(p);                                                      \
-        *(p) = NULL;                                                                               \
-        steal_taken_;                                                                              \
+#define steal(p)                              \
+    __extension__({                           \
+        __typeof__(*(p)) steal_taken_ = *(p); \
+        *(p) = NULL;                          \
+        steal_taken_;                         \
     })
 
 /* close() that ignores -1, keeps errno, and returns -1 for `fd = fd_close(fd)`. */

@@ -20,9 +20,10 @@ enum { N_CODES = sizeof error_codes / sizeof error_codes[0] };
 static const char *shown_name(size_t i)
 {
     static const char *const shown[] = {
-        "internal", "no-memory", "invalid", "not-found", "corrupt", "unsupported", "limit", "denied",
-        "io", "no-space", "busy", "cancelled", "timeout", "source-changed", "untrusted", "protocol",
-        "unavailable", "config", "worker-died", "system", "would-block", "exists",
+        "internal",    "no-memory",      "invalid",     "not-found", "corrupt",     "unsupported",
+        "limit",       "denied",         "io",          "no-space",  "busy",        "cancelled",
+        "timeout",     "source-changed", "untrusted",   "protocol",  "unavailable", "config",
+        "worker-died", "system",         "would-block", "exists",
     };
     _Static_assert(sizeof shown / sizeof shown[0] == N_CODES, "a shown name for every code");
     return shown[i];
@@ -77,15 +78,25 @@ int err_new(struct qd_error *err, int code, const char *fmt, ...)
 static int code_of_errno(int sys_errno)
 {
     switch (sys_errno) {
-    case ENOSPC: case EDQUOT: case EFBIG:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
         return QD_E_NO_SPACE;
-    case EACCES: case EPERM: case EROFS:
+    case EACCES:
+    case EPERM:
+    case EROFS:
         return QD_E_DENIED;
-    case ENOENT: case ENOTDIR:
+    case ENOENT:
+    case ENOTDIR:
         return QD_E_NOT_FOUND;
     case ENOMEM:
         return QD_E_NO_MEMORY;
-    case EIO: case ELOOP: case EISDIR: case ENAMETOOLONG: case ESTALE: case ENXIO:
+    case EIO:
+    case ELOOP:
+    case EISDIR:
+    case ENAMETOOLONG:
+    case ESTALE:
+    case ENXIO:
         return QD_E_IO;
     default:
         return QD_E_SYSTEM;

@@ -12,7 +12,7 @@ struct name_set {
     struct name_slot *slots; /* owned; free by name_set_clear */
     size_t n_slots;          /* a power of two, at least twice the names */
     size_t n_names;
-    uint64_t probes;         /* slots looked at so far; what the linear-time test counts */
+    uint64_t probes; /* slots looked at so far; what the linear-time test counts */
 };
 
 /* Room for @n_names; more can be added, the set grows. 0 or QD_E_NO_MEMORY as a bare code. */

@@ -3,8 +3,7 @@
 #include <string.h>
 
 static const struct qd_type_info types[QD_N_TYPES] = {
-#define QD_DTYPE(name, NAME, id, elements, bytes, kind)                                            \
-    [QD_TYPE_##NAME] = {#name, id, elements, bytes, QD_KIND_##kind},
+#define QD_DTYPE(name, NAME, id, elements, bytes, kind) [QD_TYPE_##NAME] = {#name, id, elements, bytes, QD_KIND_##kind},
 #include <quantd/dtypes.def>
 #undef QD_DTYPE
 };

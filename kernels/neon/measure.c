@@ -70,7 +70,8 @@ size_t find_nonfinite__neon(const float *x, size_t n_elements)
     const uint8_t *at = (const uint8_t *)x;
     size_t i = 0;
     for (; n_elements - i >= 16; i += 16, at += 64) {
-        uint32x4_t any = vorrq_u32(vorrq_u32(nonfinite(at), nonfinite(at + 16)), vorrq_u32(nonfinite(at + 32), nonfinite(at + 48)));
+        uint32x4_t any =
+            vorrq_u32(vorrq_u32(nonfinite(at), nonfinite(at + 16)), vorrq_u32(nonfinite(at + 32), nonfinite(at + 48)));
         if (vmaxvq_u32(any))
             break;
     }

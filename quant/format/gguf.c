@@ -15,8 +15,8 @@
 enum {
     GGUF_MAGIC = 0x46554747, /* "GGUF" */
     GGUF_DEFAULT_ALIGNMENT = 32,
-    KV_BYTES_MIN = 8 + 1 + 4 + 1,    /* key, type, the smallest value */
-    INFO_BYTES_MIN = 8 + 4 + 4 + 8,  /* name, n_dims, type, offset */
+    KV_BYTES_MIN = 8 + 1 + 4 + 1,   /* key, type, the smallest value */
+    INFO_BYTES_MIN = 8 + 4 + 4 + 8, /* name, n_dims, type, offset */
     SPLIT_NAME_TAIL = sizeof "-00001-of-00002.gguf" - 1
 };
 
@@ -51,7 +51,8 @@ static int check_version(struct stream *st, uint32_t version)
     }
     uint32_t swapped = __builtin_bswap32(version);
     if (swapped >= 1 && swapped <= 3) {
-        int r = stream_fail(st, QD_E_UNSUPPORTED, 4, "written for a big-endian machine (version %u, bytes swapped)", swapped);
+        int r = stream_fail(st, QD_E_UNSUPPORTED, 4, "written for a big-endian machine (version %u, bytes swapped)",
+                            swapped);
         return err_hint(st->err, r, "convert it with gguf-py's gguf_convert_endian.py");
     }
     if (version == 0 || (version & 0xffff) == 0)
@@ -64,7 +65,8 @@ static int check_count(struct stream *st, uint64_t claimed, uint64_t bytes_each,
 {
     uint64_t room = stream_left(st) / bytes_each;
     if (claimed > room)
-        return stream_fail(st, QD_E_CORRUPT, st->at, "%" PRIu64 " %s are claimed, the file has room for %" PRIu64, claimed, of, room);
+        return stream_fail(st, QD_E_CORRUPT, st->at, "%" PRIu64 " %s are claimed, the file has room for %" PRIu64,
+                           claimed, of, room);
     if (claimed > limit)
         return stream_fail(st, QD_E_LIMIT, st->at, "%" PRIu64 " %s; the limit is %" PRIu64, claimed, of, limit);
     return 0;
@@ -75,7 +77,8 @@ static int read_prelude(struct stream *st, struct gguf_part *part)
     stream_doing(st, "header of part", st->file);
     uint32_t magic = stream_u32(st);
     if (!st->result && magic != GGUF_MAGIC)
-        return stream_fail(st, QD_E_CORRUPT, 0, "starts with %08" PRIx32 ", not with \"GGUF\"", __builtin_bswap32(magic));
+        return stream_fail(st, QD_E_CORRUPT, 0, "starts with %08" PRIx32 ", not with \"GGUF\"",
+                           __builtin_bswap32(magic));
     uint32_t version = stream_u32(st);
     if (st->result || check_version(st, version) < 0)
         return st->result;
@@ -92,7 +95,8 @@ static const char *read_name(struct stream *st, struct arena *arena, uint64_t li
     uint64_t start = st->at;
     uint64_t n = stream_u64(st);
     if (!st->result && n > stream_left(st))
-        (void)stream_fail(st, QD_E_CORRUPT, start, "the %s has %" PRIu64 " bytes, the file %" PRIu64 " more", of, n, stream_left(st));
+        (void)stream_fail(st, QD_E_CORRUPT, start, "the %s has %" PRIu64 " bytes, the file %" PRIu64 " more", of, n,
+                          stream_left(st));
     else if (!st->result && n > limit)
         (void)stream_fail(st, QD_E_LIMIT, start, "the %s has %" PRIu64 " bytes; %" PRIu64 " are allowed", of, n, limit);
     else if (!st->result && n == 0)
@@ -116,8 +120,9 @@ static int read_strings(struct stream *st, struct arena *arena, uint64_t n, stru
         if (st->result)
             return st->result;
         if (n_bytes > stream_left(st))
-            return stream_fail(st, QD_E_CORRUPT, start, "string %" PRIu64 " has %" PRIu64 " bytes, the file %" PRIu64 " more", i,
-                               n_bytes, stream_left(st));
+            return stream_fail(st, QD_E_CORRUPT, start,
+                               "string %" PRIu64 " has %" PRIu64 " bytes, the file %" PRIu64 " more", i, n_bytes,
+                               stream_left(st));
         if (n_bytes > LIMIT_STRING_BYTES)
             return stream_fail(st, QD_E_LIMIT, start, "string %" PRIu64 " has %" PRIu64 " bytes", i, n_bytes);
         texts[i].data = (const uint8_t *)stream_text(st, arena, n_bytes);
@@ -134,7 +139,8 @@ static void make_bools_canonical(uint8_t *bools, uint64_t n)
         bools[i] = bools[i] != 0;
 }
 
-static int read_numbers(struct stream *st, struct arena *arena, enum meta_type type, uint64_t n, struct meta_value *value)
+static int read_numbers(struct stream *st, struct arena *arena, enum meta_type type, uint64_t n,
+                        struct meta_value *value)
 {
     size_t each = meta_type_bytes(type);
     uint8_t *numbers = arena_alloc(arena, n, each);
@@ -204,15 +210,20 @@ static int read_entries(struct stream *st, struct arena *arena, struct gguf_part
     return 0;
 }
 
-/* The value of @key when it has @type; NULL where it is absent. Another type is an error: others would read something else. */
-static int typed(struct stream *st, const struct gguf_part *part, const char *key, enum meta_type type, const void **ret)
+/*
+ * The value of @key when it has @type; NULL where it is absent. Another type is an error: others would read something
+ * else.
+ */
+static int typed(struct stream *st, const struct gguf_part *part, const char *key, enum meta_type type,
+                 const void **ret)
 {
     const struct meta_value *v = meta_find(&part->meta, key);
     *ret = NULL;
     if (!v)
         return 0;
     if (v->type != type)
-        return stream_fail(st, QD_E_CORRUPT, st->at, "'%s' has value type %d, it must have %d", key, (int)v->type, (int)type);
+        return stream_fail(st, QD_E_CORRUPT, st->at, "'%s' has value type %d, it must have %d", key, (int)v->type,
+                           (int)type);
     *ret = v->data;
     return 0;
 }
@@ -220,8 +231,8 @@ static int typed(struct stream *st, const struct gguf_part *part, const char *ke
 static int read_facts(struct stream *st, struct gguf_part *part)
 {
     const void *alignment, *no, *count;
-    if (typed(st, part, "general.alignment", META_U32, &alignment) < 0 || typed(st, part, "split.no", META_U16, &no) < 0 ||
-        typed(st, part, "split.count", META_U16, &count) < 0)
+    if (typed(st, part, "general.alignment", META_U32, &alignment) < 0 ||
+        typed(st, part, "split.no", META_U16, &no) < 0 || typed(st, part, "split.count", META_U16, &count) < 0)
         return st->result;
     uint32_t given = GGUF_DEFAULT_ALIGNMENT;
     if (alignment)
@@ -258,8 +269,8 @@ static const char *removed_type_name(uint32_t id)
         uint32_t id;
         const char *name;
     } removed[] = {
-        {4, "q4_2"}, {5, "q4_3"}, {31, "q4_0_4_4"}, {32, "q4_0_4_8"}, {33, "q4_0_8_8"},
-        {36, "iq4_nl_4_4"}, {37, "iq4_nl_4_8"}, {38, "iq4_nl_8_8"},
+        {4, "q4_2"},      {5, "q4_3"},        {31, "q4_0_4_4"},   {32, "q4_0_4_8"},
+        {33, "q4_0_8_8"}, {36, "iq4_nl_4_4"}, {37, "iq4_nl_4_8"}, {38, "iq4_nl_8_8"},
     };
     for (size_t i = 0; i < sizeof removed / sizeof removed[0]; i++)
         if (removed[i].id == id)
@@ -279,9 +290,10 @@ static int read_type(struct stream *st, struct tensor *t)
     }
     const char *removed = removed_type_name(id);
     if (!removed)
-        return stream_fail(st, QD_E_UNSUPPORTED, st->at - 4, "'%s' has element type %" PRIu32 ", which is unknown", t->name, id);
-    int r = stream_fail(st, QD_E_UNSUPPORTED, st->at - 4, "'%s' has element type %s (%" PRIu32 "), which GGUF has given up",
-                        t->name, removed, id);
+        return stream_fail(st, QD_E_UNSUPPORTED, st->at - 4, "'%s' has element type %" PRIu32 ", which is unknown",
+                           t->name, id);
+    int r = stream_fail(st, QD_E_UNSUPPORTED, st->at - 4,
+                        "'%s' has element type %s (%" PRIu32 "), which GGUF has given up", t->name, removed, id);
     return err_hint(st->err, r, "fetch the model in a current type, or convert it from its original weights");
 }
 
@@ -289,12 +301,13 @@ static int read_shape(struct stream *st, struct tensor *t)
 {
     t->n_dims = stream_u32(st);
     if (!st->result && t->n_dims > MODEL_DIMS_MAX)
-        return stream_fail(st, QD_E_CORRUPT, st->at - 4, "'%s' has %" PRIu32 " dimensions; %d are allowed", t->name, t->n_dims, MODEL_DIMS_MAX);
+        return stream_fail(st, QD_E_CORRUPT, st->at - 4, "'%s' has %" PRIu32 " dimensions; %d are allowed", t->name,
+                           t->n_dims, MODEL_DIMS_MAX);
     for (uint32_t d = 0; d < MODEL_DIMS_MAX; d++) {
         t->shape[d] = d < t->n_dims ? stream_u64(st) : 1;
         if (t->shape[d] > INT64_MAX)
-            return stream_fail(st, QD_E_CORRUPT, st->at - 8, "'%s' has %" PRId64 " elements in dimension %" PRIu32, t->name,
-                               (int64_t)t->shape[d], d);
+            return stream_fail(st, QD_E_CORRUPT, st->at - 8, "'%s' has %" PRId64 " elements in dimension %" PRIu32,
+                               t->name, (int64_t)t->shape[d], d);
     }
     return st->result;
 }
@@ -325,7 +338,8 @@ static int place_tensors(struct stream *st, struct gguf_part *part)
         struct tensor *t = &part->tensors[i];
         stream_doing(st, "tensor", i);
         if (t->offset != expected)
-            return stream_fail(st, QD_E_CORRUPT, st->at, "'%s' has offset %" PRIu64 ", it must have %" PRIu64, t->name, t->offset, expected);
+            return stream_fail(st, QD_E_CORRUPT, st->at, "'%s' has offset %" PRIu64 ", it must have %" PRIu64, t->name,
+                               t->offset, expected);
         if (!checked_add(expected, t->bytes, &expected) || !checked_align(expected, part->alignment, &expected) ||
             !checked_add(data_start, t->offset, &t->offset))
             return stream_fail(st, QD_E_CORRUPT, st->at, "'%s' ends beyond any file", t->name);
@@ -356,7 +370,10 @@ static int read_part(struct source *s, size_t file, struct arena *arena, struct 
     return r < 0 ? r : read_tensors(st, arena, part);
 }
 
-/* The name of part @no (from 0) of @count, after the pattern PREFIX-00001-of-00002.gguf that @any follows; NULL when it does not, or when memory is out. */
+/*
+ * The name of part @no (from 0) of @count, after the pattern PREFIX-00001-of-00002.gguf that @any follows; NULL when it
+ * does not, or when memory is out.
+ */
 static const char *part_name(struct arena *arena, const char *any, unsigned no, unsigned count)
 {
     size_t n = strlen(any);
@@ -378,14 +395,17 @@ static int check_first(const struct gguf_part *part, const char *name, struct ar
     if (part->split_count <= 1)
         return 0;
     if (part->split_count > LIMIT_SOURCE_FILES)
-        return err_new(err, QD_E_LIMIT, "'%s': split into %u files; the limit is %d", name, part->split_count, LIMIT_SOURCE_FILES);
+        return err_new(err, QD_E_LIMIT, "'%s': split into %u files; the limit is %d", name, part->split_count,
+                       LIMIT_SOURCE_FILES);
     const char *first = part_name(arena, name, 0, part->split_count);
     if (part->split_no != 0) {
-        int r = err_new(err, QD_E_INVALID, "'%s' is part %u of a model split into %u files", name, part->split_no + 1u, part->split_count);
+        int r = err_new(err, QD_E_INVALID, "'%s' is part %u of a model split into %u files", name, part->split_no + 1u,
+                        part->split_count);
         return err_hint(err, r, "give the first part%s%s", first ? ": " : "", first ? first : "");
     }
     if (!first || strcmp(first, name) != 0) {
-        int r = err_new(err, QD_E_INVALID, "'%s' is part 1 of %u, but its name does not say so; the other parts cannot be found", name,
+        int r = err_new(err, QD_E_INVALID,
+                        "'%s' is part 1 of %u, but its name does not say so; the other parts cannot be found", name,
                         part->split_count);
         return err_hint(err, r, "restore the names PREFIX-00001-of-%05u.gguf and so on", part->split_count);
     }
@@ -420,7 +440,8 @@ static int gguf_probe(struct source *s, struct probe *p, struct qd_error *err)
 }
 
 /* Part @no of the split that @first starts. */
-static int read_later_part(struct source *s, struct arena *arena, const struct gguf_part *first, unsigned no, struct gguf_part *ret, struct qd_error *err)
+static int read_later_part(struct source *s, struct arena *arena, const struct gguf_part *first, unsigned no,
+                           struct gguf_part *ret, struct qd_error *err)
 {
     const char *name = part_name(arena, source_name(s, 0), no, first->split_count);
     if (!name)
@@ -434,8 +455,8 @@ static int read_later_part(struct source *s, struct arena *arena, const struct g
     if (r < 0)
         return r;
     if (ret->split_no != no || ret->split_count != first->split_count) {
-        r = err_new(err, QD_E_CORRUPT, "'%s' says that it is part %u of %u, its name part %u of %u", name, ret->split_no + 1u,
-                    ret->split_count, no + 1, first->split_count);
+        r = err_new(err, QD_E_CORRUPT, "'%s' says that it is part %u of %u, its name part %u of %u", name,
+                    ret->split_no + 1u, ret->split_count, no + 1, first->split_count);
         return err_hint(err, r, "the parts come from different models: fetch them again");
     }
     return 0;
@@ -448,16 +469,19 @@ static int check_total(const struct gguf_part *first, uint64_t n_tensors, const 
     if (!v || first->split_count <= 1)
         return 0;
     if (v->type != META_I32)
-        return err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count has value type %d, it must be i32", name, (int)v->type);
+        return err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count has value type %d, it must be i32", name,
+                       (int)v->type);
     memcpy(&total, v->data, sizeof total);
     if (total >= 0 && (uint64_t)total == n_tensors)
         return 0;
-    int r = err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count is %" PRId32 ", the parts hold %" PRIu64 " tensors", name, total, n_tensors);
+    int r = err_new(err, QD_E_CORRUPT, "'%s': split.tensors.count is %" PRId32 ", the parts hold %" PRIu64 " tensors",
+                    name, total, n_tensors);
     return err_hint(err, r, "the parts come from different models: fetch them again");
 }
 
 /* One list of tensors from the parts, in order of the parts. */
-static int join_tensors(struct model *m, const struct gguf_part *parts, size_t n_parts, const char *name, struct qd_error *err)
+static int join_tensors(struct model *m, const struct gguf_part *parts, size_t n_parts, const char *name,
+                        struct qd_error *err)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < n_parts; i++)
@@ -491,7 +515,8 @@ static int take_meta(struct model *m, const struct gguf_part *first, const char 
 {
     const struct meta_value *architecture = meta_find(&first->meta, "general.architecture");
     if (architecture && architecture->type != META_STRING)
-        return err_new(err, QD_E_CORRUPT, "'%s': general.architecture has value type %d, it must be a string", name, (int)architecture->type);
+        return err_new(err, QD_E_CORRUPT, "'%s': general.architecture has value type %d, it must be a string", name,
+                       (int)architecture->type);
     m->architecture = architecture ? (const char *)((const struct bytes *)architecture->data)->data : "";
     m->meta.entries = first->meta.entries;
     for (size_t i = 0; i < first->meta.n; i++)

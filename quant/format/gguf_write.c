@@ -55,7 +55,8 @@ static int put_info(struct buffer *dst, const struct gguf_tensor *t, uint32_t al
     const struct qd_type_info *type = qd_type_info(t->type);
     size_t n_name = strlen(t->name);
     if (n_name == 0 || n_name > LIMIT_GGUF_NAME_BYTES) {
-        int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s': its name has %zu bytes, GGUF allows %d", t->name, n_name, LIMIT_GGUF_NAME_BYTES);
+        int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s': its name has %zu bytes, GGUF allows %d", t->name, n_name,
+                        LIMIT_GGUF_NAME_BYTES);
         return err_hint(err, r, "the architecture's names are not mapped to GGUF's shorter ones yet");
     }
     if (!type || t->n_dims > MODEL_DIMS_MAX || t->offset % alignment)

@@ -29,7 +29,7 @@ struct hf_config {
     int64_t hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, context;
     int64_t bos, eos, pad, rope_original_context;
     double rms_norm_eps, rope_theta, rope_factor;
-    bool quantized;         /* quantization_config: weights are in some packed form */
+    bool quantized;                       /* quantization_config: weights are in some packed form */
     const struct hf_architecture *mapped; /* NULL: tensors keep their own names */
 };
 
@@ -46,7 +46,8 @@ enum hf_named { HF_NAMED, HF_DROPPED };
  * buffer that llama.cpp computes by itself. A tensor that a mapped architecture does not have is
  * QD_E_UNSUPPORTED.
  */
-int hf_tensor_name(const struct hf_config *c, struct arena *arena, struct tensor *t, uint64_t *ret_rank, struct qd_error *err);
+int hf_tensor_name(const struct hf_config *c, struct arena *arena, struct tensor *t, uint64_t *ret_rank,
+                   struct qd_error *err);
 
 /* tokenizer.ggml.*: vocab_spm.json, tokenizer.json or none, whichever of the companions is there. */
 int hf_tokenizer_put(struct source *s, const struct hf_config *c, struct meta_build *b, struct qd_error *err);

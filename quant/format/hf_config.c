@@ -22,7 +22,10 @@ struct field {
     size_t offset;
 };
 
-#define FIELD(key, kind, member) {key, kind, offsetof(struct hf_config, member)}
+#define FIELD(key, kind, member)                      \
+    {                                                 \
+        key, kind, offsetof(struct hf_config, member) \
+    }
 static const struct field config_fields[] = {
     FIELD("model_type", FIELD_TEXT, model_type),
     FIELD("_name_or_path", FIELD_PATH, name),
@@ -67,7 +70,8 @@ static void read_count(struct json *j, const struct field *f, int64_t *dst)
     if (!json_u64(j, &v))
         return;
     if (v > INT32_MAX || (v == 0 && f->kind == FIELD_COUNT))
-        (void)stream_fail(j->st, QD_E_CORRUPT, start, "'%s' is %llu", f->key, (unsigned long long)v); /* sticks in the stream */
+        (void)stream_fail(j->st, QD_E_CORRUPT, start, "'%s' is %llu", f->key,
+                          (unsigned long long)v); /* sticks in the stream */
     else
         *dst = (int64_t)v;
 }
@@ -153,7 +157,8 @@ static void read_member(struct json *j, struct hf_config *c)
 static int refuse(struct qd_error *err, const char *file, const char *what, const char *which)
 {
     int r = err_new(err, QD_E_UNSUPPORTED, "'%s': %s '%s' is not supported for safetensors yet", file, what, which);
-    return err_hint(err, r, "convert the model to GGUF in f16 or bf16 with llama.cpp's convert_hf_to_gguf.py, and give that file");
+    return err_hint(
+        err, r, "convert the model to GGUF in f16 or bf16 with llama.cpp's convert_hf_to_gguf.py, and give that file");
 }
 
 /* What the mapping needs to know, and what it cannot express. */
@@ -163,16 +168,18 @@ static int check_config(const struct hf_config *c, const char *file, struct qd_e
         return refuse(err, file, "a model with", "quantization_config");
     if (!c->mapped)
         return 0;
-    if (c->rope_type[0] && strcmp(c->rope_type, "default") != 0 && strcmp(c->rope_type, "linear") != 0 && strcmp(c->rope_type, "yarn") != 0)
+    if (c->rope_type[0] && strcmp(c->rope_type, "default") != 0 && strcmp(c->rope_type, "linear") != 0 &&
+        strcmp(c->rope_type, "yarn") != 0)
         return refuse(err, file, "rope type", c->rope_type);
     if (c->rope_type[0] && strcmp(c->rope_type, "default") != 0 && isnan(c->rope_factor))
         return err_new(err, QD_E_CORRUPT, "'%s': rope type '%s' without a factor", file, c->rope_type);
-    if (c->hidden_size < 0 || c->n_layers < 0 || c->n_heads < 0 || c->intermediate_size < 0 || c->vocab_size < 0 || c->context < 0 ||
-        isnan(c->rms_norm_eps))
-        return err_new(err, QD_E_CORRUPT,
-                       "'%s': a %s needs hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, vocab_size, "
-                       "max_position_embeddings and rms_norm_eps",
-                       file, c->architecture);
+    if (c->hidden_size < 0 || c->n_layers < 0 || c->n_heads < 0 || c->intermediate_size < 0 || c->vocab_size < 0 ||
+        c->context < 0 || isnan(c->rms_norm_eps))
+        return err_new(
+            err, QD_E_CORRUPT,
+            "'%s': a %s needs hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, vocab_size, "
+            "max_position_embeddings and rms_norm_eps",
+            file, c->architecture);
     if (c->head_dim < 0 && c->hidden_size % c->n_heads)
         return err_new(err, QD_E_CORRUPT, "'%s': hidden_size %lld is no multiple of num_attention_heads %lld", file,
                        (long long)c->hidden_size, (long long)c->n_heads);
@@ -190,10 +197,21 @@ static const struct hf_architecture *find_architecture(const char *name)
 int hf_config_read(struct source *s, int file, struct hf_config *ret, struct qd_error *err)
 {
     struct hf_config c = {
-        .hidden_size = HF_ABSENT, .intermediate_size = HF_ABSENT, .n_layers = HF_ABSENT, .n_heads = HF_ABSENT,
-        .n_kv_heads = HF_ABSENT, .head_dim = HF_ABSENT, .vocab_size = HF_ABSENT, .context = HF_ABSENT, .bos = HF_ABSENT,
-        .eos = HF_ABSENT, .pad = HF_ABSENT, .rope_original_context = HF_ABSENT,
-        .rms_norm_eps = NAN, .rope_theta = NAN, .rope_factor = NAN,
+        .hidden_size = HF_ABSENT,
+        .intermediate_size = HF_ABSENT,
+        .n_layers = HF_ABSENT,
+        .n_heads = HF_ABSENT,
+        .n_kv_heads = HF_ABSENT,
+        .head_dim = HF_ABSENT,
+        .vocab_size = HF_ABSENT,
+        .context = HF_ABSENT,
+        .bos = HF_ABSENT,
+        .eos = HF_ABSENT,
+        .pad = HF_ABSENT,
+        .rope_original_context = HF_ABSENT,
+        .rms_norm_eps = NAN,
+        .rope_theta = NAN,
+        .rope_factor = NAN,
     };
     if (file < 0) {
         *ret = c;

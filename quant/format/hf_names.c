@@ -42,11 +42,15 @@ static const struct mapped_name outer_names[] = {
     {"lm_head.weight", "output.weight", ROTARY_NONE},
 };
 
-/* Buffers that llama.cpp's conversion leaves out: of any model, of GPT-2, of BERT (conversion/base.py, gpt2.py, bert.py). */
+/*
+ * Buffers that llama.cpp's conversion leaves out: of any model, of GPT-2, of BERT (conversion/base.py, gpt2.py,
+ * bert.py).
+ */
 static bool is_computed(const char *name)
 {
-    static const char *const tails[] = {".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias",
-                                       ".attn.masked_bias", ".attn.bias", "embeddings.position_ids"};
+    static const char *const tails[] = {".rotary_emb.inv_freq", ".attention.masked_bias",
+                                        ".attention.bias",      ".attn.masked_bias",
+                                        ".attn.bias",           "embeddings.position_ids"};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof tails / sizeof tails[0]; i++) {
         size_t n_tail = strlen(tails[i]);
@@ -76,7 +80,8 @@ static const char *layer_of(const char *name, uint64_t *ret_layer)
     return at + n + 1;
 }
 
-static const struct mapped_name *find_name(const struct mapped_name *names, size_t n, const char *name, size_t *ret_index)
+static const struct mapped_name *find_name(const struct mapped_name *names, size_t n, const char *name,
+                                           size_t *ret_index)
 {
     for (size_t i = 0; i < n; i++) {
         if (strcmp(names[i].from, name) != 0)
@@ -94,7 +99,8 @@ static int order_rows(const struct hf_config *c, const struct mapped_name *name,
     int64_t heads = name->rotary == ROTARY_KV_HEADS && c->n_kv_heads != HF_ABSENT ? c->n_kv_heads : c->n_heads;
     uint64_t rows = t->n_dims == 1 ? t->shape[0] : t->shape[1];
     if (t->n_dims > 2 || rows % (uint64_t)heads || rows == 0)
-        return err_new(err, QD_E_CORRUPT, "tensor '%s' has %" PRIu64 " rows, which %" PRId64 " heads do not divide", t->source_name, rows, heads);
+        return err_new(err, QD_E_CORRUPT, "tensor '%s' has %" PRIu64 " rows, which %" PRId64 " heads do not divide",
+                       t->source_name, rows, heads);
     t->row_order = ROWS_ROPE_PAIRED;
     t->head_rows = rows / (uint64_t)heads;
     return 0;
@@ -102,13 +108,19 @@ static int order_rows(const struct hf_config *c, const struct mapped_name *name,
 
 static int not_mapped(const struct hf_config *c, const struct tensor *t, struct qd_error *err)
 {
-    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s' is none of a %s as llama.cpp knows it", t->source_name, c->architecture);
-    return err_hint(err, r, "check \"architectures\" and \"num_hidden_layers\" in config.json, or convert the model to GGUF first");
+    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s' is none of a %s as llama.cpp knows it", t->source_name,
+                    c->architecture);
+    return err_hint(
+        err, r, "check \"architectures\" and \"num_hidden_layers\" in config.json, or convert the model to GGUF first");
 }
 
-int hf_tensor_name(const struct hf_config *c, struct arena *arena, struct tensor *t, uint64_t *ret_rank, struct qd_error *err)
+int hf_tensor_name(const struct hf_config *c, struct arena *arena, struct tensor *t, uint64_t *ret_rank,
+                   struct qd_error *err)
 {
-    enum { N_LAYER_NAMES = sizeof layer_names / sizeof layer_names[0], N_OUTER_NAMES = sizeof outer_names / sizeof outer_names[0] };
+    enum {
+        N_LAYER_NAMES = sizeof layer_names / sizeof layer_names[0],
+        N_OUTER_NAMES = sizeof outer_names / sizeof outer_names[0]
+    };
     t->name = t->source_name;
     *ret_rank = 0;
     if (!c->mapped)

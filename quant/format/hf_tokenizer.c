@@ -29,7 +29,8 @@ bool vocabulary_reserve(struct stream *st, struct vocabulary *v, uint64_t id)
     if (id < v->room)
         return true;
     if (id >= LIMIT_TOKENS) {
-        (void)stream_fail(st, QD_E_LIMIT, st->at, "token id %" PRIu64 "; the limit is %d", id, LIMIT_TOKENS); /* false says it */
+        (void)stream_fail(st, QD_E_LIMIT, st->at, "token id %" PRIu64 "; the limit is %d", id,
+                          LIMIT_TOKENS); /* false says it */
         return false;
     }
     size_t room = v->room ? v->room : 512;
@@ -78,7 +79,8 @@ static void read_type(struct json *j, struct vocabulary *v, uint64_t id)
 }
 
 /* A list whose item i belongs to token i. Returns its length. */
-static size_t read_list(struct json *j, struct vocabulary *v, void (*read_one)(struct json *, struct vocabulary *, uint64_t))
+static size_t read_list(struct json *j, struct vocabulary *v,
+                        void (*read_one)(struct json *, struct vocabulary *, uint64_t))
 {
     size_t n = 0;
     (void)json_begin(j, '['); /* sticks in the stream */
@@ -118,7 +120,8 @@ static int read_spm(struct stream *st, struct vocabulary *v)
     if (!json_end(&j))
         return st->result;
     if (n[0] == 0 || n[0] != n[1] || n[0] != n[2])
-        return stream_fail(st, QD_E_CORRUPT, 0, "%zu tokens, %zu scores and %zu types; there must be as many of each", n[0], n[1], n[2]);
+        return stream_fail(st, QD_E_CORRUPT, 0, "%zu tokens, %zu scores and %zu types; there must be as many of each",
+                           n[0], n[1], n[2]);
     v->model = "llama";
     v->pre = "default";
     v->add_bos = v->add_space = 1;
@@ -126,7 +129,8 @@ static int read_spm(struct stream *st, struct vocabulary *v)
     return 0;
 }
 
-/* Ids without a token, up to the rows of the embedding, get a name of their own, as llama.cpp's conversion gives them. */
+/* Ids without a token, up to the rows of the embedding, get a name of their own, as llama.cpp's conversion gives them.
+ */
 static int fill(struct stream *st, struct vocabulary *v, int64_t vocab_size)
 {
     if (vocab_size != HF_ABSENT && (size_t)vocab_size < v->n)
@@ -140,7 +144,8 @@ static int fill(struct stream *st, struct vocabulary *v, int64_t vocab_size)
             continue;
         int length = snprintf(name, sizeof name, "[PAD%zu]", i);
         v->tokens[i].n = (size_t)length;
-        v->tokens[i].data = (const uint8_t *)arena_text(v->arena, (struct bytes){(const uint8_t *)name, (size_t)length});
+        v->tokens[i].data =
+            (const uint8_t *)arena_text(v->arena, (struct bytes){(const uint8_t *)name, (size_t)length});
         if (!v->tokens[i].data)
             return stream_fail_budget(st);
         v->scores[i] = -10000.0f;
@@ -213,14 +218,21 @@ int hf_tokenizer_put(struct source *s, const struct hf_config *c, struct meta_bu
     }
     uint64_t n_bytes = source_bytes(s, (size_t)file);
     if (n_bytes > LIMIT_SIDE_FILE_BYTES) {
-        int r = err_new(err, QD_E_LIMIT, "'%s' has %" PRIu64 " bytes; the limit is %d", source_name(s, (size_t)file), n_bytes, LIMIT_SIDE_FILE_BYTES);
+        int r = err_new(err, QD_E_LIMIT, "'%s' has %" PRIu64 " bytes; the limit is %d", source_name(s, (size_t)file),
+                        n_bytes, LIMIT_SIDE_FILE_BYTES);
         return err_hint(err, r, "no known tokenizer is so large: fetch the file again");
     }
     CLEANUP(free) struct stream *st = stream_new(s, (size_t)file, 0, n_bytes, err);
     if (!st)
         return QD_E_NO_MEMORY;
-    struct vocabulary v = {.arena = b->arena, .bos = HF_ABSENT, .eos = HF_ABSENT, .unknown = HF_ABSENT, .padding = HF_ABSENT,
-                           .add_bos = HF_ABSENT, .add_eos = HF_ABSENT, .add_space = HF_ABSENT};
+    struct vocabulary v = {.arena = b->arena,
+                           .bos = HF_ABSENT,
+                           .eos = HF_ABSENT,
+                           .unknown = HF_ABSENT,
+                           .padding = HF_ABSENT,
+                           .add_bos = HF_ABSENT,
+                           .add_eos = HF_ABSENT,
+                           .add_space = HF_ABSENT};
     stream_doing(st, "vocabulary", 0);
     int r = spm >= 0 ? read_spm(st, &v) : tokenizer_json_read(st, s, source_find(s, "tokenizer_config.json"), &v);
     if (r == 0)

@@ -16,10 +16,16 @@ static const struct {
     const char *pattern;
     const char *pre;
 } splits[] = {
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "qwen2"},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "llama-bpe"},
-    {"[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+"
-     "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "tekken"},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     "qwen2"},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     "llama-bpe"},
+    {"[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?["
+     "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+"
+     "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     "tekken"},
 };
 
 struct tokenizer {
@@ -59,7 +65,8 @@ static bool flag(struct json *j)
 }
 
 /* Sets token @id; a vocabulary may not name an id twice, an added token may repeat it. */
-static void set_token(struct stream *st, struct vocabulary *v, uint64_t id, struct bytes text, int32_t type, bool may_repeat)
+static void set_token(struct stream *st, struct vocabulary *v, uint64_t id, struct bytes text, int32_t type,
+                      bool may_repeat)
 {
     if (!vocabulary_reserve(st, v, id))
         return;
@@ -78,7 +85,10 @@ static void set_token(struct stream *st, struct vocabulary *v, uint64_t id, stru
         v->types[id] = type;
 }
 
-/* Added tokens that ought to be control tokens and are not marked so, by the look of them (base.py: does_token_look_special). */
+/*
+ * Added tokens that ought to be control tokens and are not marked so, by the look of them (base.py:
+ * does_token_look_special).
+ */
 static bool looks_special(struct bytes t)
 {
     static const char *const names[] = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"};
@@ -107,7 +117,8 @@ static void read_added(struct json *j, struct tokenizer *t)
             buffer_put(&content, j->text.data, j->n_text);
     }
     if (!j->st->result && (id == UINT64_MAX || content.n == 0))
-        (void)stream_fail(j->st, QD_E_CORRUPT, start, "an added token without id or content"); /* sticks in the stream */
+        (void)stream_fail(j->st, QD_E_CORRUPT, start,
+                          "an added token without id or content"); /* sticks in the stream */
     if (j->st->result)
         return;
     if (content.failed) {
@@ -151,7 +162,8 @@ static bool merges_reserve(struct json *j, struct vocabulary *v)
     if (v->n_merges < v->merges_room)
         return true;
     size_t room = v->merges_room ? 2 * v->merges_room : 512;
-    struct bytes *larger = room > 4 * LIMIT_TOKENS ? NULL : vocabulary_grown(v->arena, v->merges, v->n_merges, room, sizeof *larger);
+    struct bytes *larger =
+        room > 4 * LIMIT_TOKENS ? NULL : vocabulary_grown(v->arena, v->merges, v->n_merges, room, sizeof *larger);
     if (!larger) {
         (void)stream_fail_budget(j->st); /* false says it */
         return false;
@@ -288,7 +300,8 @@ static void finish_types(struct tokenizer *t)
             continue;
         if (t->byte_fallback && is_byte_token(text))
             v->types[i] = TOKEN_BYTE;
-        else if (t->unknown[0] && t->byte_fallback && text.n == strlen(t->unknown) && memcmp(text.data, t->unknown, text.n) == 0)
+        else if (t->unknown[0] && t->byte_fallback && text.n == strlen(t->unknown) &&
+                 memcmp(text.data, t->unknown, text.n) == 0)
             v->types[i] = TOKEN_UNKNOWN;
         else if (!v->types[i])
             v->types[i] = TOKEN_NORMAL;
@@ -330,7 +343,9 @@ static int scores_from_merges(struct stream *st, struct vocabulary *v)
 static int refuse(struct stream *st, const char *what)
 {
     int r = stream_fail(st, QD_E_UNSUPPORTED, 0, "%s", what);
-    return err_hint(st->err, r, "convert the model to GGUF in f16 or bf16 with llama.cpp's convert_hf_to_gguf.py, and give that file");
+    return err_hint(
+        st->err, r,
+        "convert the model to GGUF in f16 or bf16 with llama.cpp's convert_hf_to_gguf.py, and give that file");
 }
 
 static int decide(struct stream *st, struct tokenizer *t)

@@ -37,9 +37,10 @@ static int peek_after_space(struct json *j)
 enum json_kind json_peek(struct json *j)
 {
     static const enum json_kind kinds[256] = {
-        ['{'] = JSON_OBJECT, ['['] = JSON_ARRAY, ['"'] = JSON_TEXT, ['t'] = JSON_BOOL, ['f'] = JSON_BOOL, ['n'] = JSON_NULL,
-        ['-'] = JSON_NUMBER, ['0'] = JSON_NUMBER, ['1'] = JSON_NUMBER, ['2'] = JSON_NUMBER, ['3'] = JSON_NUMBER, ['4'] = JSON_NUMBER,
-        ['5'] = JSON_NUMBER, ['6'] = JSON_NUMBER, ['7'] = JSON_NUMBER, ['8'] = JSON_NUMBER, ['9'] = JSON_NUMBER,
+        ['{'] = JSON_OBJECT, ['['] = JSON_ARRAY,  ['"'] = JSON_TEXT,   ['t'] = JSON_BOOL,   ['f'] = JSON_BOOL,
+        ['n'] = JSON_NULL,   ['-'] = JSON_NUMBER, ['0'] = JSON_NUMBER, ['1'] = JSON_NUMBER, ['2'] = JSON_NUMBER,
+        ['3'] = JSON_NUMBER, ['4'] = JSON_NUMBER, ['5'] = JSON_NUMBER, ['6'] = JSON_NUMBER, ['7'] = JSON_NUMBER,
+        ['8'] = JSON_NUMBER, ['9'] = JSON_NUMBER,
     };
     int c = peek_after_space(j);
     return c < 0 ? JSON_NONE : kinds[c];
@@ -58,7 +59,8 @@ bool json_begin(struct json *j, char open)
     if (!expect(j, open, open == '{' ? "an object {...} is expected" : "an array [...] is expected"))
         return false;
     if (++j->depth >= LIMIT_JSON_DEPTH) {
-        (void)stream_fail(j->st, QD_E_LIMIT, j->st->at, "JSON nested deeper than %d levels", LIMIT_JSON_DEPTH); /* false says it */
+        (void)stream_fail(j->st, QD_E_LIMIT, j->st->at, "JSON nested deeper than %d levels",
+                          LIMIT_JSON_DEPTH); /* false says it */
         return false;
     }
     j->started &= ~(UINT64_C(1) << j->depth);
@@ -100,7 +102,8 @@ const char *json_key(const struct json *j)
 static bool keep(struct json *j, uint8_t byte)
 {
     if (j->text.n > LIMIT_JSON_TEXT_BYTES) {
-        (void)stream_fail(j->st, QD_E_LIMIT, j->st->at, "a JSON text of more than %d bytes", LIMIT_JSON_TEXT_BYTES); /* false says it */
+        (void)stream_fail(j->st, QD_E_LIMIT, j->st->at, "a JSON text of more than %d bytes",
+                          LIMIT_JSON_TEXT_BYTES); /* false says it */
         return false;
     }
     buffer_put_u8(&j->text, byte);
@@ -116,7 +119,8 @@ static bool keep_code_point(struct json *j, uint32_t c)
     if (c < 0x800)
         return keep(j, (uint8_t)(0xc0 | c >> 6)) && keep(j, (uint8_t)(0x80 | (c & 0x3f)));
     if (c < 0x10000)
-        return keep(j, (uint8_t)(0xe0 | c >> 12)) && keep(j, (uint8_t)(0x80 | (c >> 6 & 0x3f))) && keep(j, (uint8_t)(0x80 | (c & 0x3f)));
+        return keep(j, (uint8_t)(0xe0 | c >> 12)) && keep(j, (uint8_t)(0x80 | (c >> 6 & 0x3f))) &&
+               keep(j, (uint8_t)(0x80 | (c & 0x3f)));
     return keep(j, (uint8_t)(0xf0 | c >> 18)) && keep(j, (uint8_t)(0x80 | (c >> 12 & 0x3f))) &&
            keep(j, (uint8_t)(0x80 | (c >> 6 & 0x3f))) && keep(j, (uint8_t)(0x80 | (c & 0x3f)));
 }
@@ -126,7 +130,10 @@ static bool hex4(struct json *j, uint32_t *ret)
     uint32_t v = 0;
     for (int i = 0; i < 4; i++) {
         int c = stream_peek(j->st);
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
         if (digit < 0)
             return broken(j, "four hex digits are expected after \\u");
         take(j);

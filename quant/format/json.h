@@ -18,11 +18,11 @@
 enum json_kind { JSON_NONE, JSON_OBJECT, JSON_ARRAY, JSON_TEXT, JSON_NUMBER, JSON_BOOL, JSON_NULL };
 
 struct json {
-    struct stream *st;   /* borrowed */
-    struct buffer text;  /* owned: the last key or text, NUL-terminated */
-    size_t n_text;       /* its bytes; more than strlen where it holds NUL */
+    struct stream *st;  /* borrowed */
+    struct buffer text; /* owned: the last key or text, NUL-terminated */
+    size_t n_text;      /* its bytes; more than strlen where it holds NUL */
     unsigned depth;
-    uint64_t started;    /* bit d: the container at depth d has an item */
+    uint64_t started; /* bit d: the container at depth d has an item */
 };
 
 void json_clear(struct json *j);
@@ -37,14 +37,17 @@ enum json_kind json_peek(struct json *j);
 /* Takes the opening '{' or '['. */
 bool json_begin(struct json *j, char open);
 
-/* The next member or item of the container: true with its key read (member), false at its end, which is taken, or after a failure. */
+/*
+ * The next member or item of the container: true with its key read (member), false at its end, which is taken, or after
+ * a failure.
+ */
 bool json_member(struct json *j);
 bool json_item(struct json *j);
 const char *json_key(const struct json *j);
 
 /* The next value as text: NUL-terminated in @j until the next call; NULL after a failure. */
 const char *json_text(struct json *j);
-bool json_u64(struct json *j, uint64_t *ret);  /* an integer, not negative, in digits alone */
+bool json_u64(struct json *j, uint64_t *ret); /* an integer, not negative, in digits alone */
 bool json_number(struct json *j, double *ret);
 bool json_bool(struct json *j, bool *ret);
 bool json_skip(struct json *j); /* the next value whole */

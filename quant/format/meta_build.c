@@ -44,7 +44,8 @@ static void put(struct meta_build *b, const char *prefix, const char *key, struc
     b->table.entries[b->table.n++] = (struct meta_entry){name, value};
 }
 
-static void put_scalar(struct meta_build *b, const char *prefix, const char *key, enum meta_type type, const void *v, size_t n)
+static void put_scalar(struct meta_build *b, const char *prefix, const char *key, enum meta_type type, const void *v,
+                       size_t n)
 {
     put(b, prefix, key, (struct meta_value){type, type, 1, copied(b, v, n)});
 }

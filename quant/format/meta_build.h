@@ -1,4 +1,7 @@
-/* Building a metadata table in a model's arena, entry by entry, in order. Names and data are copied or borrowed as said. */
+/*
+ * Building a metadata table in a model's arena, entry by entry, in order. Names and data are copied or borrowed as
+ * said.
+ */
 #ifndef QUANTD_QUANT_META_BUILD_H
 #define QUANTD_QUANT_META_BUILD_H
 
@@ -8,7 +11,7 @@ struct meta_build {
     struct arena *arena; /* borrowed */
     struct meta_table table;
     size_t room;
-    bool failed;         /* the arena's budget is used up; later entries do nothing */
+    bool failed; /* the arena's budget is used up; later entries do nothing */
 };
 
 /* "<prefix><key>"; @prefix may be "". */

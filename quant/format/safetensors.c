@@ -21,17 +21,21 @@ static const struct dtype {
     int type;      /* enum qd_type, or NOT_IN_GGUF */
     unsigned bits; /* of an element that GGUF does not hold */
 } dtypes[] = {
-    {"F32", QD_TYPE_F32, 0}, {"F16", QD_TYPE_F16, 0}, {"BF16", QD_TYPE_BF16, 0}, {"F64", QD_TYPE_F64, 0},
-    {"I8", QD_TYPE_I8, 0}, {"I16", QD_TYPE_I16, 0}, {"I32", QD_TYPE_I32, 0}, {"I64", QD_TYPE_I64, 0},
-    {"BOOL", NOT_IN_GGUF, 8}, {"U8", NOT_IN_GGUF, 8}, {"U16", NOT_IN_GGUF, 16}, {"U32", NOT_IN_GGUF, 32}, {"U64", NOT_IN_GGUF, 64},
-    {"C64", NOT_IN_GGUF, 64}, {"F4", NOT_IN_GGUF, 4}, {"F6_E2M3", NOT_IN_GGUF, 6}, {"F6_E3M2", NOT_IN_GGUF, 6}, {"F8_E5M2", NOT_IN_GGUF, 8},
-    {"F8_E4M3", NOT_IN_GGUF, 8}, {"F8_E8M0", NOT_IN_GGUF, 8}, {"F8_E4M3FNUZ", NOT_IN_GGUF, 8}, {"F8_E5M2FNUZ", NOT_IN_GGUF, 8},
+    {"F32", QD_TYPE_F32, 0},         {"F16", QD_TYPE_F16, 0},     {"BF16", QD_TYPE_BF16, 0},
+    {"F64", QD_TYPE_F64, 0},         {"I8", QD_TYPE_I8, 0},       {"I16", QD_TYPE_I16, 0},
+    {"I32", QD_TYPE_I32, 0},         {"I64", QD_TYPE_I64, 0},     {"BOOL", NOT_IN_GGUF, 8},
+    {"U8", NOT_IN_GGUF, 8},          {"U16", NOT_IN_GGUF, 16},    {"U32", NOT_IN_GGUF, 32},
+    {"U64", NOT_IN_GGUF, 64},        {"C64", NOT_IN_GGUF, 64},    {"F4", NOT_IN_GGUF, 4},
+    {"F6_E2M3", NOT_IN_GGUF, 6},     {"F6_E3M2", NOT_IN_GGUF, 6}, {"F8_E5M2", NOT_IN_GGUF, 8},
+    {"F8_E4M3", NOT_IN_GGUF, 8},     {"F8_E8M0", NOT_IN_GGUF, 8}, {"F8_E4M3FNUZ", NOT_IN_GGUF, 8},
+    {"F8_E5M2FNUZ", NOT_IN_GGUF, 8},
 };
 
 /* A tensor as its header tells it, with what orders the artifact. */
 struct entry {
     struct tensor tensor; /* offset is in the data section until placed */
-    const struct dtype *foreign; /* one that GGUF does not hold: only a buffer that is left out may have it; NULL: tensor.type */
+    const struct dtype
+        *foreign; /* one that GGUF does not hold: only a buffer that is left out may have it; NULL: tensor.type */
     uint64_t end;
     uint64_t rank;
     uint64_t sequence; /* as read: files by name, offsets rising */
@@ -93,7 +97,8 @@ static int read_dtype(struct json *j, struct entry *e)
         t->type = e->foreign ? QD_TYPE_I8 : (enum qd_type)dtypes[i].type; /* I8: to count elements */
         return 0;
     }
-    return stream_fail(j->st, QD_E_UNSUPPORTED, start, "'%.200s' has dtype '%.40s', which is unknown", t->source_name, name ? name : "");
+    return stream_fail(j->st, QD_E_UNSUPPORTED, start, "'%.200s' has dtype '%.40s', which is unknown", t->source_name,
+                       name ? name : "");
 }
 
 /* [rows, ..., row length] into shape[], the row first. */
@@ -103,7 +108,8 @@ static int read_shape(struct json *j, struct tensor *t)
     (void)json_begin(j, '['); /* sticks in the stream */
     while (!j->st->result && json_item(j)) {
         if (t->n_dims == MODEL_DIMS_MAX)
-            return stream_fail(j->st, QD_E_UNSUPPORTED, start, "'%.200s' has more than %d dimensions", t->source_name, MODEL_DIMS_MAX);
+            return stream_fail(j->st, QD_E_UNSUPPORTED, start, "'%.200s' has more than %d dimensions", t->source_name,
+                               MODEL_DIMS_MAX);
         if (!json_u64(j, &stored[t->n_dims++]))
             break;
     }
@@ -115,8 +121,10 @@ static int read_shape(struct json *j, struct tensor *t)
 static int read_offsets(struct json *j, struct entry *e)
 {
     uint64_t start = j->st->at;
-    if (!json_begin(j, '[') || !json_item(j) || !json_u64(j, &e->tensor.offset) || !json_item(j) || !json_u64(j, &e->end) || json_item(j))
-        return stream_fail(j->st, QD_E_CORRUPT, start, "'%.200s': data_offsets must be two numbers", e->tensor.source_name);
+    if (!json_begin(j, '[') || !json_item(j) || !json_u64(j, &e->tensor.offset) || !json_item(j) ||
+        !json_u64(j, &e->end) || json_item(j))
+        return stream_fail(j->st, QD_E_CORRUPT, start, "'%.200s': data_offsets must be two numbers",
+                           e->tensor.source_name);
     return j->st->result;
 }
 
@@ -132,7 +140,8 @@ static int read_members(struct json *j, struct entry *e)
         while (k < 3 && strcmp(json_key(j), keys[k]) != 0)
             k++;
         if (k < 3 && seen & 1u << k)
-            return stream_fail(j->st, QD_E_CORRUPT, j->st->at, "'%.200s': \"%s\" stands twice", e->tensor.source_name, keys[k]);
+            return stream_fail(j->st, QD_E_CORRUPT, j->st->at, "'%.200s': \"%s\" stands twice", e->tensor.source_name,
+                               keys[k]);
         seen |= 1u << k;
         if (k == 3)
             (void)json_skip(j); /* sticks in the stream */
@@ -158,7 +167,9 @@ static int measure(struct json *j, uint64_t start, struct entry *e)
     if (e->foreign)
         t->bytes = bits / 8;
     if (e->end < t->offset || e->end - t->offset != t->bytes)
-        return stream_fail(j->st, QD_E_CORRUPT, start, "'%.200s' takes %" PRIu64 " bytes by its shape, data_offsets give it [%" PRIu64 ", %" PRIu64 ")",
+        return stream_fail(j->st, QD_E_CORRUPT, start,
+                           "'%.200s' takes %" PRIu64 " bytes by its shape, data_offsets give it [%" PRIu64 ", %" PRIu64
+                           ")",
                            t->source_name, t->bytes, t->offset, e->end);
     return 0;
 }
@@ -168,7 +179,8 @@ static int read_entry(struct json *j, struct arena *arena, struct name_set *name
     struct stream *st = j->st;
     uint64_t start = st->at;
     if (j->n_text == 0 || j->n_text > LIMIT_TENSOR_NAME_BYTES || strlen(json_key(j)) != j->n_text)
-        return stream_fail(st, QD_E_LIMIT, start, "a name of %zu bytes; 1 to %d, none of them NUL, are allowed", j->n_text, LIMIT_TENSOR_NAME_BYTES);
+        return stream_fail(st, QD_E_LIMIT, start, "a name of %zu bytes; 1 to %d, none of them NUL, are allowed",
+                           j->n_text, LIMIT_TENSOR_NAME_BYTES);
     int r = entries_grow(entries, arena, st);
     if (r < 0)
         return r;
@@ -180,7 +192,8 @@ static int read_entry(struct json *j, struct arena *arena, struct name_set *name
     size_t earlier;
     r = name_set_add(names, e->tensor.source_name, entries->n, &earlier);
     if (r > 0)
-        return stream_fail(st, QD_E_CORRUPT, start, "'%.200s' stands twice: tensor %zu already", e->tensor.source_name, earlier);
+        return stream_fail(st, QD_E_CORRUPT, start, "'%.200s' stands twice: tensor %zu already", e->tensor.source_name,
+                           earlier);
     if (r < 0)
         return stream_fail_budget(st);
     r = read_members(j, e);
@@ -242,16 +255,19 @@ static int place(struct stream *st, struct entry *list, size_t n, uint64_t data_
     for (size_t i = 0; i < n; i++) {
         struct tensor *t = &list[i].tensor;
         if (t->offset != covered)
-            return stream_fail(st, QD_E_CORRUPT, data_start, "'%.200s' starts at data byte %" PRIu64 ", the ones before it end at %" PRIu64 ": %s",
+            return stream_fail(st, QD_E_CORRUPT, data_start,
+                               "'%.200s' starts at data byte %" PRIu64 ", the ones before it end at %" PRIu64 ": %s",
                                t->source_name, t->offset, covered, t->offset > covered ? "a hole" : "they overlap");
         covered = list[i].end;
         if (covered > data_bytes)
-            return stream_fail(st, QD_E_CORRUPT, data_start, "'%.200s' ends at data byte %" PRIu64 ", the file holds %" PRIu64, t->source_name,
+            return stream_fail(st, QD_E_CORRUPT, data_start,
+                               "'%.200s' ends at data byte %" PRIu64 ", the file holds %" PRIu64, t->source_name,
                                covered, data_bytes);
         t->offset += data_start; /* both are inside the file */
     }
     if (covered != data_bytes)
-        return stream_fail(st, QD_E_CORRUPT, data_start, "tensors end at data byte %" PRIu64 ", the file holds %" PRIu64, covered, data_bytes);
+        return stream_fail(st, QD_E_CORRUPT, data_start,
+                           "tensors end at data byte %" PRIu64 ", the file holds %" PRIu64, covered, data_bytes);
     return 0;
 }
 
@@ -261,9 +277,11 @@ static int read_length(struct stream *st, uint64_t *ret)
     if (st->result)
         return st->result;
     if (n > LIMIT_SAFETENSORS_HEADER_BYTES)
-        return stream_fail(st, QD_E_LIMIT, 0, "a length of %" PRIu64 " bytes; %d are allowed", n, LIMIT_SAFETENSORS_HEADER_BYTES);
+        return stream_fail(st, QD_E_LIMIT, 0, "a length of %" PRIu64 " bytes; %d are allowed", n,
+                           LIMIT_SAFETENSORS_HEADER_BYTES);
     if (n > stream_left(st))
-        return stream_fail(st, QD_E_CORRUPT, 0, "a length of %" PRIu64 " bytes, the file has %" PRIu64 " more", n, stream_left(st));
+        return stream_fail(st, QD_E_CORRUPT, 0, "a length of %" PRIu64 " bytes, the file has %" PRIu64 " more", n,
+                           stream_left(st));
     *ret = n;
     return 0;
 }
@@ -295,14 +313,16 @@ struct index {
     const char **tensors; /* in the arena: tensors[i] is in files[i] */
     const char **files;   /* texts shared: one per file */
     size_t n, room;
-    const char **names;   /* the files, each once, sorted */
+    const char **names; /* the files, each once, sorted */
     size_t n_names;
 };
 
 static int check_file_name(struct stream *st, const char *name, size_t n)
 {
-    if (n == 0 || n > LIMIT_FILE_NAME_BYTES || strlen(name) != n || strchr(name, '/') || strstr(name, "..") || name[0] == '.')
-        return stream_fail(st, QD_E_DENIED, st->at, "file name '%.80s' must stay in the model's folder: no '/', no '..'", name);
+    if (n == 0 || n > LIMIT_FILE_NAME_BYTES || strlen(name) != n || strchr(name, '/') || strstr(name, "..") ||
+        name[0] == '.')
+        return stream_fail(st, QD_E_DENIED, st->at,
+                           "file name '%.80s' must stay in the model's folder: no '/', no '..'", name);
     if (!ends_with(name, ".safetensors"))
         return stream_fail(st, QD_E_UNSUPPORTED, st->at, "'%.80s' is no .safetensors file", name);
     return 0;
@@ -367,7 +387,8 @@ static void read_weight_map(struct json *j, struct arena *arena, struct index *x
         const char *tensor = arena_text(arena, (struct bytes){j->text.data, strlen(json_key(j))});
         int r = tensor ? name_set_add(&tensors, tensor, x->n, &earlier) : QD_E_LIMIT;
         if (r > 0)
-            (void)stream_fail(j->st, QD_E_CORRUPT, j->st->at, "'%.200s' stands twice: entry %zu already", tensor, earlier); /* sticks */
+            (void)stream_fail(j->st, QD_E_CORRUPT, j->st->at, "'%.200s' stands twice: entry %zu already", tensor,
+                              earlier); /* sticks */
         else if (r < 0)
             (void)stream_fail_budget(j->st); /* sticks in the stream */
         x->tensors[x->n] = tensor;
@@ -422,8 +443,9 @@ static int check_index(struct source *s, const struct index *x, const struct ent
     for (size_t i = 0; i < entries->n; i++) {
         int r = name_set_add(&names, entries->list[i].tensor.source_name, i, &earlier);
         if (r > 0)
-            return err_new(err, QD_E_CORRUPT, "tensor '%.200s' stands in '%s' and in '%s'", entries->list[i].tensor.source_name,
-                           source_name(s, entries->list[earlier].tensor.file), source_name(s, entries->list[i].tensor.file));
+            return err_new(err, QD_E_CORRUPT, "tensor '%.200s' stands in '%s' and in '%s'",
+                           entries->list[i].tensor.source_name, source_name(s, entries->list[earlier].tensor.file),
+                           source_name(s, entries->list[i].tensor.file));
         if (r < 0)
             return err_new(err, QD_E_NO_MEMORY, "'%s'", source_name(s, 0));
     }
@@ -431,7 +453,8 @@ static int check_index(struct source *s, const struct index *x, const struct ent
         int64_t at = name_set_find(&names, x->tensors[i]);
         if (at >= 0 && strcmp(source_name(s, entries->list[at].tensor.file), x->files[i]) == 0)
             continue;
-        int r = err_new(err, QD_E_CORRUPT, "'%s' says that tensor '%.200s' is in '%s', which does not hold it", source_name(s, 0), x->tensors[i], x->files[i]);
+        int r = err_new(err, QD_E_CORRUPT, "'%s' says that tensor '%.200s' is in '%s', which does not hold it",
+                        source_name(s, 0), x->tensors[i], x->files[i]);
         return err_hint(err, r, "index and files come from different versions: fetch them again");
     }
     return 0;
@@ -460,7 +483,8 @@ static int refuse_lone_part(const char *name, struct qd_error *err)
     unsigned no, count;
     int n = 0;
     const char *dash = strstr(name, "-of-");
-    if (!dash || dash - name < 6 || sscanf(dash - 6, "-%5u-of-%5u.safetensors%n", &no, &count, &n) != 2 || n == 0 || count < 2)
+    if (!dash || dash - name < 6 || sscanf(dash - 6, "-%5u-of-%5u.safetensors%n", &no, &count, &n) != 2 || n == 0 ||
+        count < 2)
         return 0;
     int r = err_new(err, QD_E_INVALID, "'%s' is part %u of %u of a model", name, no, count);
     return err_hint(err, r, "give the folder, or the file that ends in .safetensors.index.json");
@@ -494,14 +518,17 @@ static int by_rank(const void *a, const void *b)
 
 static int refuse_dtype(const struct entry *e, struct source *s, struct qd_error *err)
 {
-    int r = err_new(err, QD_E_UNSUPPORTED, "'%s': '%.200s' has dtype %s, which GGUF does not hold", source_name(s, e->tensor.file),
-                    e->tensor.source_name, e->foreign->name);
-    return err_hint(err, r, "save weights as F32, F16 or BF16 and leave out masks and position ids, or convert the model to GGUF with "
-                            "llama.cpp's convert_hf_to_gguf.py");
+    int r = err_new(err, QD_E_UNSUPPORTED, "'%s': '%.200s' has dtype %s, which GGUF does not hold",
+                    source_name(s, e->tensor.file), e->tensor.source_name, e->foreign->name);
+    return err_hint(
+        err, r,
+        "save weights as F32, F16 or BF16 and leave out masks and position ids, or convert the model to GGUF with "
+        "llama.cpp's convert_hf_to_gguf.py");
 }
 
 /* Names, row orders and the artifact's order; buffers that llama.cpp computes are left out. */
-static int take_tensors(const struct hf_config *c, struct source *s, struct model *m, struct entries *entries, struct qd_error *err)
+static int take_tensors(const struct hf_config *c, struct source *s, struct model *m, struct entries *entries,
+                        struct qd_error *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < entries->n; i++) {

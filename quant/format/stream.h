@@ -16,12 +16,12 @@ enum { STREAM_WINDOW_BYTES = 16 << 10 };
 struct stream {
     struct source *source; /* borrowed */
     size_t file;
-    uint64_t at;           /* the next byte */
-    uint64_t end;          /* no byte at or beyond is read */
-    int result;            /* 0, or the code of the first failure */
-    struct qd_error *err;  /* borrowed; may be NULL */
-    const char *what;      /* what is being read, for errors: "tensor" */
-    uint64_t index;        /* which one */
+    uint64_t at;          /* the next byte */
+    uint64_t end;         /* no byte at or beyond is read */
+    int result;           /* 0, or the code of the first failure */
+    struct qd_error *err; /* borrowed; may be NULL */
+    const char *what;     /* what is being read, for errors: "tensor" */
+    uint64_t index;       /* which one */
     uint64_t window_at;
     size_t window_n;
     uint8_t window[STREAM_WINDOW_BYTES];

@@ -133,13 +133,16 @@ static void show(const struct lap *ours, bool in_l2, double seconds, const char 
     double share = in_l2 ? 0 : gb_s / bench.read_gb_s, ratio = rival_seconds / seconds;
     const char *place = in_l2 ? "l2" : "memory";
     if (bench.json)
-        printf("{\"op\":\"%s\",\"variant\":\"%s\",\"place\":\"%s\",\"melements_s\":%.1f,\"gb_s\":%.2f,\"bandwidth_share\":%.3f,"
+        printf("{\"op\":\"%s\",\"variant\":\"%s\",\"place\":\"%s\",\"melements_s\":%.1f,\"gb_s\":%.2f,\"bandwidth_"
+               "share\":%.3f,"
                "\"peer\":\"%s\",\"ratio\":%.2f}\n",
                ours->entry->op, ours->entry->variant, place, rate, gb_s, share, rival, ratio);
     else if (in_l2)
-        printf("%-16s %-7s %-6s %10.0f %8.1f %6s   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate, gb_s, "-", rival, ratio);
+        printf("%-16s %-7s %-6s %10.0f %8.1f %6s   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate,
+               gb_s, "-", rival, ratio);
     else
-        printf("%-16s %-7s %-6s %10.0f %8.1f %5.0f%%   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate, gb_s, share * 100, rival, ratio);
+        printf("%-16s %-7s %-6s %10.0f %8.1f %5.0f%%   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate,
+               gb_s, share * 100, rival, ratio);
 }
 
 /* Ours and theirs in turn, the same data. */
@@ -204,7 +207,8 @@ static void options(int argc, char **argv)
         if (!folder && argv[i][0] != '-')
             folder = argv[i];
     }
-    (void)snprintf(path, sizeof path, "%s/libggml-base.so", folder ? folder : "build/peers"); /* a cut path does not open */
+    (void)snprintf(path, sizeof path, "%s/libggml-base.so",
+                   folder ? folder : "build/peers"); /* a cut path does not open */
     bench.lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
@@ -215,8 +219,10 @@ static void heading(void)
         return;
     (void)cpu_features_string(cpu_features_detected(), text, sizeof text); /* for people */
     printf("%s, %s\nmemory, one thread: read %.1f GB/s\n%s\n", cpu_name(), text, bench.read_gb_s,
-           bench.lib ? "rival: ggml, the packaged libggml-base" : "rival: our scalar (no libggml-base.so: set QUANTD_PEERS)");
-    printf("%-16s %-7s %-6s %10s %8s %6s   %s\n", "operation", "variant", "place", "Melem/s", "GB/s", "of bw", "against");
+           bench.lib ? "rival: ggml, the packaged libggml-base"
+                     : "rival: our scalar (no libggml-base.so: set QUANTD_PEERS)");
+    printf("%-16s %-7s %-6s %10s %8s %6s   %s\n", "operation", "variant", "place", "Melem/s", "GB/s", "of bw",
+           "against");
 }
 
 int main(int argc, char **argv)

@@ -68,7 +68,8 @@ static double report(const char *what, unsigned n_clients, double took_s)
 {
     double rate = (double)n_samples / took_s;
     qsort(samples, n_samples, sizeof samples[0], by_size);
-    printf("%-16s %4u clients  p50 %8.1f us  p99 %8.1f us  %9.0f /s\n", what, n_clients, quantile_us(0.5), quantile_us(0.99), rate);
+    printf("%-16s %4u clients  p50 %8.1f us  p99 %8.1f us  %9.0f /s\n", what, n_clients, quantile_us(0.5),
+           quantile_us(0.99), rate);
     (void)fflush(stdout);
     n_samples = 0;
     return rate;
@@ -217,7 +218,10 @@ static double open_run(unsigned n_clients, bool kept)
     return rate;
 }
 
-/* Nanoseconds of an open of @name, which this process has not opened before. The handle is kept: nothing is torn down meanwhile. */
+/*
+ * Nanoseconds of an open of @name, which this process has not opened before. The handle is kept: nothing is torn down
+ * meanwhile.
+ */
 static uint32_t first_open(struct qd_client *c, const char *name)
 {
     struct qd_open_options o = {.model = name, .scheme = scheme, .no_build = true};
@@ -302,7 +306,8 @@ int main(int argc, char **argv)
         double echo = echo_run(path, n_clients[i]);
         double kept = open_run(n_clients[i], true);
         double freed = open_run(n_clients[i], false);
-        printf("%-16s %4u clients  kept %.2f  freed %.2f of the echo's rate\n", "ratio", n_clients[i], kept / echo, freed / echo);
+        printf("%-16s %4u clients  kept %.2f  freed %.2f of the echo's rate\n", "ratio", n_clients[i], kept / echo,
+               freed / echo);
     }
     (void)kill(server, SIGKILL);
     (void)waitpid(server, NULL, 0);

@@ -21,7 +21,16 @@
 #include "kernels/kernels.h"
 #include "quant/format/gguf_write.h"
 
-enum { DIM = 2048, FFN = 5632, HEADS = 32, KV_HEADS = 4, VOCABULARY = 32000, ALIGNMENT = 32, PATTERN_BYTES = 64 << 20, COPY_BYTES = 1 << 20 };
+enum {
+    DIM = 2048,
+    FFN = 5632,
+    HEADS = 32,
+    KV_HEADS = 4,
+    VOCABULARY = 32000,
+    ALIGNMENT = 32,
+    PATTERN_BYTES = 64 << 20,
+    COPY_BYTES = 1 << 20
+};
 
 static const double cpu_bar = 1.0 / 3;
 static const long rss_bar_kib = 256 << 10;
@@ -57,15 +66,22 @@ struct shape {
 };
 
 static const struct shape layer_shapes[] = {
-    {"attn_norm", DIM, 0},   {"attn_q", DIM, DIM},    {"attn_k", DIM, DIM / HEADS *KV_HEADS}, {"attn_v", DIM, DIM / HEADS *KV_HEADS},
-    {"attn_output", DIM, DIM}, {"ffn_norm", DIM, 0}, {"ffn_gate", DIM, FFN},               {"ffn_up", DIM, FFN},
+    {"attn_norm", DIM, 0},
+    {"attn_q", DIM, DIM},
+    {"attn_k", DIM, DIM / HEADS *KV_HEADS},
+    {"attn_v", DIM, DIM / HEADS *KV_HEADS},
+    {"attn_output", DIM, DIM},
+    {"ffn_norm", DIM, 0},
+    {"ffn_gate", DIM, FFN},
+    {"ffn_up", DIM, FFN},
     {"ffn_down", FFN, DIM},
 };
 enum { PER_LAYER = sizeof layer_shapes / sizeof layer_shapes[0] };
 
 static struct gguf_tensor *add_tensor(struct gguf_tensor *t, const char *name, uint64_t ne0, uint64_t ne1, uint64_t *at)
 {
-    *t = (struct gguf_tensor){.name = strdup(name), .type = ne1 ? QD_TYPE_F16 : QD_TYPE_F32, .n_dims = ne1 ? 2 : 1, .offset = *at};
+    *t = (struct gguf_tensor){
+        .name = strdup(name), .type = ne1 ? QD_TYPE_F16 : QD_TYPE_F32, .n_dims = ne1 ? 2 : 1, .offset = *at};
     t->shape[0] = ne0;
     t->shape[1] = ne1 ? ne1 : 1;
     t->shape[2] = t->shape[3] = 1;
@@ -99,7 +115,8 @@ static struct meta_entry meta_u32(const char *key, const uint32_t *v)
 /* What the peer asks of a llama before it quantizes one. */
 static void make_header(const struct gguf_tensor *list, size_t n, const uint32_t *n_layers, struct buffer *dst)
 {
-    static const uint32_t context = 2048, dim = DIM, ffn = FFN, heads = HEADS, kv = KV_HEADS, f16 = 1, alignment = ALIGNMENT, vocabulary = VOCABULARY;
+    static const uint32_t context = 2048, dim = DIM, ffn = FFN, heads = HEADS, kv = KV_HEADS, f16 = 1,
+                          alignment = ALIGNMENT, vocabulary = VOCABULARY;
     static const float epsilon = 1e-5f;
     static const struct bytes llama = {(const uint8_t *)"llama", 5};
     struct meta_entry entries[] = {
@@ -135,7 +152,8 @@ static uint8_t *make_pattern(void)
             s ^= s << 13;
             s ^= s >> 7;
             s ^= s << 17;
-            int sum = (int)(s & 0xffff) + (int)(s >> 16 & 0xffff) + (int)(s >> 32 & 0xffff) + (int)(s >> 48) - 2 * 0xffff;
+            int sum =
+                (int)(s & 0xffff) + (int)(s >> 16 & 0xffff) + (int)(s >> 32 & 0xffff) + (int)(s >> 48) - 2 * 0xffff;
             x[i] = (float)sum * (0.02f / 37837.0f);
         }
         ops_native()->quantize[QD_TYPE_F16](pattern + at, x, AT_ONCE);
@@ -159,7 +177,8 @@ static uint64_t make_model(const char *path, unsigned mib)
     int r = pwrite_whole(fd, header.data, header.n, 0);
     for (uint64_t at = 0; r == 0 && at < n_bytes; at += PATTERN_BYTES - 64) {
         uint64_t left = n_bytes - at; /* each round begins elsewhere in the pattern, so that blocks differ */
-        r = pwrite_whole(fd, pattern + at / PATTERN_BYTES % 31 * 2, left < PATTERN_BYTES - 64 ? left : PATTERN_BYTES - 64, header.n + at);
+        r = pwrite_whole(fd, pattern + at / PATTERN_BYTES % 31 * 2,
+                         left < PATTERN_BYTES - 64 ? left : PATTERN_BYTES - 64, header.n + at);
     }
     for (size_t i = 0; r == 0 && i < n; i++) { /* f32 norms: ones */
         float ones[DIM];
@@ -195,17 +214,23 @@ static struct cost run(char *const argv[])
         fprintf(stderr, "bench_quantize: %s: status %d\n", argv[0], WIFEXITED(status) ? WEXITSTATUS(status) : -1);
         exit(EXIT_FAILURE);
     }
-    return (struct cost){.cpu = of_timeval(use.ru_utime) + of_timeval(use.ru_stime), .user = of_timeval(use.ru_utime), .wall = seconds() - begun, .rss_kib = use.ru_maxrss};
+    return (struct cost){.cpu = of_timeval(use.ru_utime) + of_timeval(use.ru_stime),
+                         .user = of_timeval(use.ru_utime),
+                         .wall = seconds() - begun,
+                         .rss_kib = use.ru_maxrss};
 }
 
-static struct cost run_ours(const char *worker, const char *model, const char *out, const char *scheme, const char *threads)
+static struct cost run_ours(const char *worker, const char *model, const char *out, const char *scheme,
+                            const char *threads)
 {
-    const char *argv[] = {worker, "--direct", model, out, "--scheme", scheme, "--pure", "--threads", threads, "--quiet", NULL};
+    const char *argv[] = {worker,   "--direct",  model,   out,       "--scheme", scheme,
+                          "--pure", "--threads", threads, "--quiet", NULL};
     (void)unlink(out);
     return run((char *const *)(uintptr_t)argv);
 }
 
-static struct cost run_peer(const char *peer, const char *model, const char *out, const char *scheme, const char *threads)
+static struct cost run_peer(const char *peer, const char *model, const char *out, const char *scheme,
+                            const char *threads)
 {
     const char *argv[] = {peer, model, out, scheme, "pure", threads, NULL};
     (void)unlink(out);
@@ -230,7 +255,8 @@ static struct cost run_copy(const char *in, const char *out, const char *copy)
             die(in);
     }
     for (off_t at = 0; at < to.st_size; at += COPY_BYTES) {
-        if (pwrite_whole(out_fd, buffer, at + COPY_BYTES < to.st_size ? COPY_BYTES : (size_t)(to.st_size - at), (uint64_t)at) < 0)
+        if (pwrite_whole(out_fd, buffer, at + COPY_BYTES < to.st_size ? COPY_BYTES : (size_t)(to.st_size - at),
+                         (uint64_t)at) < 0)
             die(copy);
     }
     (void)getrusage(RUSAGE_SELF, &after);
@@ -239,7 +265,9 @@ static struct cost run_copy(const char *in, const char *out, const char *copy)
     (void)close(out_fd); /* nothing to keep */
     (void)unlink(copy);
     double user = of_timeval(after.ru_utime) - of_timeval(before.ru_utime);
-    return (struct cost){.cpu = user + of_timeval(after.ru_stime) - of_timeval(before.ru_stime), .user = user, .wall = seconds() - begun};
+    return (struct cost){.cpu = user + of_timeval(after.ru_stime) - of_timeval(before.ru_stime),
+                         .user = user,
+                         .wall = seconds() - begun};
 }
 
 static void take_least(struct cost *least, struct cost now)
@@ -252,12 +280,13 @@ static void take_least(struct cost *least, struct cost now)
 
 static void print_cost(const char *who, const char *scheme, const char *threads, const struct cost *c, uint64_t n_bytes)
 {
-    printf("%-5s %-5s threads %s  cpu %6.2f s (user %5.2f)  wall %6.2f s  %6.0f MB/s  peak RSS %7.1f MiB\n", scheme, who, threads, c->cpu,
-           c->user, c->wall, (double)n_bytes / c->wall / 1e6, (double)c->rss_kib / 1024);
+    printf("%-5s %-5s threads %s  cpu %6.2f s (user %5.2f)  wall %6.2f s  %6.0f MB/s  peak RSS %7.1f MiB\n", scheme,
+           who, threads, c->cpu, c->user, c->wall, (double)n_bytes / c->wall / 1e6, (double)c->rss_kib / 1024);
     (void)fflush(stdout);
 }
 
-static int race(const char *const *programs, const char *model, const char *folder, const char *scheme, const char *threads, int rounds)
+static int race(const char *const *programs, const char *model, const char *folder, const char *scheme,
+                const char *threads, int rounds)
 {
     const struct cost most = {.cpu = 1e9, .user = 1e9, .wall = 1e9};
     struct cost ours = most, peer = most, copy = most;
@@ -300,7 +329,8 @@ int main(int argc, char **argv)
         die(folder);
     (void)snprintf(model, sizeof model, "%s/model.gguf", folder); /* fits beside a folder of 255 */
     uint64_t n_bytes = make_model(model, argc > 3 ? (unsigned)atoi(argv[3]) : 2048);
-    printf("model of %.2f GB, f16; page cache warm; least of %s rounds\n", (double)n_bytes / 1e9, argc > 4 ? argv[4] : "2");
+    printf("model of %.2f GB, f16; page cache warm; least of %s rounds\n", (double)n_bytes / 1e9,
+           argc > 4 ? argv[4] : "2");
     int missed = 0;
     for (size_t s = 0; s < 2; s++) {
         for (size_t t = 0; t < 2; t++)

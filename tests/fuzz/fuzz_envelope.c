@@ -34,6 +34,7 @@ void fuzz_seeds(fuzz_use *use, void *data)
 
 void fuzz_more(fuzz_use *use, void *data)
 {
-    static const uint8_t lying_bin[] = {0x83, 0xa8, 'm', 'a', 'n', 'i', 'f', 'e', 's', 't', 0xc6, 0xff, 0xff, 0xff, 0xff};
+    static const uint8_t lying_bin[] = {0x83, 0xa8, 'm',  'a',  'n',  'i',  'f', 'e',
+                                        's',  't',  0xc6, 0xff, 0xff, 0xff, 0xff};
     use((struct bytes){lying_bin, sizeof lying_bin}, data);
 }

@@ -21,9 +21,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 void fuzz_seeds(fuzz_use *use, void *data)
 {
     CLEANUP(buffer_clear) struct buffer raw = {0};
-    struct manifest m = {.format = MANIFEST_FORMAT, .model = "m", .scheme = "q8_0", .recipe = "scheme=q8_0", .layout = "portable",
-                         .features = "", .encoder_revision = 1, .n_files = 2, .quality = {.worst = "w"}, .created = 1700000000};
-    m.files[0] = (struct manifest_file){.role = MANIFEST_PAYLOAD, .name = "model.gguf", .bytes = 70000, .has_verity = true};
+    struct manifest m = {.format = MANIFEST_FORMAT,
+                         .model = "m",
+                         .scheme = "q8_0",
+                         .recipe = "scheme=q8_0",
+                         .layout = "portable",
+                         .features = "",
+                         .encoder_revision = 1,
+                         .n_files = 2,
+                         .quality = {.worst = "w"},
+                         .created = 1700000000};
+    m.files[0] =
+        (struct manifest_file){.role = MANIFEST_PAYLOAD, .name = "model.gguf", .bytes = 70000, .has_verity = true};
     m.files[1] = (struct manifest_file){.role = MANIFEST_TENSORS, .name = "tensors", .bytes = 300};
     if (manifest_encode(&m, &raw, NULL) < 0)
         abort();

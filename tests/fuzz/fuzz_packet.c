@@ -16,14 +16,14 @@ struct nobody {
 };
 #define HANDLER_OWNER struct nobody
 METHODS(HANDLER_DECLARE)
-#define HANDLER_EMPTY(method, params, result, doc)                                                                     \
-    int handle_##method(HANDLER_OWNER *owner, struct request *rq, const struct msg_##params *p, struct qd_error *err)  \
-    {                                                                                                                  \
-        (void)rq;                                                                                                      \
-        (void)p;                                                                                                       \
-        (void)err;                                                                                                     \
-        owner->n_calls++;                                                                                              \
-        return 0;                                                                                                      \
+#define HANDLER_EMPTY(method, params, result, doc)                                                                    \
+    int handle_##method(HANDLER_OWNER *owner, struct request *rq, const struct msg_##params *p, struct qd_error *err) \
+    {                                                                                                                 \
+        (void)rq;                                                                                                     \
+        (void)p;                                                                                                      \
+        (void)err;                                                                                                    \
+        owner->n_calls++;                                                                                             \
+        return 0;                                                                                                     \
     }
 METHODS(HANDLER_EMPTY)
 METHODS(HANDLER_THUNK)
@@ -97,10 +97,12 @@ static void use_and_clear(fuzz_use *use, void *data, struct buffer *wire)
 void fuzz_seeds(fuzz_use *use, void *data)
 {
     CLEANUP(buffer_clear) struct buffer wire = {0};
-    struct msg_open open_params = {.model = "tiny", .scheme = "q8_0", .pure = true, .has_wait_ms = true, .wait_ms = 70000};
+    struct msg_open open_params = {
+        .model = "tiny", .scheme = "q8_0", .pure = true, .has_wait_ms = true, .wait_ms = 70000};
     must(request_encode(&wire, 1, "open", MESSAGE(open, &open_params), NULL) == 0);
     use_and_clear(use, data, &wire);
-    struct msg_model models[2] = {{.name = "a", .path = "/m/a", .state = "ready", .bytes = 1}, {.name = "b", .path = "/m/b", .state = "bad", .problem = "p"}};
+    struct msg_model models[2] = {{.name = "a", .path = "/m/a", .state = "ready", .bytes = 1},
+                                  {.name = "b", .path = "/m/b", .state = "bad", .problem = "p"}};
     struct msg_model_list list = {.models = models, .models_n = 2, .has_next = true, .next = 2};
     must(reply_encode(&wire, 2, MESSAGE(model_list, &list), NULL) == 0);
     use_and_clear(use, data, &wire);
@@ -110,12 +112,19 @@ void fuzz_seeds(fuzz_use *use, void *data)
     struct qd_error why = {.code = QD_E_NOT_FOUND, .message = "no model", .hint = "look"};
     must(error_encode(&wire, 4, &why, NULL) == 0);
     use_and_clear(use, data, &wire);
-    struct msg_progress progress = {.id = 1, .model = "m", .scheme = "s", .state = "running", .done_bytes = 1ull << 40, .has_bytes_per_s = true, .bytes_per_s = 1e9};
+    struct msg_progress progress = {.id = 1,
+                                    .model = "m",
+                                    .scheme = "s",
+                                    .state = "running",
+                                    .done_bytes = 1ull << 40,
+                                    .has_bytes_per_s = true,
+                                    .bytes_per_s = 1e9};
     must(event_encode(&wire, "progress", MESSAGE(progress, &progress), NULL) == 0);
     use_and_clear(use, data, &wire);
     struct msg_tensor_plan plan = {.name = "t", .shape = "32", .from = "f16", .to = "q8_0", .bytes = 34, .reason = "r"};
     must(records_begin(&wire, 2, NULL) == 0);
-    must(record_encode(&wire, MESSAGE(tensor_plan, &plan), NULL) == 0 && record_encode(&wire, MESSAGE(tensor_plan, &plan), NULL) == 0);
+    must(record_encode(&wire, MESSAGE(tensor_plan, &plan), NULL) == 0 &&
+         record_encode(&wire, MESSAGE(tensor_plan, &plan), NULL) == 0);
     use_and_clear(use, data, &wire);
 }
 

@@ -52,9 +52,22 @@ static void tensor_seed(fuzz_use *use, void *data)
 {
     CLEANUP(buffer_clear) struct buffer raw = {0};
     struct tensor_entry t[] = {
-        {.name = "a.weight", .type = QD_TYPE_Q8_0, .source_type = QD_TYPE_F16, .n_dims = 2, .shape = {64, 2}, .offset = 4096,
-         .bytes = 136, .reason = "matrix", .sqnr_db = 40},
-        {.name = "b", .type = QD_TYPE_F32, .source_type = QD_TYPE_F32, .n_dims = 1, .shape = {300}, .bytes = 1200, .reason = ""},
+        {.name = "a.weight",
+         .type = QD_TYPE_Q8_0,
+         .source_type = QD_TYPE_F16,
+         .n_dims = 2,
+         .shape = {64, 2},
+         .offset = 4096,
+         .bytes = 136,
+         .reason = "matrix",
+         .sqnr_db = 40},
+        {.name = "b",
+         .type = QD_TYPE_F32,
+         .source_type = QD_TYPE_F32,
+         .n_dims = 1,
+         .shape = {300},
+         .bytes = 1200,
+         .reason = ""},
     };
     if (tensor_table_encode(&(struct tensor_table){t, 2}, &raw, NULL) < 0)
         abort();
@@ -85,7 +98,7 @@ void fuzz_seeds(fuzz_use *use, void *data)
 
 void fuzz_more(fuzz_use *use, void *data)
 {
-    static const uint8_t lying_array[] = {0x82, 0xa6, 'f', 'o', 'r', 'm', 'a', 't', 1, 0xa7, 't', 'e', 'n', 's', 'o', 'r', 's',
-                                          0xdd, 0xff, 0xff, 0xff, 0xff};
+    static const uint8_t lying_array[] = {0x82, 0xa6, 'f', 'o', 'r', 'm', 'a',  't',  1,    0xa7, 't',
+                                          'e',  'n',  's', 'o', 'r', 's', 0xdd, 0xff, 0xff, 0xff, 0xff};
     use((struct bytes){lying_array, sizeof lying_array}, data);
 }

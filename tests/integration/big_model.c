@@ -32,7 +32,10 @@ void big_model_write(const char *path, uint32_t seed)
     char names[BIG_TENSORS][32];
     for (size_t i = 0; i < BIG_TENSORS; i++) {
         (void)snprintf(names[i], sizeof names[i], "blk.%zu.ffn_up.weight", i);
-        tensors[i] = (struct gguf_tensor){.name = names[i], .type = QD_TYPE_F32, .n_dims = 2, .shape = {BIG_COLS, BIG_ROWS, 1, 1},
+        tensors[i] = (struct gguf_tensor){.name = names[i],
+                                          .type = QD_TYPE_F32,
+                                          .n_dims = 2,
+                                          .shape = {BIG_COLS, BIG_ROWS, 1, 1},
                                           .offset = i * BIG_TENSOR_BYTES};
     }
     CLEANUP(buffer_clear) struct buffer header = {0};

@@ -57,8 +57,11 @@ void harness_prepare(struct harness *h, const char *config)
     (void)snprintf(h->models, sizeof h->models, "%s/models", h->folder);
     (void)snprintf(h->socket, sizeof h->socket, "%s/run/quantd/quantd.sock", h->folder);
     (void)snprintf(h->log, sizeof h->log, "%s/log", h->folder);
-    int n = snprintf(text, sizeof text, "[daemon]\nlog_level = debug\nworker = %s\n[watch]\nquiet = 100ms\n[cache]\nkeep_free = 1M\n" WORKER_SETTINGS "[root models]\npath = %s\n%s",
-                     HARNESS_WORKER, h->models, config ? config : "");
+    int n = snprintf(
+        text, sizeof text,
+        "[daemon]\nlog_level = debug\nworker = %s\n[watch]\nquiet = 100ms\n[cache]\nkeep_free = 1M\n" WORKER_SETTINGS
+        "[root models]\npath = %s\n%s",
+        HARNESS_WORKER, h->models, config ? config : "");
     assert_true(n < (int)sizeof text);
     harness_write(harness_path(h, "config/quantd/quantd.conf"), text, (size_t)n);
 }
@@ -68,14 +71,16 @@ static void give_to(const struct harness *h)
     char command[256];
     if (h->uid == 0)
         return;
-    (void)snprintf(command, sizeof command, "chown -R %u '%s/run' '%s/state' '%s/cache'", (unsigned)h->uid, h->folder, h->folder, h->folder);
+    (void)snprintf(command, sizeof command, "chown -R %u '%s/run' '%s/state' '%s/cache'", (unsigned)h->uid, h->folder,
+                   h->folder, h->folder);
     assert_int_equal(system(command), 0);
 }
 
 void harness_copy_model(const struct harness *h, const char *name, const char *as)
 {
     char command[1024];
-    int n = snprintf(command, sizeof command, "cp -r '%s%s' '%s/%s'", name[0] == '/' ? "" : HARNESS_MODELS "/", name, h->models, as);
+    int n = snprintf(command, sizeof command, "cp -r '%s%s' '%s/%s'", name[0] == '/' ? "" : HARNESS_MODELS "/", name,
+                     h->models, as);
     assert_true(n < (int)sizeof command);
     assert_int_equal(system(command), 0);
 }
@@ -86,8 +91,9 @@ static void set_environment(const struct harness *h)
 {
     static const char *const variables[] = {"XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"};
     static const char *const folders[] = {"run", "state", "cache", "config"};
-    static const char *const unwanted[] = {"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM",
-                                           "CREDENTIALS_DIRECTORY", "QUANTD_SOCKET"};
+    static const char *const unwanted[] = {"NOTIFY_SOCKET", "LISTEN_FDS",   "LISTEN_PID",     "LISTEN_FDNAMES",
+                                           "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY",
+                                           "QUANTD_SOCKET"};
     char pid[16];
     for (size_t i = 0; i < 4; i++)
         (void)setenv(variables[i], harness_path(h, folders[i]), 1);
@@ -268,7 +274,8 @@ static bool wait_for(int fd, short what)
     return n > 0;
 }
 
-void harness_request(int fd, uint32_t id, const char *method, enum message type, const void *params, const int *fds, size_t n_fds)
+void harness_request(int fd, uint32_t id, const char *method, enum message type, const void *params, const int *fds,
+                     size_t n_fds)
 {
     CLEANUP(buffer_clear) struct buffer b = {0};
     struct qd_error err;
@@ -295,7 +302,8 @@ bool harness_receive(int fd, struct incoming *in, struct packet *packet)
     return true;
 }
 
-int harness_call(int fd, const char *method, enum message type, const void *params, struct incoming *in, struct packet *packet, struct qd_error *err)
+int harness_call(int fd, const char *method, enum message type, const void *params, struct incoming *in,
+                 struct packet *packet, struct qd_error *err)
 {
     static uint32_t next_id = 1000;
     uint32_t id = next_id++;
@@ -322,7 +330,8 @@ int harness_hello(const struct harness *h)
     return fd;
 }
 
-int harness_open(int fd, const char *model, const char *scheme, struct msg_opened *ret, struct packet *packet, struct qd_error *err)
+int harness_open(int fd, const char *model, const char *scheme, struct msg_opened *ret, struct packet *packet,
+                 struct qd_error *err)
 {
     CLEANUP(incoming_clear) struct incoming in = {0};
     struct msg_open m = {.model = model, .scheme = scheme};

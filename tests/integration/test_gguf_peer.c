@@ -39,7 +39,8 @@ static bool load(struct peer *p)
 {
     const char *folder = getenv("QUANTD_PEERS");
     char pattern[4096];
-    (void)snprintf(pattern, sizeof pattern, "%s/libggml-base.so*", folder ? folder : PEER_FOLDER); /* cut: nothing matches */
+    (void)snprintf(pattern, sizeof pattern, "%s/libggml-base.so*",
+                   folder ? folder : PEER_FOLDER); /* cut: nothing matches */
     glob_t found;
     if (glob(pattern, 0, NULL, &found) != 0)
         return false;
@@ -122,7 +123,7 @@ int main(void)
     struct counts c = {.peer = &p};
     bad_gguf_files(compare_bad, &c);
     compare_changed(&c);
-    printf("%zu files: both accept %zu, both refuse %zu, only we refuse %zu, only the peer refuses %zu\n", c.n, c.both_accept, c.both_refuse,
-           c.stricter, c.looser);
+    printf("%zu files: both accept %zu, both refuse %zu, only we refuse %zu, only the peer refuses %zu\n", c.n,
+           c.both_accept, c.both_refuse, c.stricter, c.looser);
     return c.looser == 0 && c.both_accept > 0 ? 0 : 1;
 }

@@ -131,7 +131,8 @@ static void method__before_hello__is_refused_with_the_next_step(void **state)
     CLEANUP(incoming_clear) struct incoming in = {0};
     CLEANUP(packet_clear) struct packet p = {0};
     struct qd_error err;
-    assert_int_equal(harness_call(fd, "status", MESSAGE(nothing, &(struct msg_nothing){}), &in, &p, &err), QD_E_PROTOCOL);
+    assert_int_equal(harness_call(fd, "status", MESSAGE(nothing, &(struct msg_nothing){}), &in, &p, &err),
+                     QD_E_PROTOCOL);
     assert_non_null(strstr(err.hint, "hello"));
 }
 
@@ -157,7 +158,8 @@ static void descriptors__253_in_one_packet__are_all_closed_and_the_request_fails
         b.n = 0;
         assert_int_equal(request_encode(&b, 3, "open", MESSAGE(open, &m), NULL), 0);
         struct iovec iov = {.iov_base = b.data, .iov_len = b.n};
-        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+        struct msghdr msg = {
+            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
         struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
         *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fds)};
         memcpy(CMSG_DATA(c), fds, sizeof fds);
@@ -336,7 +338,8 @@ static int list_is_empty(const struct harness *h)
     struct msg_artifact_list list;
     struct qd_error err;
     int fd = harness_hello(h);
-    if (harness_call(fd, "models", MESSAGE(page, &(struct msg_page){0}), &in, &p, &err) < 0 || incoming_decode(&in, INTO(model_list, &models), &err) < 0)
+    if (harness_call(fd, "models", MESSAGE(page, &(struct msg_page){0}), &in, &p, &err) < 0 ||
+        incoming_decode(&in, INTO(model_list, &models), &err) < 0)
         return 2;
     if (harness_call(fd, "artifacts", MESSAGE(page, &(struct msg_page){0}), &artifacts, &p, &err) < 0 ||
         incoming_decode(&artifacts, INTO(artifact_list, &list), &err) < 0)
@@ -360,7 +363,8 @@ static int admin_is_denied(const struct harness *h)
     CLEANUP(packet_clear) struct packet p = {0};
     if (harness_call(fd, "rescan", MESSAGE(nothing, &(struct msg_nothing){}), &a, &p, &err) != QD_E_DENIED)
         return 2;
-    return harness_call(fd, "prune", MESSAGE(prune, &(struct msg_prune){.all = true}), &b, &p, &err) == QD_E_DENIED ? 0 : 3;
+    return harness_call(fd, "prune", MESSAGE(prune, &(struct msg_prune){.all = true}), &b, &p, &err) == QD_E_DENIED ? 0
+                                                                                                                    : 3;
 }
 
 static int open_public_and_try_to_write(const struct harness *h)
@@ -377,8 +381,9 @@ static int open_public_and_try_to_write(const struct harness *h)
         (void)close(again);
         if (i == 0)
             continue; /* the envelope's memfd is sealed */
-        if (open(path, O_RDWR | O_CLOEXEC) >= 0 || open(path, O_WRONLY | O_TRUNC | O_CLOEXEC) >= 0 || fchmod(p.fds[i], 0666) == 0 || ftruncate(p.fds[i], 0) == 0 ||
-            write(p.fds[i], "x", 1) >= 0 || truncate(path, 0) == 0)
+        if (open(path, O_RDWR | O_CLOEXEC) >= 0 || open(path, O_WRONLY | O_TRUNC | O_CLOEXEC) >= 0 ||
+            fchmod(p.fds[i], 0666) == 0 || ftruncate(p.fds[i], 0) == 0 || write(p.fds[i], "x", 1) >= 0 ||
+            truncate(path, 0) == 0)
             return 3;
     }
     return 0;

@@ -143,9 +143,16 @@ static int make_fixture(void **state)
         return -1;
     (void)snprintf(f->model, sizeof f->model, "%s/model.gguf", f->folder);
     (void)snprintf(f->cache, sizeof f->cache, "%s/cache", f->folder);
-    f->config = (struct config){
-        .state_dir = f->folder, .cache_dir = f->cache, .worker_path = copy(worker_path), .worker_memory = WORKER_MEMORY, .threads = 2,
-        .leave_grace_ms = 50, .backoff_s = 10, .backoff_max_s = 3600, .jobs_per_uid = 16, .sandbox = WORKER_SANDBOXED};
+    f->config = (struct config){.state_dir = f->folder,
+                                .cache_dir = f->cache,
+                                .worker_path = copy(worker_path),
+                                .worker_memory = WORKER_MEMORY,
+                                .threads = 2,
+                                .leave_grace_ms = 50,
+                                .backoff_s = 10,
+                                .backoff_max_s = 3600,
+                                .jobs_per_uid = 16,
+                                .sandbox = WORKER_SANDBOXED};
     big_model_write(f->model, 1);
     open_daemon(f);
     *state = f;
@@ -197,8 +204,12 @@ static void on_done(struct job_waiter *w, const struct job_outcome *o)
 
 static struct job_request request_for(const struct fixture *f, const char *name)
 {
-    return (struct job_request){.model = name, .first_file = f->model, .source_fd = -1, .recipe = {.scheme = SCHEME_Q8_0, .pure = true},
-                                .interactive = true, .uid = 1000};
+    return (struct job_request){.model = name,
+                                .first_file = f->model,
+                                .source_fd = -1,
+                                .recipe = {.scheme = SCHEME_Q8_0, .pure = true},
+                                .interactive = true,
+                                .uid = 1000};
 }
 
 static int submit(struct fixture *f, const struct job_request *r, struct waiting *q)
@@ -594,7 +605,10 @@ static void job__worker_killed_at_fifty_points__next_request_gives_the_same_byte
     (void)uv_run(&f->loop, UV_RUN_NOWAIT); /* closes the timer */
 }
 
-/* ---- tests: bad sources ---------------------------------------------------------------------------------------------- */
+/*
+ * ---- tests: bad sources
+ * ----------------------------------------------------------------------------------------------
+ */
 
 /* Dirties the page first: from then on a store to it moves neither mtime nor ctime. */
 static void map_dirty_page(struct fixture *f)
@@ -622,7 +636,8 @@ static void job__source_changed_through_a_mapping_after_hashing__is_never_signed
     f->on_state = flip_after_hashing;
     ask(f, &q);
     assert_int_equal(stat(f->model, &after), 0);
-    assert_memory_equal(&before.st_mtim, &after.st_mtim, sizeof before.st_mtim); /* else another check would have seen it */
+    assert_memory_equal(&before.st_mtim, &after.st_mtim,
+                        sizeof before.st_mtim); /* else another check would have seen it */
     assert_memory_equal(&before.st_ctim, &after.st_ctim, sizeof before.st_ctim);
     assert_int_equal(q.o.result, QD_E_SOURCE_CHANGED);
     assert_int_equal(count_files(f, "refs"), 0);
@@ -701,14 +716,16 @@ struct careless {
     unsigned seals;
 };
 
-static int answer(const struct request *rq, enum message type, const void *result, const int *fds, size_t n_fds, struct qd_error *err)
+static int answer(const struct request *rq, enum message type, const void *result, const int *fds, size_t n_fds,
+                  struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer message = {0};
     int r = reply_encode(&message, rq->id, type, result, err);
     return r < 0 ? r : conn_send(CONTROL_FD, buffer_span(&message), fds, n_fds, err);
 }
 
-static int handle_w_probe(const struct careless *c, struct request *rq, const struct msg_w_probe *p, struct qd_error *err)
+static int handle_w_probe(const struct careless *c, struct request *rq, const struct msg_w_probe *p,
+                          struct qd_error *err)
 {
     (void)c, (void)p;
     const struct msg_w_probed result = {.format = "gguf", .role = "weights"};
@@ -729,13 +746,15 @@ static int handle_w_plan(const struct careless *c, struct request *rq, const str
 
 HANDLER_THUNK(w_probe, w_probe, w_probed, "")
 HANDLER_THUNK(w_plan, w_plan, w_planned, "")
-static const struct handler careless_handlers[] = {HANDLER_ROW(w_probe, w_probe, w_probed, "") HANDLER_ROW(w_plan, w_plan, w_planned, "")};
+static const struct handler careless_handlers[] = {HANDLER_ROW(w_probe, w_probe, w_probed, "")
+                                                       HANDLER_ROW(w_plan, w_plan, w_planned, "")};
 
 static int careless_worker(const char *memory)
 {
     if (strcmp(memory, "1") == 0)
         (void)raise(SIGTERM);
-    struct careless c = {.seals = (unsigned)atoi(memory)}; /* a worker gets no environment: the test says it by --memory */
+    struct careless c = {.seals =
+                             (unsigned)atoi(memory)}; /* a worker gets no environment: the test says it by --memory */
     CLEANUP(packet_clear) struct packet packet = {0};
     CLEANUP(buffer_clear) struct buffer failure = {0};
     struct qd_error err;
@@ -755,7 +774,9 @@ static void job__plan_that_its_worker_can_still_change__is_refused(void **state)
     static const struct {
         unsigned seals;
         int result;
-    } cases[] = {{0, QD_E_PROTOCOL}, {F_SEAL_SHRINK | F_SEAL_GROW, QD_E_PROTOCOL}, {F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, 0}};
+    } cases[] = {{0, QD_E_PROTOCOL},
+                 {F_SEAL_SHRINK | F_SEAL_GROW, QD_E_PROTOCOL},
+                 {F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, 0}};
     struct job_request r = request_for(f, "model");
     r.plan_only = true;
     free(f->config.worker_path);

@@ -1,4 +1,5 @@
-/* quantd killed at fifty points of a job. Its client is told, its store is whole, the next open gives the same bytes. */
+/* quantd killed at fifty points of a job. Its client is told, its store is whole, the next open gives the same bytes.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,7 @@ static void daemon__killed_at_fifty_points__next_open_gives_the_same_bytes(void 
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(daemon__killed_at_fifty_points__next_open_gives_the_same_bytes)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(daemon__killed_at_fifty_points__next_open_gives_the_same_bytes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

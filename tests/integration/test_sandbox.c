@@ -42,9 +42,18 @@ static int read_only_fd = -1, closed_fd = -1;
 
 /* ---- attempts: 0 when it worked, -1 when it was refused -------------------------------------- */
 
-static int opened(long fd) { return fd >= 0 ? 0 : -1; }
-static int try_open(void) { return opened(open("/etc/passwd", O_RDONLY | O_CLOEXEC)); }
-static int try_open_for_writing(void) { return opened(open("/tmp/quantd-escape", O_RDWR | O_CREAT | O_CLOEXEC, 0600)); }
+static int opened(long fd)
+{
+    return fd >= 0 ? 0 : -1;
+}
+static int try_open(void)
+{
+    return opened(open("/etc/passwd", O_RDONLY | O_CLOEXEC));
+}
+static int try_open_for_writing(void)
+{
+    return opened(open("/tmp/quantd-escape", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+}
 static int try_openat2(void)
 {
     struct open_how how = {.flags = O_RDONLY};
@@ -56,13 +65,34 @@ static int try_reopen_own_descriptor(void)
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", read_only_fd);
     return opened(open(path, O_RDWR | O_CLOEXEC));
 }
-static int try_list_a_folder(void) { return opened(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)); }
-static int try_unlink(void) { return unlink("/tmp/quantd-escape-victim"); }
-static int try_rename(void) { return rename("/tmp/quantd-escape-victim", "/tmp/quantd-escape-moved"); }
-static int try_mkdir(void) { return mkdir("/tmp/quantd-escape-folder", 0700); }
-static int try_link(void) { return link("/tmp/quantd-escape-victim", "/tmp/quantd-escape-link"); }
-static int try_symlink(void) { return symlink("/etc/passwd", "/tmp/quantd-escape-symlink"); }
-static int try_truncate(void) { return truncate("/tmp/quantd-escape-victim", 0); }
+static int try_list_a_folder(void)
+{
+    return opened(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+static int try_unlink(void)
+{
+    return unlink("/tmp/quantd-escape-victim");
+}
+static int try_rename(void)
+{
+    return rename("/tmp/quantd-escape-victim", "/tmp/quantd-escape-moved");
+}
+static int try_mkdir(void)
+{
+    return mkdir("/tmp/quantd-escape-folder", 0700);
+}
+static int try_link(void)
+{
+    return link("/tmp/quantd-escape-victim", "/tmp/quantd-escape-link");
+}
+static int try_symlink(void)
+{
+    return symlink("/etc/passwd", "/tmp/quantd-escape-symlink");
+}
+static int try_truncate(void)
+{
+    return truncate("/tmp/quantd-escape-victim", 0);
+}
 static int try_execve(void)
 {
     char *argv[] = {(char[]){"true"}, NULL};
@@ -83,7 +113,9 @@ static int try_inet_connect(void)
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (fd < 0)
         return -1;
-    return connect(fd, (struct sockaddr *)&to, sizeof to) == 0 || errno == ECONNREFUSED ? 0 : -1; /* refused by a peer: it got out */
+    return connect(fd, (struct sockaddr *)&to, sizeof to) == 0 || errno == ECONNREFUSED
+               ? 0
+               : -1; /* refused by a peer: it got out */
 }
 static int try_abstract_socket(void)
 {
@@ -93,31 +125,68 @@ static int try_abstract_socket(void)
         return -1;
     return connect(fd, (struct sockaddr *)&to, sizeof(sa_family_t) + 14);
 }
-static int try_socket(void) { return opened(socket(AF_UNIX, SOCK_STREAM, 0)); }
+static int try_socket(void)
+{
+    return opened(socket(AF_UNIX, SOCK_STREAM, 0));
+}
 static int try_socketpair(void)
 {
     int pair[2];
     return socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
 }
-static int try_ptrace(void) { return (int)ptrace(PTRACE_ATTACH, victim, NULL, NULL); }
-static int try_kill(void) { return kill(victim, SIGUSR1); }
-static int try_kill_parent(void) { return kill(getppid(), 0); }
-static int try_tgkill(void) { return (int)syscall(SYS_tgkill, victim, victim, SIGUSR1); }
-static int try_pidfd(void) { return opened(syscall(SYS_pidfd_open, victim, 0)); }
+static int try_ptrace(void)
+{
+    return (int)ptrace(PTRACE_ATTACH, victim, NULL, NULL);
+}
+static int try_kill(void)
+{
+    return kill(victim, SIGUSR1);
+}
+static int try_kill_parent(void)
+{
+    return kill(getppid(), 0);
+}
+static int try_tgkill(void)
+{
+    return (int)syscall(SYS_tgkill, victim, victim, SIGUSR1);
+}
+static int try_pidfd(void)
+{
+    return opened(syscall(SYS_pidfd_open, victim, 0));
+}
 static int peek(bool writes)
 {
     char buf[sizeof victim_memory];
     struct iovec here = {buf, sizeof buf}, there = {victim_memory, sizeof victim_memory};
     memset(buf, 'x', sizeof buf);
-    ssize_t n = writes ? process_vm_writev(victim, &here, 1, &there, 1, 0) : process_vm_readv(victim, &here, 1, &there, 1, 0);
+    ssize_t n =
+        writes ? process_vm_writev(victim, &here, 1, &there, 1, 0) : process_vm_readv(victim, &here, 1, &there, 1, 0);
     return n > 0 ? 0 : -1;
 }
-static int try_process_vm_readv(void) { return peek(false); }
-static int try_process_vm_writev(void) { return peek(true); }
-static int try_mount(void) { return mount("none", "/mnt", "tmpfs", 0, NULL); }
-static int try_umount(void) { return umount2("/proc", MNT_DETACH) == 0 || errno == EINVAL ? 0 : -1; }
-static int try_chroot(void) { return chroot("/"); }
-static int try_unshare(void) { return unshare(CLONE_NEWUSER); }
+static int try_process_vm_readv(void)
+{
+    return peek(false);
+}
+static int try_process_vm_writev(void)
+{
+    return peek(true);
+}
+static int try_mount(void)
+{
+    return mount("none", "/mnt", "tmpfs", 0, NULL);
+}
+static int try_umount(void)
+{
+    return umount2("/proc", MNT_DETACH) == 0 || errno == EINVAL ? 0 : -1;
+}
+static int try_chroot(void)
+{
+    return chroot("/");
+}
+static int try_unshare(void)
+{
+    return unshare(CLONE_NEWUSER);
+}
 static int try_fork(void)
 {
     pid_t p = fork();
@@ -135,7 +204,9 @@ static int try_clone3(void)
 }
 static int try_clone_namespace_thread(void)
 {
-    long p = syscall(SYS_clone, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_NEWNET, 0, 0, 0, 0);
+    long p = syscall(SYS_clone,
+                     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_NEWNET, 0,
+                     0, 0, 0);
     return opened(p);
 }
 static int try_io_uring(void)
@@ -143,31 +214,77 @@ static int try_io_uring(void)
     struct io_uring_params p = {0};
     return opened(syscall(SYS_io_uring_setup, 4, &p));
 }
-static int try_bpf(void) { return opened(syscall(SYS_bpf, 0, NULL, 0)); }
-static int try_userfaultfd(void) { return opened(syscall(SYS_userfaultfd, O_CLOEXEC)); }
-static int try_perf(void) { return opened(syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0)); }
-static int try_keyctl(void) { return opened(syscall(SYS_add_key, "user", "x", "y", 1, -3)); }
-static int try_executable_memory(void) { return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0; }
+static int try_bpf(void)
+{
+    return opened(syscall(SYS_bpf, 0, NULL, 0));
+}
+static int try_userfaultfd(void)
+{
+    return opened(syscall(SYS_userfaultfd, O_CLOEXEC));
+}
+static int try_perf(void)
+{
+    return opened(syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0));
+}
+static int try_keyctl(void)
+{
+    return opened(syscall(SYS_add_key, "user", "x", "y", 1, -3));
+}
+static int try_executable_memory(void)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1
+                                                                                                                  : 0;
+}
 static int try_make_memory_executable(void)
 {
     void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return mprotect(p, 4096, PROT_READ | PROT_EXEC);
 }
-static int try_write_read_only(void) { return pwrite(read_only_fd, "x", 1, 0) == 1 ? 0 : -1; }
-static int try_fchmod(void) { return fchmod(read_only_fd, 0777); }
-static int try_fd_left_open(void) { return fcntl(closed_fd, F_GETFD) >= 0 ? 0 : -1; }
-static int try_setuid(void) { return setuid(0); }
-static int try_raise_limit(void) { return setrlimit(RLIMIT_DATA, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}); }
-static int try_limit_of_another(void) { return prlimit(victim, RLIMIT_CORE, NULL, &(struct rlimit){0}); }
-static int try_priority(void) { return sched_setscheduler(0, SCHED_RR, &(struct sched_param){1}); }
-static int try_prctl_dumpable(void) { return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
+static int try_write_read_only(void)
+{
+    return pwrite(read_only_fd, "x", 1, 0) == 1 ? 0 : -1;
+}
+static int try_fchmod(void)
+{
+    return fchmod(read_only_fd, 0777);
+}
+static int try_fd_left_open(void)
+{
+    return fcntl(closed_fd, F_GETFD) >= 0 ? 0 : -1;
+}
+static int try_setuid(void)
+{
+    return setuid(0);
+}
+static int try_raise_limit(void)
+{
+    return setrlimit(RLIMIT_DATA, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
+}
+static int try_limit_of_another(void)
+{
+    return prlimit(victim, RLIMIT_CORE, NULL, &(struct rlimit){0});
+}
+static int try_priority(void)
+{
+    return sched_setscheduler(0, SCHED_RR, &(struct sched_param){1});
+}
+static int try_prctl_dumpable(void)
+{
+    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
 static int try_ioctl(void)
 {
     char c = 'x';
     return ioctl(0, 0x5412 /* TIOCSTI: types into the terminal */, &c) == 0 || errno == ENOTTY || errno == EIO ? 0 : -1;
 }
-static int try_set_owner_of_signals(void) { return fcntl(read_only_fd, F_SETOWN, victim); }
-static int try_shmget(void) { return opened(syscall(SYS_shmget, 0x71756e74, 4096, 01600)); }
+static int try_set_owner_of_signals(void)
+{
+    return fcntl(read_only_fd, F_SETOWN, victim);
+}
+static int try_shmget(void)
+{
+    return opened(syscall(SYS_shmget, 0x71756e74, 4096, 01600));
+}
 
 static int try_large_memfd(void)
 {
@@ -177,7 +294,8 @@ static int try_large_memfd(void)
 static int try_raise_file_limit(void)
 {
     struct rlimit now;
-    return getrlimit(RLIMIT_FSIZE, &now) < 0 ? -1 : setrlimit(RLIMIT_FSIZE, &(struct rlimit){now.rlim_max, now.rlim_max});
+    return getrlimit(RLIMIT_FSIZE, &now) < 0 ? -1
+                                             : setrlimit(RLIMIT_FSIZE, &(struct rlimit){now.rlim_max, now.rlim_max});
 }
 
 struct attempt {
@@ -185,18 +303,62 @@ struct attempt {
     int (*run)(void);
     bool landlock_too; /* refused by Landlock alone as well */
 };
-#define A(name, landlock) {#name, try_##name, landlock}
+#define A(name, landlock)           \
+    {                               \
+#name, try_##name, landlock \
+    }
 static const struct attempt attempts[] = {
-    A(open, true), A(open_for_writing, true), A(openat2, true), A(reopen_own_descriptor, true), A(list_a_folder, true),
-    A(unlink, true), A(rename, true), A(mkdir, true), A(link, true), A(symlink, true), A(truncate, true),
-    A(execve, true), A(memfd_exec, false), A(inet_connect, true), A(abstract_socket, true), A(socket, false), A(socketpair, false),
-    A(ptrace, true), A(kill, true), A(kill_parent, true), A(tgkill, true), A(pidfd, false), A(process_vm_readv, true),
-    A(process_vm_writev, true), A(mount, true), A(umount, true), A(chroot, false), A(unshare, false), A(fork, false), A(clone3, false),
-    A(clone_namespace_thread, false), A(io_uring, false), A(bpf, false), A(userfaultfd, false), A(perf, false), A(keyctl, false),
-    A(executable_memory, false), A(make_memory_executable, false), A(write_read_only, true), A(fchmod, false),
-    A(fd_left_open, true), A(setuid, false), A(raise_limit, false), A(limit_of_another, false), A(priority, false),
-    A(prctl_dumpable, false), A(ioctl, false), A(set_owner_of_signals, false), A(shmget, false),
-    A(large_memfd, true), A(raise_file_limit, false),
+    A(open, true),
+    A(open_for_writing, true),
+    A(openat2, true),
+    A(reopen_own_descriptor, true),
+    A(list_a_folder, true),
+    A(unlink, true),
+    A(rename, true),
+    A(mkdir, true),
+    A(link, true),
+    A(symlink, true),
+    A(truncate, true),
+    A(execve, true),
+    A(memfd_exec, false),
+    A(inet_connect, true),
+    A(abstract_socket, true),
+    A(socket, false),
+    A(socketpair, false),
+    A(ptrace, true),
+    A(kill, true),
+    A(kill_parent, true),
+    A(tgkill, true),
+    A(pidfd, false),
+    A(process_vm_readv, true),
+    A(process_vm_writev, true),
+    A(mount, true),
+    A(umount, true),
+    A(chroot, false),
+    A(unshare, false),
+    A(fork, false),
+    A(clone3, false),
+    A(clone_namespace_thread, false),
+    A(io_uring, false),
+    A(bpf, false),
+    A(userfaultfd, false),
+    A(perf, false),
+    A(keyctl, false),
+    A(executable_memory, false),
+    A(make_memory_executable, false),
+    A(write_read_only, true),
+    A(fchmod, false),
+    A(fd_left_open, true),
+    A(setuid, false),
+    A(raise_limit, false),
+    A(limit_of_another, false),
+    A(priority, false),
+    A(prctl_dumpable, false),
+    A(ioctl, false),
+    A(set_owner_of_signals, false),
+    A(shmget, false),
+    A(large_memfd, true),
+    A(raise_file_limit, false),
 };
 enum { N_ATTEMPTS = sizeof attempts / sizeof attempts[0] };
 
@@ -211,7 +373,11 @@ static int outcome_of(int (*run)(void), unsigned layers, uint64_t memory_bytes)
             _exit(NO_DOOR);
         closed_fd = 6;
         (void)signal(SIGXFSZ, SIG_IGN); /* as the worker does: a limit is an error */
-        const struct sandbox s = {.required = layers, .first_closed_fd = 6, .memory_bytes = memory_bytes, .file_bytes = FILE_BYTES, .n_files = 64};
+        const struct sandbox s = {.required = layers,
+                                  .first_closed_fd = 6,
+                                  .memory_bytes = memory_bytes,
+                                  .file_bytes = FILE_BYTES,
+                                  .n_files = 64};
         struct qd_error err;
         unsigned in_force = 0;
         if (layers && (sandbox_enter(&s, &in_force, &err) < 0 || in_force != layers))
@@ -292,7 +458,10 @@ static void sandbox__more_memory_than_the_ceiling__is_refused(void **state)
     assert_int_equal(outcome_of(take_512_mib, BOTH, 0), ESCAPED);
 }
 
-static int abort_loudly(void) { abort(); }
+static int abort_loudly(void)
+{
+    abort();
+}
 
 static void sandbox__failed_assertion__dies_by_abort(void **state)
 {
@@ -304,8 +473,10 @@ static void sandbox__failed_assertion__dies_by_abort(void **state)
 static void sandbox__no_layers__attempts_succeed(void **state)
 {
     (void)state;
-    int (*const plain[])(void) = {try_open, try_openat2, try_socket, try_kill, try_process_vm_readv, try_fork, try_mkdir, try_unlink, try_execve,
-                                  try_executable_memory, try_fd_left_open, try_inet_connect, try_abstract_socket, try_tgkill};
+    int (*const plain[])(void) = {
+        try_open,         try_openat2,      try_socket,          try_kill,   try_process_vm_readv,
+        try_fork,         try_mkdir,        try_unlink,          try_execve, try_executable_memory,
+        try_fd_left_open, try_inet_connect, try_abstract_socket, try_tgkill};
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++) {
         int got = outcome_of(plain[i], 0, 0);
         assert_true(got == ESCAPED || (plain[i] == try_execve && got == 0));
@@ -315,7 +486,10 @@ static void sandbox__no_layers__attempts_succeed(void **state)
 
 /* ---- frame ------------------------------------------------------------------------------------------ */
 
-static void ignore(int sig) { (void)sig; }
+static void ignore(int sig)
+{
+    (void)sig;
+}
 
 static int start_victim(void **state)
 {
@@ -368,7 +542,8 @@ int main(void)
                 continue;
             struct trial *t = &trials[n];
             *t = (struct trial){.attempt = &attempts[i], .layers = layer_sets[l]};
-            (void)snprintf(t->name, sizeof t->name, "sandbox__%s__%s_is_refused", sandbox_name(t->layers), t->attempt->name);
+            (void)snprintf(t->name, sizeof t->name, "sandbox__%s__%s_is_refused", sandbox_name(t->layers),
+                           t->attempt->name);
             tests[n++] = (struct CMUnitTest){t->name, sandbox__attempt__is_refused, NULL, NULL, t};
         }
     for (size_t i = 0; available == BOTH && i < n_others; i++)

@@ -178,7 +178,8 @@ static void open__mistakes__are_answered_with_the_next_step(void **state)
     CLEANUP(fd_close) int fd = harness_hello(*state);
     refused(fd, &(struct msg_open){.model = "tinny", .scheme = "q8_0"}, QD_E_NOT_FOUND, "no model 'tinny'", "'tiny'");
     refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q8_O"}, QD_E_INVALID, "q8_O", "q8_0");
-    refused(fd, &(struct msg_open){.model = "tiny", .scheme = "f16", .no_build = true}, QD_E_NOT_FOUND, "not in the cache", "no_build");
+    refused(fd, &(struct msg_open){.model = "tiny", .scheme = "f16", .no_build = true}, QD_E_NOT_FOUND,
+            "not in the cache", "no_build");
     refused(fd, &(struct msg_open){.model = "tiny", .layout = "odd"}, QD_E_UNSUPPORTED, "layout 'odd'", "");
     refused(fd, &(struct msg_open){.scheme = "f16"}, QD_E_INVALID, "neither", "");
 }
@@ -403,7 +404,9 @@ static void subscriber__hears_of_models_jobs_and_artifacts(void **state)
     CLEANUP(incoming_clear) struct incoming in = {0};
     struct qd_error err;
     struct msg_opened opened;
-    assert_int_equal(harness_call(listener, "subscribe", MESSAGE(subscribe, &(struct msg_subscribe){.jobs = true}), &in, &p, &err), 0);
+    assert_int_equal(
+        harness_call(listener, "subscribe", MESSAGE(subscribe, &(struct msg_subscribe){.jobs = true}), &in, &p, &err),
+        0);
     open_ok(fd, "tiny", "q8_0", &opened, &a);
     assert_int_equal(unlink(harness_path(h, "models/tiny.gguf")), 0);
     bool job = false, artifact = false, model = false;
@@ -474,7 +477,8 @@ static void damaged_key__signing_stops_and_the_cache_is_served_on(void **state)
     assert_string_equal(report.state, "signing-stopped");
     open_ok(fd, "tiny", "q8_0", &m, &b);
     assert_false(m.built);
-    refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q4_0"}, QD_E_UNAVAILABLE, "signing is stopped", "status");
+    refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q4_0"}, QD_E_UNAVAILABLE, "signing is stopped",
+            "status");
     (void)close(fd);
 }
 

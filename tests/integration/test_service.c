@@ -50,7 +50,11 @@ static void start_and_stop__folders_and_socket__have_their_modes(void **state)
     static const struct {
         const char *name;
         mode_t mode;
-    } rows[] = {{"state/quantd", 0700}, {"cache/quantd", 0700}, {"run/quantd", 0755}, {"run/quantd/quantd.sock", 0600}, {"state/quantd/quantd.key", 0600},
+    } rows[] = {{"state/quantd", 0700},
+                {"cache/quantd", 0700},
+                {"run/quantd", 0755},
+                {"run/quantd/quantd.sock", 0600},
+                {"state/quantd/quantd.key", 0600},
                 {"run/quantd/quantd.pub", 0644}};
     struct stat st;
     harness_start(h);
@@ -296,7 +300,8 @@ static unsigned long n_wakeups(const struct harness *h)
 {
     char command[128], line[64];
     unsigned long n = 0;
-    (void)snprintf(command, sizeof command, "cat /proc/%d/task/*/status | awk '/^voluntary_ctxt/ { n += $2 } END { print n }'", (int)h->pid);
+    (void)snprintf(command, sizeof command,
+                   "cat /proc/%d/task/*/status | awk '/^voluntary_ctxt/ { n += $2 } END { print n }'", (int)h->pid);
     FILE *f = popen(command, "r");
     assert_non_null(f);
     assert_non_null(fgets(line, sizeof line, f));

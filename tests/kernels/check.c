@@ -186,7 +186,8 @@ static bool try_one(struct trial *t, enum data_kind kind, uint64_t seed)
 }
 
 /* Sizes in blocks (or elements of plain types): nothing, one, around every vector width and group, odd ones, large. */
-static const size_t sizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 23, 31, 32, 33, 47, 48, 49, 63, 64, 65, 67, 95, 96, 97, 100, 127, 128, 129, 191, 193, 211, 255};
+static const size_t sizes[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  11,  15,  16,  17,  23,  31,  32,  33, 47,
+                               48, 49, 63, 64, 65, 67, 95, 96, 97, 100, 127, 128, 129, 191, 193, 211, 255};
 static const size_t offsets[] = {0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 60, 64};
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -340,8 +341,10 @@ static uint64_t digest_find(const struct trial *t, uint64_t hash, int kind)
 
 static uint64_t digest_of(const struct kernel_entry *e)
 {
-    static uint64_t (*const digests[])(const struct trial *, uint64_t, int) = {
-        [OP_QUANTIZE] = digest_quantize, [OP_DEQUANTIZE] = digest_dequantize, [OP_MEASURE] = digest_measure, [OP_FIND] = digest_find};
+    static uint64_t (*const digests[])(const struct trial *, uint64_t, int) = {[OP_QUANTIZE] = digest_quantize,
+                                                                               [OP_DEQUANTIZE] = digest_dequantize,
+                                                                               [OP_MEASURE] = digest_measure,
+                                                                               [OP_FIND] = digest_find};
     struct trial t = {.tested = e, .type = type_of(e->op), .n = 1024};
     uint64_t hash = HASH_START;
     for (int kind = 0; kind < DATA_N_KINDS; kind++)

@@ -74,32 +74,60 @@ static float random_finite(uint64_t *s)
 static float element(enum data_kind kind, size_t i, size_t j, float base, size_t spike, uint64_t *s)
 {
     switch (kind) {
-    case DATA_gaussian: return normal(s);
-    case DATA_gaussian_small: return normal(s) * 0.02f;
-    case DATA_heavy_tails: return normal(s) / (unit(s) * unit(s) + 0.001f);
-    case DATA_uniform: return unit(s) * 2 - 1;
-    case DATA_zeros: return 0;
-    case DATA_negative_zeros: return -0.0f;
-    case DATA_mixed_zeros: return 0 * sign(s);
-    case DATA_one_spike: return j == spike ? base * 1000 : 0;
-    case DATA_constant: return base * base + 0.001f;
-    case DATA_constant_negative: return -(base * base) - 0.001f;
-    case DATA_alternating_signs: return (i + spike) % 2 ? -base : base;
-    case DATA_ternary: return (float)((int)(draw(s) % 3) - 1) * base;
-    case DATA_ramp: return ((float)j - (float)spike) * base;
-    case DATA_exact_halves: return j == spike ? 127 : (float)(int)(draw(s) % 254) - 126.5f;
-    case DATA_near_halves: return j == spike ? -127 : of_bits(0x3f000000 + draw(s) % 0x03800000 / 0x400000 * 0x400000 + draw(s) % 5 - 2) * sign(s);
-    case DATA_subnormal: return of_bits((draw(s) & 0x807fffff) >> (spike % 20) | (draw(s) & 0x80000000));
-    case DATA_subnormal_and_zero: return j % 3 ? of_bits(draw(s) & 0x800000ff) : 0;
-    case DATA_inverse_near_overflow: return (unit(s) * 2 - 1) * power_of_two(-120 - (int)(spike % 6));
-    case DATA_scale_subnormal_in_f16: return (unit(s) * 2 - 1) * power_of_two(-7 - (int)spike / 2);
-    case DATA_near_f16_overflow: return (unit(s) * 2 - 1) * 66000.0f * (spike % 2 ? 127 : 1);
-    case DATA_near_f32_overflow: return of_bits(0x7f7fffff - draw(s) % 0x01000000) * sign(s);
-    case DATA_f16_ties: return of_bits((draw(s) % 0x12000000 + 0x32800000) & 0xfffff000) * sign(s);
-    case DATA_bf16_ties: return of_bits((draw(s) % 0x7f7f0000 & 0xffff0000) | (0x7fff + draw(s) % 3)) * sign(s);
-    case DATA_random_finite_bits: return random_finite(s);
-    case DATA_weights_of_f16: return (float)((int)(draw(s) % 4001) - 2000) * 0x1p-14f;
-    case DATA_N_KINDS: break;
+    case DATA_gaussian:
+        return normal(s);
+    case DATA_gaussian_small:
+        return normal(s) * 0.02f;
+    case DATA_heavy_tails:
+        return normal(s) / (unit(s) * unit(s) + 0.001f);
+    case DATA_uniform:
+        return unit(s) * 2 - 1;
+    case DATA_zeros:
+        return 0;
+    case DATA_negative_zeros:
+        return -0.0f;
+    case DATA_mixed_zeros:
+        return 0 * sign(s);
+    case DATA_one_spike:
+        return j == spike ? base * 1000 : 0;
+    case DATA_constant:
+        return base * base + 0.001f;
+    case DATA_constant_negative:
+        return -(base * base) - 0.001f;
+    case DATA_alternating_signs:
+        return (i + spike) % 2 ? -base : base;
+    case DATA_ternary:
+        return (float)((int)(draw(s) % 3) - 1) * base;
+    case DATA_ramp:
+        return ((float)j - (float)spike) * base;
+    case DATA_exact_halves:
+        return j == spike ? 127 : (float)(int)(draw(s) % 254) - 126.5f;
+    case DATA_near_halves:
+        return j == spike
+                   ? -127
+                   : of_bits(0x3f000000 + draw(s) % 0x03800000 / 0x400000 * 0x400000 + draw(s) % 5 - 2) * sign(s);
+    case DATA_subnormal:
+        return of_bits((draw(s) & 0x807fffff) >> (spike % 20) | (draw(s) & 0x80000000));
+    case DATA_subnormal_and_zero:
+        return j % 3 ? of_bits(draw(s) & 0x800000ff) : 0;
+    case DATA_inverse_near_overflow:
+        return (unit(s) * 2 - 1) * power_of_two(-120 - (int)(spike % 6));
+    case DATA_scale_subnormal_in_f16:
+        return (unit(s) * 2 - 1) * power_of_two(-7 - (int)spike / 2);
+    case DATA_near_f16_overflow:
+        return (unit(s) * 2 - 1) * 66000.0f * (spike % 2 ? 127 : 1);
+    case DATA_near_f32_overflow:
+        return of_bits(0x7f7fffff - draw(s) % 0x01000000) * sign(s);
+    case DATA_f16_ties:
+        return of_bits((draw(s) % 0x12000000 + 0x32800000) & 0xfffff000) * sign(s);
+    case DATA_bf16_ties:
+        return of_bits((draw(s) % 0x7f7f0000 & 0xffff0000) | (0x7fff + draw(s) % 3)) * sign(s);
+    case DATA_random_finite_bits:
+        return random_finite(s);
+    case DATA_weights_of_f16:
+        return (float)((int)(draw(s) % 4001) - 2000) * 0x1p-14f;
+    case DATA_N_KINDS:
+        break;
     }
     return 0;
 }

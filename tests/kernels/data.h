@@ -8,38 +8,38 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DATA_KINDS(K)                                                                              \
-    K(gaussian)                                                                                    \
-    K(gaussian_small)                                                                              \
-    K(heavy_tails)                                                                                 \
-    K(uniform)                                                                                     \
-    K(zeros)                                                                                       \
-    K(negative_zeros)                                                                              \
-    K(mixed_zeros)                                                                                 \
-    K(one_spike)                                                                                   \
-    K(constant)                                                                                    \
-    K(constant_negative)                                                                           \
-    K(alternating_signs)                                                                           \
-    K(ternary)                                                                                     \
-    K(ramp)                                                                                        \
-    K(exact_halves)                                                                                \
-    K(near_halves)                                                                                 \
-    K(subnormal)                                                                                   \
-    K(subnormal_and_zero)                                                                          \
-    K(inverse_near_overflow)                                                                       \
-    K(scale_subnormal_in_f16)                                                                      \
-    K(near_f16_overflow)                                                                           \
-    K(near_f32_overflow)                                                                           \
-    K(f16_ties)                                                                                    \
-    K(bf16_ties)                                                                                   \
-    K(random_finite_bits)                                                                          \
+#define DATA_KINDS(K)         \
+    K(gaussian)               \
+    K(gaussian_small)         \
+    K(heavy_tails)            \
+    K(uniform)                \
+    K(zeros)                  \
+    K(negative_zeros)         \
+    K(mixed_zeros)            \
+    K(one_spike)              \
+    K(constant)               \
+    K(constant_negative)      \
+    K(alternating_signs)      \
+    K(ternary)                \
+    K(ramp)                   \
+    K(exact_halves)           \
+    K(near_halves)            \
+    K(subnormal)              \
+    K(subnormal_and_zero)     \
+    K(inverse_near_overflow)  \
+    K(scale_subnormal_in_f16) \
+    K(near_f16_overflow)      \
+    K(near_f32_overflow)      \
+    K(f16_ties)               \
+    K(bf16_ties)              \
+    K(random_finite_bits)     \
     K(weights_of_f16)
 
 enum data_kind {
 #define K(name) DATA_##name,
     DATA_KINDS(K)
 #undef K
-    DATA_N_KINDS
+        DATA_N_KINDS
 };
 
 const char *data_name(enum data_kind kind);

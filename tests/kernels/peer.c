@@ -16,17 +16,17 @@
 #include "tests/kernels/data.h"
 
 enum { LEFT_OUT = 77, BLOCK = 32, BLOCKS_A_ROW = 128, ROW = BLOCK * BLOCKS_A_ROW, SEEDS = 24 };
-_Static_assert((int)BLOCKS_A_ROW * SEEDS * DATA_N_KINDS >= 60000, "at least 60,000 blocks an operation");
+_Static_assert((int)BLOCKS_A_ROW *SEEDS *DATA_N_KINDS >= 60000, "at least 60,000 blocks an operation");
 
 /* Their names for our operations; all take (source, destination, elements). */
 typedef void peer_fn(const void *src, void *dst, int64_t n);
 static const struct {
     const char *op, *symbol;
 } counterparts[] = {
-    {"quantize_q8_0", "quantize_row_q8_0_ref"},   {"quantize_q4_0", "quantize_row_q4_0_ref"},
-    {"quantize_f16", "ggml_fp32_to_fp16_row"},    {"quantize_bf16", "ggml_fp32_to_bf16_row"},
-    {"dequantize_q8_0", "dequantize_row_q8_0"},   {"dequantize_q4_0", "dequantize_row_q4_0"},
-    {"dequantize_f16", "ggml_fp16_to_fp32_row"},  {"dequantize_bf16", "ggml_bf16_to_fp32_row"},
+    {"quantize_q8_0", "quantize_row_q8_0_ref"},  {"quantize_q4_0", "quantize_row_q4_0_ref"},
+    {"quantize_f16", "ggml_fp32_to_fp16_row"},   {"quantize_bf16", "ggml_fp32_to_bf16_row"},
+    {"dequantize_q8_0", "dequantize_row_q8_0"},  {"dequantize_q4_0", "dequantize_row_q4_0"},
+    {"dequantize_f16", "ggml_fp16_to_fp32_row"}, {"dequantize_bf16", "ggml_bf16_to_fp32_row"},
 };
 
 static float row[ROW];
@@ -82,7 +82,8 @@ static bool compare(const struct kernel_entry *e, peer_fn *peer, int number)
         for (uint64_t seed = 1; seed <= SEEDS; seed++, n += BLOCKS_A_ROW)
             differ += race_row(e, peer, kind, seed);
         if (differ != before)
-            printf("# %s %s: %llu blocks differ for %s\n", e->op, e->variant, (unsigned long long)(differ - before), data_name((enum data_kind)kind));
+            printf("# %s %s: %llu blocks differ for %s\n", e->op, e->variant, (unsigned long long)(differ - before),
+                   data_name((enum data_kind)kind));
     }
     printf("%sok %d - %s %s: %llu of %llu blocks differ from ggml\n", differ ? "not " : "", number, e->op, e->variant,
            (unsigned long long)differ, (unsigned long long)n);
@@ -108,7 +109,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < n; i++) {
         peer_fn *peer = counterpart(lib, list[i].op);
         if (!peer || (cpu_features_detected() & list[i].needs) != list[i].needs)
-            printf("# %s: %s %s\n", peer ? "left out: not on this CPU" : "the peer has no counterpart", list[i].op, list[i].variant);
+            printf("# %s: %s %s\n", peer ? "left out: not on this CPU" : "the peer has no counterpart", list[i].op,
+                   list[i].variant);
         else
             n_failed += !compare(&list[i], peer, ++n_tests);
     }

@@ -9,7 +9,7 @@ import sys
 
 import tree
 
-MAX_COLUMNS = 200
+MAX_COLUMNS = 120
 MAX_FUNCTION_LINES = 70
 MAX_README_LINES = 40
 LIBRARIES = ("kernels/", "artifact/", "quant/", "ipc/", "cache/", "client/")  # return errors, never print

@@ -58,7 +58,7 @@ void peer_load(struct peer *p)
     void *ggml = open_library(folder, "libggml.v0.5.0.so");
     void *llama = open_library(folder, "libllama.v0.5.0.so");
 #define PEER_FIND(name) p->name = (__typeof__(&name))find(PEER_FROM, #name);
-#define PEER_FROM ggml
+#define PEER_FROM       ggml
     PEER_GGML(PEER_FIND)
 #undef PEER_FROM
 #define PEER_FROM llama
@@ -116,8 +116,8 @@ llama_token *peer_tokenize(const struct peer *p, const struct llama_vocab *vocab
     return tokens;
 }
 
-void peer_feed(const struct peer *p, struct llama_context *context, struct llama_batch *batch, const llama_token *tokens,
-               int n, int at)
+void peer_feed(const struct peer *p, struct llama_context *context, struct llama_batch *batch,
+               const llama_token *tokens, int n, int at)
 {
     batch->n_tokens = n;
     for (int i = 0; i < n; i++) {

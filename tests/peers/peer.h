@@ -13,28 +13,28 @@
 
 /* Every function that a judge calls. One line here is a member of struct peer of the same name and type. */
 #define PEER_GGML(F) F(ggml_backend_load_all_from_path)
-#define PEER_LLAMA(F)                                                                                                  \
-    F(llama_backend_init)                                                                                              \
-    F(llama_log_set)                                                                                                   \
-    F(llama_model_default_params)                                                                                      \
-    F(llama_model_load_from_file)                                                                                      \
-    F(llama_model_free)                                                                                                \
-    F(llama_model_get_vocab)                                                                                           \
-    F(llama_model_quantize)                                                                                            \
-    F(llama_model_quantize_default_params)                                                                             \
-    F(llama_context_default_params)                                                                                    \
-    F(llama_init_from_model)                                                                                           \
-    F(llama_free)                                                                                                      \
-    F(llama_get_memory)                                                                                                \
-    F(llama_memory_clear)                                                                                              \
-    F(llama_vocab_n_tokens)                                                                                            \
-    F(llama_vocab_bos)                                                                                                 \
-    F(llama_vocab_eos)                                                                                                 \
-    F(llama_tokenize)                                                                                                  \
-    F(llama_token_to_piece)                                                                                            \
-    F(llama_batch_init)                                                                                                \
-    F(llama_batch_free)                                                                                                \
-    F(llama_decode)                                                                                                    \
+#define PEER_LLAMA(F)                      \
+    F(llama_backend_init)                  \
+    F(llama_log_set)                       \
+    F(llama_model_default_params)          \
+    F(llama_model_load_from_file)          \
+    F(llama_model_free)                    \
+    F(llama_model_get_vocab)               \
+    F(llama_model_quantize)                \
+    F(llama_model_quantize_default_params) \
+    F(llama_context_default_params)        \
+    F(llama_init_from_model)               \
+    F(llama_free)                          \
+    F(llama_get_memory)                    \
+    F(llama_memory_clear)                  \
+    F(llama_vocab_n_tokens)                \
+    F(llama_vocab_bos)                     \
+    F(llama_vocab_eos)                     \
+    F(llama_tokenize)                      \
+    F(llama_token_to_piece)                \
+    F(llama_batch_init)                    \
+    F(llama_batch_free)                    \
+    F(llama_decode)                        \
     F(llama_get_logits_ith)
 
 struct peer {
@@ -44,7 +44,8 @@ struct peer {
 #undef PEER_MEMBER
 };
 
-/* Loads the library, its CPU backend included; says why on stderr and exits with 77 (left out) where it cannot be had. */
+/* Loads the library, its CPU backend included; says why on stderr and exits with 77 (left out) where it cannot be had.
+ */
 void peer_load(struct peer *p);
 
 /*
@@ -64,8 +65,8 @@ llama_token *peer_tokenize(const struct peer *p, const struct llama_vocab *vocab
                            int *ret_n);
 
 /* Feeds @n tokens at positions @at.. ; logits for each of them. Exits on failure. */
-void peer_feed(const struct peer *p, struct llama_context *context, struct llama_batch *batch, const llama_token *tokens,
-               int n, int at);
+void peer_feed(const struct peer *p, struct llama_context *context, struct llama_batch *batch,
+               const llama_token *tokens, int n, int at);
 
 /* @argv[1] is @name: takes it out of the arguments. */
 bool peer_option(int *argc, char **argv, const char *name);

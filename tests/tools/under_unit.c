@@ -1,10 +1,11 @@
 /*
  * under_unit UNIT [--uid N] -- PROGRAM ARGUMENTS: runs a program under what a service unit forbids
  *
- * Where no systemd runs as the first process the unit can still be tested: this reads the unit's SystemCallFilter= lines in
- * their order (groups by `systemd-analyze syscall-filter`), and RestrictAddressFamilies=, MemoryDenyWriteExecute=, RestrictRealtime=,
- * RestrictNamespaces=, RestrictSUIDSGID=, LockPersonality=, NoNewPrivileges=, CapabilityBoundingSet=, UMask= and LimitNOFILE=, and
- * does to itself what systemd.exec(5) says of them. Mount namespaces (ProtectSystem= and the like) are not made.
+ * Where no systemd runs as the first process the unit can still be tested: this reads the unit's SystemCallFilter=
+ * lines in their order (groups by `systemd-analyze syscall-filter`), and RestrictAddressFamilies=,
+ * MemoryDenyWriteExecute=, RestrictRealtime=, RestrictNamespaces=, RestrictSUIDSGID=, LockPersonality=,
+ * NoNewPrivileges=, CapabilityBoundingSet=, UMask= and LimitNOFILE=, and does to itself what systemd.exec(5) says of
+ * them. Mount namespaces (ProtectSystem= and the like) are not made.
  */
 #include <errno.h>
 #include <grp.h>
@@ -167,7 +168,8 @@ static void forbid_calls(void)
         die("no seccomp for", "calls");
     for (int nr = 0; nr < SYSCALLS_MAX; nr++)
         if (allowed[nr])
-            (void)seccomp_rule_add(filter, SCMP_ACT_ALLOW, nr, 0); /* one that libseccomp does not know stays forbidden */
+            (void)seccomp_rule_add(filter, SCMP_ACT_ALLOW, nr,
+                                   0); /* one that libseccomp does not know stays forbidden */
     if (seccomp_load(filter) < 0)
         die("cannot load the filter of", "calls");
     seccomp_release(filter);

@@ -54,7 +54,10 @@ struct qd_client;
 QD_API int qd_connect(const char *path, struct qd_client **ret, struct qd_error *err);
 QD_API void qd_client_free(struct qd_client *c);
 
-/* The daemon restarted or the socket broke: calls reconnect by themselves and repeat what is safe to repeat; this does it now. */
+/*
+ * The daemon restarted or the socket broke: calls reconnect by themselves and repeat what is safe to repeat; this does
+ * it now.
+ */
 QD_API int qd_reconnect(struct qd_client *c, struct qd_error *err);
 
 /* ---- opening artifacts -------------------------------------------------------------------- */
@@ -66,17 +69,20 @@ enum qd_verify {
 };
 
 struct qd_progress {
-    const char *model;    /* catalog name */
-    const char *scheme;   /* as resolved */
-    const char *state;    /* "queued" "hashing" "planning" "running" "sealing" "ready" "failed" "cancelled" */
-    const char *tensor;   /* being encoded, or "" */
-    uint64_t done_bytes;  /* of total_bytes, in the present state */
+    const char *model;   /* catalog name */
+    const char *scheme;  /* as resolved */
+    const char *state;   /* "queued" "hashing" "planning" "running" "sealing" "ready" "failed" "cancelled" */
+    const char *tensor;  /* being encoded, or "" */
+    uint64_t done_bytes; /* of total_bytes, in the present state */
     uint64_t total_bytes;
-    double bytes_per_s;   /* over the last second; 0 while unknown */
-    double seconds_left;  /* negative while unknown */
+    double bytes_per_s;  /* over the last second; 0 while unknown */
+    double seconds_left; /* negative while unknown */
 };
 
-/* Return non-zero to stop waiting: the open then fails with QD_E_CANCELLED and the job goes on only while others wait for it. */
+/*
+ * Return non-zero to stop waiting: the open then fails with QD_E_CANCELLED and the job goes on only while others wait
+ * for it.
+ */
 typedef int qd_progress_fn(const struct qd_progress *p, void *data);
 
 /* Zero-initialise; unset fields have their defaults. */
@@ -98,7 +104,8 @@ struct qd_open_options {
 struct qd_artifact;
 
 /* Blocks until the artifact is mapped, building it if need be. */
-QD_API int qd_open(struct qd_client *c, const struct qd_open_options *o, struct qd_artifact **ret, struct qd_error *err);
+QD_API int qd_open(struct qd_client *c, const struct qd_open_options *o, struct qd_artifact **ret,
+                   struct qd_error *err);
 
 /*
  * The same without blocking. After qd_open_start poll qd_client_fd() for reading, then call
@@ -108,7 +115,8 @@ QD_API int qd_open(struct qd_client *c, const struct qd_open_options *o, struct 
  */
 struct qd_open_request;
 QD_API int qd_client_fd(const struct qd_client *c);
-QD_API int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct qd_open_request **ret, struct qd_error *err);
+QD_API int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct qd_open_request **ret,
+                         struct qd_error *err);
 QD_API int qd_open_step(struct qd_open_request *r, struct qd_artifact **ret, struct qd_error *err);
 QD_API void qd_open_cancel(struct qd_open_request *r); /* frees; also after an answer */
 
@@ -126,18 +134,19 @@ struct qd_tensor {
     uint32_t n_dims;
     uint64_t shape[QD_DIMS_MAX]; /* elements; shape[0] is the contiguous row */
     uint64_t bytes;
-    uint64_t offset;             /* bytes from the start of payload file @file */
+    uint64_t offset; /* bytes from the start of payload file @file */
     uint32_t file;
-    const void *data;            /* read-only mapping, page-aligned */
-    const char *reason;          /* why this type */
-    double sqnr_db;              /* against the source; +inf where exact */
+    const void *data;   /* read-only mapping, page-aligned */
+    const char *reason; /* why this type */
+    double sqnr_db;     /* against the source; +inf where exact */
     double rel_rmse;
     double max_abs;
 };
 
 QD_API size_t qd_artifact_n_tensors(const struct qd_artifact *a);
 QD_API const struct qd_tensor *qd_artifact_tensor_at(const struct qd_artifact *a, size_t i); /* NULL beyond the last */
-QD_API const struct qd_tensor *qd_artifact_tensor(const struct qd_artifact *a, const char *name); /* NULL where there is none */
+QD_API const struct qd_tensor *qd_artifact_tensor(const struct qd_artifact *a,
+                                                  const char *name); /* NULL where there is none */
 
 /* Checks the shards that hold this tensor against the signed shard list (once each). */
 QD_API int qd_tensor_verify(struct qd_artifact *a, const struct qd_tensor *t, struct qd_error *err);
@@ -146,10 +155,10 @@ QD_API int qd_tensor_verify(struct qd_artifact *a, const struct qd_tensor *t, st
 QD_API int qd_artifact_verify(struct qd_artifact *a, struct qd_error *err);
 
 struct qd_artifact_info {
-    const char *key;      /* 64 hex digits */
+    const char *key; /* 64 hex digits */
     const char *model;
-    const char *scheme;   /* as resolved */
-    const char *recipe;   /* canonical text */
+    const char *scheme; /* as resolved */
+    const char *recipe; /* canonical text */
     const char *layout;
     const char *features; /* CPU features needed */
     const char *source;   /* identity of the source, 64 hex digits */
@@ -158,11 +167,11 @@ struct qd_artifact_info {
     uint64_t bytes;       /* payload files together */
     uint64_t created;     /* seconds since 1970 */
     uint32_t encoder_revision;
-    uint32_t n_files;     /* payload files */
-    double sqnr_db;       /* over all quantized tensors */
+    uint32_t n_files; /* payload files */
+    double sqnr_db;   /* over all quantized tensors */
     double rel_rmse;
     double max_abs;
-    const char *worst;    /* tensor of lowest SQNR, or "" */
+    const char *worst; /* tensor of lowest SQNR, or "" */
     double worst_sqnr_db;
 };
 
@@ -175,18 +184,25 @@ QD_API const char *qd_artifact_file_name(const struct qd_artifact *a, uint32_t i
 
 /* ---- model metadata (GGUF keys, tokenizer included) --------------------------------------- */
 
-/* The tables are checked against the manifest at the first call. QD_E_NOT_FOUND where the key is none, QD_E_INVALID where the type differs.
-   Strings end with a NUL that @ret_bytes (may be NULL) does not count; a file's string may hold other NULs. */
-QD_API int qd_meta_string(struct qd_artifact *a, const char *key, const char **ret, size_t *ret_bytes, struct qd_error *err);
-QD_API int qd_meta_u64(struct qd_artifact *a, const char *key, uint64_t *ret, struct qd_error *err);   /* any integer or bool that fits */
-QD_API int qd_meta_f64(struct qd_artifact *a, const char *key, double *ret, struct qd_error *err);     /* any number */
-QD_API int qd_meta_count(struct qd_artifact *a, const char *key, size_t *ret_items, struct qd_error *err); /* items of an array, 1 for a scalar */
-QD_API int qd_meta_item_string(struct qd_artifact *a, const char *key, size_t i, const char **ret, size_t *ret_bytes, struct qd_error *err);
+/* The tables are checked against the manifest at the first call. QD_E_NOT_FOUND where the key is none, QD_E_INVALID
+   where the type differs. Strings end with a NUL that @ret_bytes (may be NULL) does not count; a file's string may hold
+   other NULs. */
+QD_API int qd_meta_string(struct qd_artifact *a, const char *key, const char **ret, size_t *ret_bytes,
+                          struct qd_error *err);
+QD_API int qd_meta_u64(struct qd_artifact *a, const char *key, uint64_t *ret,
+                       struct qd_error *err); /* any integer or bool that fits */
+QD_API int qd_meta_f64(struct qd_artifact *a, const char *key, double *ret, struct qd_error *err); /* any number */
+QD_API int qd_meta_count(struct qd_artifact *a, const char *key, size_t *ret_items,
+                         struct qd_error *err); /* items of an array, 1 for a scalar */
+QD_API int qd_meta_item_string(struct qd_artifact *a, const char *key, size_t i, const char **ret, size_t *ret_bytes,
+                               struct qd_error *err);
 QD_API int qd_meta_item_u64(struct qd_artifact *a, const char *key, size_t i, uint64_t *ret, struct qd_error *err);
 QD_API int qd_meta_item_i64(struct qd_artifact *a, const char *key, size_t i, int64_t *ret, struct qd_error *err);
 QD_API int qd_meta_item_f64(struct qd_artifact *a, const char *key, size_t i, double *ret, struct qd_error *err);
 QD_API const char *qd_meta_key_at(struct qd_artifact *a, size_t i); /* NULL beyond the last */
-QD_API const char *qd_meta_type_name(struct qd_artifact *a, const char *key); /* "u32" "string" "array of f32" ..., NULL where the key is none */
+QD_API const char *
+qd_meta_type_name(struct qd_artifact *a,
+                  const char *key); /* "u32" "string" "array of f32" ..., NULL where the key is none */
 
 /* ---- asking and administering ------------------------------------------------------------- */
 
@@ -198,16 +214,16 @@ QD_API const char *qd_meta_type_name(struct qd_artifact *a, const char *key); /*
 struct qd_value; /* immutable tree: nil, bool, integer, number, string, array, map */
 
 struct qd_param {
-    const char *key;      /* NULL ends the list */
+    const char *key; /* NULL ends the list */
     enum { QD_PARAM_STR, QD_PARAM_U64, QD_PARAM_BOOL } kind;
     const char *str;
-    uint64_t u64;         /* also 0 or 1 for a bool */
+    uint64_t u64; /* also 0 or 1 for a bool */
 };
 
 typedef int qd_event_fn(const char *event, const struct qd_value *params, void *data); /* non-zero: stop */
 
-QD_API int qd_call(struct qd_client *c, const char *method, const struct qd_param *params, qd_event_fn *event, void *data,
-                   struct qd_value **ret, struct qd_error *err);
+QD_API int qd_call(struct qd_client *c, const char *method, const struct qd_param *params, qd_event_fn *event,
+                   void *data, struct qd_value **ret, struct qd_error *err);
 QD_API void qd_value_free(struct qd_value *v);
 
 /*
@@ -222,8 +238,8 @@ QD_API size_t qd_value_n(const struct qd_value *v);                /* items of a
 QD_API const struct qd_value *qd_value_at(const struct qd_value *v, size_t i);
 QD_API const char *qd_value_key_at(const struct qd_value *v, size_t i);
 QD_API const struct qd_value *qd_value_get(const struct qd_value *map, const char *key); /* NULL where there is none */
-QD_API const char *qd_value_str(const struct qd_value *v);   /* "" where it is no string */
-QD_API uint64_t qd_value_u64(const struct qd_value *v);      /* 0 where it is no non-negative integer */
+QD_API const char *qd_value_str(const struct qd_value *v);                               /* "" where it is no string */
+QD_API uint64_t qd_value_u64(const struct qd_value *v); /* 0 where it is no non-negative integer */
 QD_API int64_t qd_value_i64(const struct qd_value *v);
 QD_API double qd_value_f64(const struct qd_value *v);
 QD_API bool qd_value_bool(const struct qd_value *v);
@@ -233,9 +249,9 @@ struct qd_list;
 struct qd_model_info {
     const char *name;
     const char *path;
-    const char *format;       /* "gguf" "safetensors" or "" before it was read */
-    const char *state;        /* "settling" "ready" "bad" */
-    const char *problem;      /* why it is bad, or "" */
+    const char *format;  /* "gguf" "safetensors" or "" before it was read */
+    const char *state;   /* "settling" "ready" "bad" */
+    const char *problem; /* why it is bad, or "" */
     uint64_t bytes;
 };
 QD_API int qd_models(struct qd_client *c, struct qd_list **ret, struct qd_error *err);

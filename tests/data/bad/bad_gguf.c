@@ -8,25 +8,100 @@
 
 /* Fields of the good file in order; each rule names one. */
 enum field {
-    MAGIC, VERSION, N_TENSORS, N_KV,
-    KEY0_LENGTH, KEY0, KEY0_TYPE, KEY0_VALUE_LENGTH, KEY0_VALUE,
-    KEY1_LENGTH, KEY1, KEY1_TYPE, KEY1_ITEM, KEY1_COUNT, KEY1_ITEMS,
-    KEY2_LENGTH, KEY2, KEY2_TYPE, KEY2_VALUE,
-    KEY3_LENGTH, KEY3, KEY3_TYPE, KEY3_ITEM, KEY3_COUNT, KEY3_STRING0_LENGTH, KEY3_STRING0, KEY3_STRING1_LENGTH, KEY3_STRING1,
-    NAME0_LENGTH, NAME0, N_DIMS0, NE00, NE01, TYPE0, OFFSET0,
-    NAME1_LENGTH, NAME1, N_DIMS1, NE10, TYPE1, OFFSET1,
-    PADDING, DATA0, DATA1, END, N_FIELDS
+    MAGIC,
+    VERSION,
+    N_TENSORS,
+    N_KV,
+    KEY0_LENGTH,
+    KEY0,
+    KEY0_TYPE,
+    KEY0_VALUE_LENGTH,
+    KEY0_VALUE,
+    KEY1_LENGTH,
+    KEY1,
+    KEY1_TYPE,
+    KEY1_ITEM,
+    KEY1_COUNT,
+    KEY1_ITEMS,
+    KEY2_LENGTH,
+    KEY2,
+    KEY2_TYPE,
+    KEY2_VALUE,
+    KEY3_LENGTH,
+    KEY3,
+    KEY3_TYPE,
+    KEY3_ITEM,
+    KEY3_COUNT,
+    KEY3_STRING0_LENGTH,
+    KEY3_STRING0,
+    KEY3_STRING1_LENGTH,
+    KEY3_STRING1,
+    NAME0_LENGTH,
+    NAME0,
+    N_DIMS0,
+    NE00,
+    NE01,
+    TYPE0,
+    OFFSET0,
+    NAME1_LENGTH,
+    NAME1,
+    N_DIMS1,
+    NE10,
+    TYPE1,
+    OFFSET1,
+    PADDING,
+    DATA0,
+    DATA1,
+    END,
+    N_FIELDS
 };
 
 static const char *const field_names[N_FIELDS] = {
-    "magic", "version", "n_tensors", "n_kv",
-    "key0_length", "key0", "key0_type", "key0_value_length", "key0_value",
-    "key1_length", "key1", "key1_type", "key1_item", "key1_count", "key1_items",
-    "key2_length", "key2", "key2_type", "key2_value",
-    "key3_length", "key3", "key3_type", "key3_item", "key3_count", "key3_string0_length", "key3_string0", "key3_string1_length", "key3_string1",
-    "name0_length", "name0", "n_dims0", "ne00", "ne01", "type0", "offset0",
-    "name1_length", "name1", "n_dims1", "ne10", "type1", "offset1",
-    "padding", "data0", "data1", "end",
+    "magic",
+    "version",
+    "n_tensors",
+    "n_kv",
+    "key0_length",
+    "key0",
+    "key0_type",
+    "key0_value_length",
+    "key0_value",
+    "key1_length",
+    "key1",
+    "key1_type",
+    "key1_item",
+    "key1_count",
+    "key1_items",
+    "key2_length",
+    "key2",
+    "key2_type",
+    "key2_value",
+    "key3_length",
+    "key3",
+    "key3_type",
+    "key3_item",
+    "key3_count",
+    "key3_string0_length",
+    "key3_string0",
+    "key3_string1_length",
+    "key3_string1",
+    "name0_length",
+    "name0",
+    "n_dims0",
+    "ne00",
+    "ne01",
+    "type0",
+    "offset0",
+    "name1_length",
+    "name1",
+    "n_dims1",
+    "ne10",
+    "type1",
+    "offset1",
+    "padding",
+    "data0",
+    "data1",
+    "end",
 };
 
 struct built {
@@ -209,7 +284,7 @@ static const struct lie lies[] = {
     {NE00, 8, UINT64_C(1) << 62, QD_E_CORRUPT, "more elements than can be counted"}, /* times 2 is 2^63 */
     {NE00, 8, UINT64_C(0x7fffffffffffffe0), QD_E_CORRUPT, "more elements than can be counted"},
     {NE00, 8, UINT64_C(1) << 40, QD_E_CORRUPT, "has offset 128, it must have"},
-    {NE01, 8, UINT64_C(1) << 59, QD_E_CORRUPT, "more elements than can be counted"}, /* times 32 wraps to 0 */
+    {NE01, 8, UINT64_C(1) << 59, QD_E_CORRUPT, "more elements than can be counted"},       /* times 32 wraps to 0 */
     {NE01, 8, (UINT64_C(1) << 59) + 2, QD_E_CORRUPT, "more elements than can be counted"}, /* wraps to 64 */
     {NE01, 8, MAX64, QD_E_CORRUPT, "has -1 elements in dimension 1"},
     {NE01, 8, UINT64_C(1) << 57, QD_E_CORRUPT, "it must have"}, /* 2^62 elements; bytes fit, the place does not */
@@ -237,12 +312,13 @@ static const struct lie lies[] = {
     {NE10, 8, 6, QD_E_CORRUPT, "tensor 'b.weight' needs 24 bytes"},
     {NE10, 8, 1000000, QD_E_CORRUPT, "tensor 'b.weight' needs 4000000 bytes"},
     {NE10, 8, UINT64_C(1) << 60, QD_E_CORRUPT, "tensor 'b.weight' needs"},
-    {NE10, 8, (UINT64_C(1) << 62) - 1, QD_E_CORRUPT, "ends beyond any file"}, /* padded end wraps */
+    {NE10, 8, (UINT64_C(1) << 62) - 1, QD_E_CORRUPT, "ends beyond any file"},     /* padded end wraps */
     {NE10, 8, UINT64_C(1) << 62, QD_E_CORRUPT, "more bytes than can be counted"}, /* times 4 wraps to 0 */
     {TYPE1, 4, 28, QD_E_CORRUPT, "tensor 'b.weight' needs 40 bytes"},
 };
 
-static void use_bytes(struct bytes content, const char *rule, const char *what, size_t n, int code, const char *says, bad_file_use *use, void *data)
+static void use_bytes(struct bytes content, const char *rule, const char *what, size_t n, int code, const char *says,
+                      bad_file_use *use, void *data)
 {
     struct bad_file f = {.file_name = "x.gguf", .code = code, .says = says, .content = content};
     (void)snprintf(f.name, sizeof f.name, "gguf %s %s %zu", rule, what, n); /* cut at worst */
@@ -257,10 +333,11 @@ static void cut_files(bad_file_use *use, void *data)
         if (f == DATA0)
             continue; /* the same cut as at the end of the padding */
         bool in_data = f > PADDING;
-        use_bytes((struct bytes){b.file.data, b.at[f]}, "cut before", field_names[f], b.at[f], QD_E_CORRUPT, in_data ? "needs" : "'x.gguf': byte", use, data);
+        use_bytes((struct bytes){b.file.data, b.at[f]}, "cut before", field_names[f], b.at[f], QD_E_CORRUPT,
+                  in_data ? "needs" : "'x.gguf': byte", use, data);
         if (b.at[f + 1] - b.at[f] > 1)
-            use_bytes((struct bytes){b.file.data, b.at[f + 1] - 1}, "cut at the last byte of", field_names[f], b.at[f + 1] - 1, QD_E_CORRUPT,
-                      f >= PADDING ? "needs" : "'x.gguf': byte", use, data);
+            use_bytes((struct bytes){b.file.data, b.at[f + 1] - 1}, "cut at the last byte of", field_names[f],
+                      b.at[f + 1] - 1, QD_E_CORRUPT, f >= PADDING ? "needs" : "'x.gguf': byte", use, data);
     }
     for (size_t n = 1; n < 4; n++)
         use_bytes((struct bytes){b.file.data, n}, "cut in", "magic", n, QD_E_CORRUPT, "bytes are needed", use, data);

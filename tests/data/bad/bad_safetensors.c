@@ -6,8 +6,9 @@
 
 #include "tests/data/bad/bad_files.h"
 
-static const char good_header[] = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},"
-                                  "\"b\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[8,14]}}  ";
+static const char good_header[] =
+    "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},"
+    "\"b\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[8,14]}}  ";
 enum { GOOD_DATA = 14 };
 
 static void put_file(struct buffer *dst, uint64_t length, const char *header, size_t n_data)
@@ -22,7 +23,8 @@ void good_safetensors(struct buffer *dst)
     put_file(dst, strlen(good_header), good_header, GOOD_DATA);
 }
 
-static void use_bytes(struct bytes content, const char *rule, size_t n, int code, const char *says, bad_file_use *use, void *data)
+static void use_bytes(struct bytes content, const char *rule, size_t n, int code, const char *says, bad_file_use *use,
+                      void *data)
 {
     struct bad_file f = {.file_name = "x.safetensors", .code = code, .says = says, .content = content};
     (void)snprintf(f.name, sizeof f.name, "safetensors %s %zu", rule, n); /* cut at worst */
@@ -30,7 +32,7 @@ static void use_bytes(struct bytes content, const char *rule, size_t n, int code
 }
 
 #define A(members) "{\"a\":{" members "}}"
-#define F32_2 "\"dtype\":\"F32\",\"shape\":[2],"
+#define F32_2      "\"dtype\":\"F32\",\"shape\":[2],"
 
 static const struct {
     const char *header;
@@ -73,32 +75,46 @@ static const struct {
     {A(F32_2 "\"data_offsets\":[0,\"8\"]"), 8, QD_E_CORRUPT, "a number is expected"},
     {A(F32_2 "\"data_offsets\":[18446744073709551608,18446744073709551616]"), 8, QD_E_CORRUPT, "beyond 2^64"},
     {A(F32_2 "\"data_offsets\":[18446744073709551607,18446744073709551615]"), 8, QD_E_CORRUPT, "a hole"},
-    {A(F32_2 "\"data_offsets\":[0,99999999999999999999999999999999999999999999999999999999999999999999999999]"), 8, QD_E_CORRUPT, "too many digits"},
-    {A("\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT, "more elements than can be counted"},
-    {A("\"dtype\":\"F32\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT, "more elements than can be counted"},
-    {A("\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT, "more bytes than can be counted"},
-    {A("\"dtype\":\"F64\",\"shape\":[2305843009213693952],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT, "more bytes than can be counted"},
-    {A("\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]"), 8, QD_E_UNSUPPORTED, "more than 4 dimensions"},
+    {A(F32_2 "\"data_offsets\":[0,99999999999999999999999999999999999999999999999999999999999999999999999999]"), 8,
+     QD_E_CORRUPT, "too many digits"},
+    {A("\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT,
+     "more elements than can be counted"},
+    {A("\"dtype\":\"F32\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT,
+     "more elements than can be counted"},
+    {A("\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT,
+     "more bytes than can be counted"},
+    {A("\"dtype\":\"F64\",\"shape\":[2305843009213693952],\"data_offsets\":[0,0]"), 0, QD_E_CORRUPT,
+     "more bytes than can be counted"},
+    {A("\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]"), 8, QD_E_UNSUPPORTED,
+     "more than 4 dimensions"},
     {A("\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "a whole number"},
     {A("\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "an array [...] is expected"},
     {A("\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "a number is expected"},
-    {A("\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "\"shape\" stands twice"},
-    {A("\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "\"dtype\" stands twice"},
-    {A("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "\"data_offsets\" stands twice"},
+    {A("\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT,
+     "\"shape\" stands twice"},
+    {A("\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT,
+     "\"dtype\" stands twice"},
+    {A("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT,
+     "\"data_offsets\" stands twice"},
     {A("\"dtype\":\"f32\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_UNSUPPORTED, "dtype 'f32', which is unknown"},
     {A("\"dtype\":\"\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_UNSUPPORTED, "which is unknown"},
     {A("\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]"), 8, QD_E_CORRUPT, "a text"},
-    {A("\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]"), 2, QD_E_UNSUPPORTED, "'a' has dtype U8, which GGUF does not hold"},
+    {A("\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]"), 2, QD_E_UNSUPPORTED,
+     "'a' has dtype U8, which GGUF does not hold"},
     {A("\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]"), 2, QD_E_UNSUPPORTED, "'a' has dtype BOOL"},
     {A("\"dtype\":\"F8_E4M3\",\"shape\":[2],\"data_offsets\":[0,2]"), 2, QD_E_UNSUPPORTED, "'a' has dtype F8_E4M3"},
     {A("\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]"), 1, QD_E_UNSUPPORTED, "'a' has dtype F4"},
     {A("\"dtype\":\"C64\",\"shape\":[1],\"data_offsets\":[0,8]"), 8, QD_E_UNSUPPORTED, "'a' has dtype C64"},
     {"{\"\":{" F32_2 "\"data_offsets\":[0,8]}}", 8, QD_E_LIMIT, "a name of 0 bytes"},
     {"{\"a\\u0000b\":{" F32_2 "\"data_offsets\":[0,8]}}", 8, QD_E_LIMIT, "a name of 3 bytes"},
-    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"a\":{" F32_2 "\"data_offsets\":[8,16]}}", 16, QD_E_CORRUPT, "'a' stands twice"},
-    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"\\u0061\":{" F32_2 "\"data_offsets\":[8,16]}}", 16, QD_E_CORRUPT, "'a' stands twice"},
-    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"b\":{" F32_2 "\"data_offsets\":[0,8]}}", 8, QD_E_CORRUPT, "they overlap"},
-    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"b\":{" F32_2 "\"data_offsets\":[4,12]}}", 12, QD_E_CORRUPT, "they overlap"},
+    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"a\":{" F32_2 "\"data_offsets\":[8,16]}}", 16, QD_E_CORRUPT,
+     "'a' stands twice"},
+    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"\\u0061\":{" F32_2 "\"data_offsets\":[8,16]}}", 16, QD_E_CORRUPT,
+     "'a' stands twice"},
+    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"b\":{" F32_2 "\"data_offsets\":[0,8]}}", 8, QD_E_CORRUPT,
+     "they overlap"},
+    {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"b\":{" F32_2 "\"data_offsets\":[4,12]}}", 12, QD_E_CORRUPT,
+     "they overlap"},
     {"{\"a\":{" F32_2 "\"data_offsets\":[0,8]},\"b\":{" F32_2 "\"data_offsets\":[9,17]}}", 17, QD_E_CORRUPT, "a hole"},
     {"{\"__metadata__\":[]}", 0, QD_E_CORRUPT, "an object {...} is expected"},
     {"{\"__metadata__\":{\"a\":1}}", 0, QD_E_CORRUPT, "a text"},
@@ -215,7 +231,9 @@ void bad_foreign_files(bad_file_use *use, void *data)
         {HEAD("\x1c\x00\x00\x00TFL3"), "a TensorFlow Lite model"},
         {HEAD("\x1f\x8b\x08\x00\x00\x00\x00\x00"), "a gzip archive"},
         {HEAD("\x28\xb5\x2f\xfd\x04\x00\x00\x00"), "a zstd archive"},
-        {HEAD("\x7f" "ELF\x02\x01\x01\x00"), "a program"},
+        {HEAD("\x7f"
+              "ELF\x02\x01\x01\x00"),
+         "a program"},
         {HEAD("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "a Git LFS pointer"},
         {HEAD("<!DOCTYPE html><html>"), "a web page"},
         {HEAD("<html><body>404</body>"), "a web page"},
@@ -226,11 +244,18 @@ void bad_foreign_files(bad_file_use *use, void *data)
             struct buffer file = {0};
             buffer_put(&file, kinds[i].head, kinds[i].n);
             buffer_put_zeros(&file, 600);
-            struct bad_file f = {.file_name = file_names[k], .code = QD_E_UNSUPPORTED, .says = kinds[i].says, .content = buffer_span(&file)};
+            struct bad_file f = {.file_name = file_names[k],
+                                 .code = QD_E_UNSUPPORTED,
+                                 .says = kinds[i].says,
+                                 .content = buffer_span(&file)};
             (void)snprintf(f.name, sizeof f.name, "%s called %s", kinds[i].says, file_names[k]); /* cut at worst */
             use(&f, data);
             buffer_clear(&file);
         }
-    struct bad_file plain = {.name = "text called x.txt", .file_name = "x.txt", .code = QD_E_UNSUPPORTED, .says = "neither GGUF nor safetensors", .content = {(const uint8_t *)"hello", 5}};
+    struct bad_file plain = {.name = "text called x.txt",
+                             .file_name = "x.txt",
+                             .code = QD_E_UNSUPPORTED,
+                             .says = "neither GGUF nor safetensors",
+                             .content = {(const uint8_t *)"hello", 5}};
     use(&plain, data);
 }

@@ -59,7 +59,8 @@ static void digest_file__around_shard_borders__is_the_same_for_any_number_of_thr
     static const struct {
         size_t n;
         const char *hex;
-    } cases[] = {{0, HEX_EMPTY}, {SHARD_BYTES, HEX_SHARD}, {SHARD_BYTES + 1, HEX_SHARD_1}, {2 * SHARD_BYTES + 5, HEX_2SHARDS}};
+    } cases[] = {
+        {0, HEX_EMPTY}, {SHARD_BYTES, HEX_SHARD}, {SHARD_BYTES + 1, HEX_SHARD_1}, {2 * SHARD_BYTES + 5, HEX_2SHARDS}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         CLEANUP(fd_close) int fd = counting_file(cases[i].n);
         for (unsigned threads = 1; threads <= 3; threads++) {
@@ -125,9 +126,17 @@ static void digest_parse__anything_but_64_lower_case_hex_digits__is_refused(void
     assert_true(digest_parse(HEX_ABC, &d));
     assert_digest(&d, HEX_ABC);
     static const char *const bad[] = {
-        "", "..", "../" HEX_ABC, HEX_ABC "0", HEX_ABC "\n", " " HEX_ABC, "BCA830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3fa",
-        "bca830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3f", "gca830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3fa",
-        "bca8305/2ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3fa", "sha256:a830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3d",
+        "",
+        "..",
+        "../" HEX_ABC,
+        HEX_ABC "0",
+        HEX_ABC "\n",
+        " " HEX_ABC,
+        "BCA830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3fa",
+        "bca830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3f",
+        "gca830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3fa",
+        "bca8305/2ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3dd3fa",
+        "sha256:a830502ceca16148f9d94f92a1f38fd7099bae9582f1dacf7cb248ab3d",
     };
     d = unchanged;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)

@@ -14,16 +14,28 @@
 static struct manifest sample(void)
 {
     struct manifest m = {
-        .format = MANIFEST_FORMAT, .model = "llama/tiny", .scheme = "q8_0", .recipe = "scheme=q8_0 pure=0",
-        .layout = "portable", .features = "", .encoder_revision = 1, .n_files = 4, .created = 1700000000,
-        .quality = {.n_tensors = 12, .sqnr_db = 46.5, .rel_rmse = 0.0047, .max_abs = 0.01, .worst = "blk.0.ffn_down.weight",
+        .format = MANIFEST_FORMAT,
+        .model = "llama/tiny",
+        .scheme = "q8_0",
+        .recipe = "scheme=q8_0 pure=0",
+        .layout = "portable",
+        .features = "",
+        .encoder_revision = 1,
+        .n_files = 4,
+        .created = 1700000000,
+        .quality = {.n_tensors = 12,
+                    .sqnr_db = 46.5,
+                    .rel_rmse = 0.0047,
+                    .max_abs = 0.01,
+                    .worst = "blk.0.ffn_down.weight",
                     .worst_sqnr_db = INFINITY},
     };
     static const char *const names[] = {"model.gguf", "tensors", "metadata", "shards"};
     memset(m.key.bytes, 0x11, DIGEST_BYTES);
     memset(m.source.bytes, 0x22, DIGEST_BYTES);
     for (size_t i = 0; i < 4; i++) {
-        m.files[i] = (struct manifest_file){.role = (enum manifest_role)i, .name = names[i], .bytes = UINT64_C(1000) << (8 * i)};
+        m.files[i] =
+            (struct manifest_file){.role = (enum manifest_role)i, .name = names[i], .bytes = UINT64_C(1000) << (8 * i)};
         memset(m.files[i].digest.bytes, (int)(0x30 + i), DIGEST_BYTES);
     }
     m.files[0].has_verity = true;
@@ -140,8 +152,10 @@ static struct signer fixed_signer(uint8_t variant)
 {
     struct signer s;
     uint8_t seed[32];
-    assert_int_equal(sodium_hex2bin(seed, sizeof seed, "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", 64, NULL,
-                                    NULL, NULL), 0);
+    assert_int_equal(sodium_hex2bin(seed, sizeof seed,
+                                    "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", 64, NULL, NULL,
+                                    NULL),
+                     0);
     seed[31] ^= variant;
     assert_int_equal(crypto_sign_seed_keypair(s.public.bytes, s.secret, seed), 0);
     return s;
@@ -266,7 +280,10 @@ static void public_key_read__anything_but_one_key_line__is_refused(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "\n", "quantd-ed25519\n", "quantd-ed25519 d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        "\n",
+        "quantd-ed25519\n",
+        "quantd-ed25519 d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
         "quantd-ed25519 d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a0\n",
         "quantd-ed25519 D75A980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\n",
         "ssh-ed25519 d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\n",

@@ -14,8 +14,17 @@ enum { ARENA_BUDGET = 1 << 20 };
 static struct tensor_entry tensor(const char *name, uint64_t cols, uint64_t rows, uint64_t offset)
 {
     return (struct tensor_entry){
-        .name = name, .type = QD_TYPE_Q8_0, .source_type = QD_TYPE_BF16, .n_dims = 2, .shape = {cols, rows},
-        .offset = offset, .bytes = cols / 32 * 34 * rows, .reason = "matrix", .sqnr_db = 46.25, .rel_rmse = 0.005, .max_abs = 0.125,
+        .name = name,
+        .type = QD_TYPE_Q8_0,
+        .source_type = QD_TYPE_BF16,
+        .n_dims = 2,
+        .shape = {cols, rows},
+        .offset = offset,
+        .bytes = cols / 32 * 34 * rows,
+        .reason = "matrix",
+        .sqnr_db = 46.25,
+        .rel_rmse = 0.005,
+        .max_abs = 0.125,
     };
 }
 
@@ -106,7 +115,8 @@ static void tensor_table__every_prefix_and_byte_change__is_refused_or_canonical(
 static void tensor_table__lying_counts__are_refused_before_they_cost_memory(void **state)
 {
     (void)state;
-    static const uint8_t heads[][5] = {{0xdd, 0xff, 0xff, 0xff, 0xff}, {0xdd, 0x00, 0x10, 0x00, 0x00}, {0xdc, 0xff, 0xff, 0, 0}};
+    static const uint8_t heads[][5] = {
+        {0xdd, 0xff, 0xff, 0xff, 0xff}, {0xdd, 0x00, 0x10, 0x00, 0x00}, {0xdc, 0xff, 0xff, 0, 0}};
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
         CLEANUP(buffer_clear) struct buffer raw = {0};
         pack_map(&raw, 2);
@@ -169,7 +179,7 @@ static void tensor_table__hundred_thousand_tensors__decode_in_linear_time(void *
     (void)state;
     enum { N = 100000 };
     CLEANUP(free) struct tensor_entry *t = calloc(N, sizeof *t);
-    CLEANUP(free) char (*names)[16] = calloc(N, sizeof *names);
+    CLEANUP(free) char(*names)[16] = calloc(N, sizeof *names);
     for (size_t i = 0; i < N; i++) {
         (void)snprintf(names[i], sizeof names[i], "t%zu", i);
         t[i] = tensor(names[i], 32, 1, 0);

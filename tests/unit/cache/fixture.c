@@ -111,11 +111,21 @@ int sample_commit_work(struct fixture *f, struct store_work *w, unsigned number,
     CLEANUP(buffer_clear) struct buffer metadata = {0};
     char model[32];
     (void)snprintf(model, sizeof model, "model-%u", number);
-    struct manifest m = {.model = model, .scheme = "q8_0", .recipe = "scheme=q8_0 pure=0", .layout = "portable", .features = "",
-                         .encoder_revision = 1, .quality = {.worst = ""}};
+    struct manifest m = {.model = model,
+                         .scheme = "q8_0",
+                         .recipe = "scheme=q8_0 pure=0",
+                         .layout = "portable",
+                         .features = "",
+                         .encoder_revision = 1,
+                         .quality = {.worst = ""}};
     sample_tables(number, &tensors, &metadata);
-    struct store_commit c = {.manifest = &m, .payload_name = "model.gguf", .payload_bytes = n, .tensors = buffer_span(&tensors),
-                             .metadata = buffer_span(&metadata), .key = f->key, .n_threads = 1};
+    struct store_commit c = {.manifest = &m,
+                             .payload_name = "model.gguf",
+                             .payload_bytes = n,
+                             .tensors = buffer_span(&tensors),
+                             .metadata = buffer_span(&metadata),
+                             .key = f->key,
+                             .n_threads = 1};
     return store_commit(f->store, w, &c, err);
 }
 

@@ -39,19 +39,19 @@ struct op {
     enum op_kind kind;
     struct change changes[2]; /* OP_NAMES: both or none */
     int n_changes;
-    char folder[PATH_BYTES];  /* OP_SYNC_FOLDER */
-    ino_t ino;                /* OP_DATA */
-    bool durable;             /* OP_DATA, OP_SYNC_FOLDER: false when the control left the sync out */
-    int ack;                  /* OP_ACK: artifact that is promised from now on; negative: no longer */
+    char folder[PATH_BYTES]; /* OP_SYNC_FOLDER */
+    ino_t ino;               /* OP_DATA */
+    bool durable;            /* OP_DATA, OP_SYNC_FOLDER: false when the control left the sync out */
+    int ack;                 /* OP_ACK: artifact that is promised from now on; negative: no longer */
 };
 
 struct file {
     ino_t ino;
     uint8_t data[4096];
     size_t n;
-    bool known;      /* contents seen at a sync */
-    bool initial;    /* safe on disk when the trace began */
-    struct stat st;  /* as the store last saw it */
+    bool known;     /* contents seen at a sync */
+    bool initial;   /* safe on disk when the trace began */
+    struct stat st; /* as the store last saw it */
     bool has_st;
 };
 
@@ -266,7 +266,8 @@ static bool names_are_safe(int i, int end)
         *(slash ? slash : folder) = '\0';
         bool safe = false;
         for (int j = i + 1; j < end && !safe; j++)
-            safe = trace.ops[j].kind == OP_SYNC_FOLDER && trace.ops[j].durable && strcmp(trace.ops[j].folder, folder) == 0;
+            safe =
+                trace.ops[j].kind == OP_SYNC_FOLDER && trace.ops[j].durable && strcmp(trace.ops[j].folder, folder) == 0;
         if (!safe)
             return false;
     }
@@ -299,7 +300,8 @@ static struct contents choose_contents(const struct file *f, int end)
         if (trace.ops[i].kind == OP_DATA && trace.ops[i].durable && trace.ops[i].ino == f->ino)
             return whole;
     unsigned random = (unsigned)(next_random() >> 20);
-    return f->initial || random % 4 == 0 ? whole : (struct contents){.zeros = random & 4, .sixteenth = random >> 8 & 15};
+    return f->initial || random % 4 == 0 ? whole
+                                         : (struct contents){.zeros = random & 4, .sixteenth = random >> 8 & 15};
 }
 
 static void choose_all_contents(int end)
@@ -336,7 +338,8 @@ static void make_entry(int root, const struct entry *e, const struct contents *c
         return;
     }
     for (int i = 0; i < n_entries; i++)
-        if (&entries[i] < e && !entries[i].folder && entries[i].ino == e->ino && linkat(root, entries[i].path, root, e->path, 0) == 0)
+        if (&entries[i] < e && !entries[i].folder && entries[i].ino == e->ino &&
+            linkat(root, entries[i].path, root, e->path, 0) == 0)
             return;
     int fd = openat(root, e->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -442,7 +445,8 @@ static unsigned promised_at(int end)
 /* What is wrong with the state in @f->cache, NULL when nothing is. */
 static const char *judge(struct fixture *f, unsigned promised)
 {
-    static const int objects_of[8] = {0, 4, 4, 7, 4, 6, 7, 9}; /* by which of 1, 2, 3 are there: all share the tensors, 1 and 3 the metadata */
+    static const int objects_of[8] = {
+        0, 4, 4, 7, 4, 6, 7, 9}; /* by which of 1, 2, 3 are there: all share the tensors, 1 and 3 the metadata */
     const char *wrong = NULL;
     int n = 0, n_served = 0;
     unsigned there = 0;
@@ -502,9 +506,16 @@ static void record_scenario(struct fixture *f, bool no_file_sync, bool no_folder
     memset(&trace, 0, sizeof trace);
     n_initial = 0;
     (void)snprintf(trace.cache, sizeof trace.cache, "%s", f->cache);
-    recorder = (struct store_io){
-        .create = rec_create, .write = store_io_real.write, .sync = rec_sync, .chmod = store_io_real.chmod, .link = rec_link,
-        .unlink = rec_unlink, .rename = rec_rename, .mkdir = rec_mkdir, .stat = rec_stat, .stat_at = store_io_real.stat_at};
+    recorder = (struct store_io){.create = rec_create,
+                                 .write = store_io_real.write,
+                                 .sync = rec_sync,
+                                 .chmod = store_io_real.chmod,
+                                 .link = rec_link,
+                                 .unlink = rec_unlink,
+                                 .rename = rec_rename,
+                                 .mkdir = rec_mkdir,
+                                 .stat = rec_stat,
+                                 .stat_at = store_io_real.stat_at};
     f->options.io = &recorder;
     fixture_open(f);
     assert_int_equal(sample_commit(f, 1, N, NULL), 0);
@@ -582,12 +593,13 @@ static int teardown(void **state)
     return 0;
 }
 
-static void store_open__every_state_that_a_power_cut_may_leave__serves_what_was_acknowledged_and_nothing_else(void **state)
+static void
+store_open__every_state_that_a_power_cut_may_leave__serves_what_was_acknowledged_and_nothing_else(void **state)
 {
     record_scenario(*state, false, false);
     struct verdict v = replay(*state, wanted_states(), 0x9e3779b97f4a7c15ull);
-    print_message("# %d operations, %d distinct states, %d bad%s%s\n", trace.n_ops, v.n_states, v.n_bad, v.first ? ": " : "",
-                  v.first ? v.first : "");
+    print_message("# %d operations, %d distinct states, %d bad%s%s\n", trace.n_ops, v.n_states, v.n_bad,
+                  v.first ? ": " : "", v.first ? v.first : "");
     assert_int_equal(v.n_bad, 0);
     assert_int_equal(v.n_states, wanted_states());
 }
@@ -606,8 +618,8 @@ static void replayer__a_commit_that_does_not_sync__is_caught(void **state)
 
 /* --- Kills and faults at every call --- */
 
-static int calls_left;     /* until something happens */
-static int fault;          /* errno; 0: the process ends */
+static int calls_left; /* until something happens */
+static int fault;      /* errno; 0: the process ends */
 static bool fault_for_ever;
 
 static int strike(void)
@@ -685,8 +697,16 @@ static int hit_stat_at(void *data, int folder, const char *name, struct stat *re
 }
 
 static const struct store_io hitting = {
-    .create = hit_create, .write = hit_write, .sync = hit_sync, .chmod = hit_chmod, .link = hit_link,
-    .unlink = hit_unlink, .rename = hit_rename, .mkdir = hit_mkdir, .stat = hit_stat, .stat_at = hit_stat_at,
+    .create = hit_create,
+    .write = hit_write,
+    .sync = hit_sync,
+    .chmod = hit_chmod,
+    .link = hit_link,
+    .unlink = hit_unlink,
+    .rename = hit_rename,
+    .mkdir = hit_mkdir,
+    .stat = hit_stat,
+    .stat_at = hit_stat_at,
 };
 
 /* In a child: open, commit 3, remove 1, close; ends at the @at-th call. True when it came to the end. */

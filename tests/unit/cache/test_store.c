@@ -71,7 +71,8 @@ static void store_lookup__what_was_committed__is_served_and_survives_a_restart(v
     assert_true(sample_is_served(f, 2, 4));
     assert_int_equal(f->report.n_artifacts, 2);
     assert_int_equal(f->report.n_rehashed, 0); /* by its record alone */
-    assert_int_equal(f->report.n_swept_objects + f->report.n_swept_work + f->report.n_swept_tmp + f->report.n_quarantined, 0);
+    assert_int_equal(
+        f->report.n_swept_objects + f->report.n_swept_work + f->report.n_swept_tmp + f->report.n_quarantined, 0);
     assert_int_equal(count_files(f, "work"), 0);
 }
 
@@ -187,7 +188,8 @@ static void store_open__a_ref_with_any_byte_changed__goes_to_quarantine(void **s
         flip_byte(path, at);
         fixture_open(f);
         assert_int_not_equal(lookup_code(f, 1), 0);
-        assert_int_equal(f->report.n_quarantined + f->report.n_untrusted, 1); /* another key id: not trusted, but no proof of damage */
+        assert_int_equal(f->report.n_quarantined + f->report.n_untrusted,
+                         1); /* another key id: not trusted, but no proof of damage */
         fixture_close(f);
         run("rm -rf '%s' && cp -a '%s/whole' '%s'", f->cache, f->folder, f->cache);
     }
@@ -216,7 +218,10 @@ static void make_newer(struct fixture *f, unsigned number)
     assert_int_equal(envelope_decode(l->envelope, &e, NULL), 0);
     assert_true(e.manifest.n < sizeof manifest);
     memcpy(manifest, e.manifest.data, e.manifest.n);
-    assert_memory_equal(manifest + 1, "\xa6" "format\x01", 8); /* a map whose first key is "format" */
+    assert_memory_equal(manifest + 1,
+                        "\xa6"
+                        "format\x01",
+                        8); /* a map whose first key is "format" */
     manifest[8] = 2;
     CLEANUP(buffer_clear) struct buffer sealed = {0};
     assert_int_equal(manifest_seal(f->key, (struct bytes){manifest, e.manifest.n}, &sealed, NULL), 0);
@@ -360,8 +365,10 @@ static void store_open__files_that_nothing_references__are_swept(void **state)
     assert_int_equal(sample_commit(f, 1, N, NULL), 0);
     fixture_close(f);
     run("mkdir -p '%s/objects/ab' && echo orphan > '%s/objects/ab/"
-        "00000000000000000000000000000000000000000000000000000000000000'", f->cache, f->cache);
-    run("echo x > '%s/objects/ab/../ab/not-a-digest'; echo x > '%s/refs/.tmp-x'; echo x > '%s/work/junk'; echo x > '%s/refs/not-a-key'",
+        "00000000000000000000000000000000000000000000000000000000000000'",
+        f->cache, f->cache);
+    run("echo x > '%s/objects/ab/../ab/not-a-digest'; echo x > '%s/refs/.tmp-x'; echo x > '%s/work/junk'; echo x > "
+        "'%s/refs/not-a-key'",
         f->cache, f->cache, f->cache, f->cache);
     fixture_open(f);
     assert_int_equal(f->report.n_swept_objects, 2);
@@ -670,7 +677,8 @@ static void store_reseal__with_a_new_key__serves_the_new_signature_and_spares_th
     assert_int_equal(lookup_code(f, 1), QD_E_UNTRUSTED);
     assert_int_equal(store_reseal(f->store, &key, f->key, NULL), 0);
     assert_int_equal(store_lookup(f->store, &key, &new, NULL), 0);
-    assert_true(new->envelope.n == old->envelope.n && memcmp(new->envelope.data, old->envelope.data, old->envelope.n) != 0);
+    assert_true(new->envelope.n == old->envelope.n &&memcmp(new->envelope.data, old->envelope.data, old->envelope.n) !=
+                0);
     lease_release(old);
     lease_release(new);
     fixture_close(f);
@@ -831,6 +839,7 @@ int main(void)
     if (can_mount())
         n_failed += cmocka_run_group_tests(mounting, NULL, NULL);
     else
-        print_message("# LEFT OUT (needs the right to mount): store_commit__disk_full_at_any_point__leaves_the_store_as_it_was\n");
+        print_message("# LEFT OUT (needs the right to mount): "
+                      "store_commit__disk_full_at_any_point__leaves_the_store_as_it_was\n");
     return n_failed;
 }

@@ -23,8 +23,12 @@ const struct command commands[] = {{"open", "MODEL", "test", run_nothing}, {NULL
 static void format_bytes__edges_of_units__are_rounded_up_to_the_next(void **state)
 {
     (void)state;
-    static const struct { uint64_t bytes; const char *text; } cases[] = {
-        {0, "0 B"}, {1023, "1023 B"}, {1024, "1.0 KiB"}, {1048575, "1.0 MiB"}, {5ull << 30, "5.0 GiB"}, {UINT64_MAX, "16.0 EiB"},
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {
+        {0, "0 B"},           {1023, "1023 B"},        {1024, "1.0 KiB"},
+        {1048575, "1.0 MiB"}, {5ull << 30, "5.0 GiB"}, {UINT64_MAX, "16.0 EiB"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char text[16];
@@ -42,7 +46,8 @@ static void cli_parse__words_and_options_mixed__sorts_them_and_keeps_a_command(v
     bool pure = false;
     const struct cli_option options[] = {
         {"scheme", 's', OPTION_TEXT, &scheme}, {"to", 0, OPTION_SIZE, &to}, {"pure", 0, OPTION_FLAG, &pure}, {0}};
-    char *argv[] = {W("open"), W("tiny"), W("--scheme"), W("q8_0"), W("--to"), W("2G"), W("--json"), W("--"), W("cat"), W("--pure"), W("{}"), NULL};
+    char *argv[] = {W("open"),   W("tiny"), W("--scheme"), W("q8_0"),   W("--to"), W("2G"),
+                    W("--json"), W("--"),   W("cat"),      W("--pure"), W("{}"),   NULL};
     int first;
     assert_int_equal(cli_parse(&cli, 11, argv, options, 1, -1, &first), 0);
     assert_string_equal(argv[first], "tiny");

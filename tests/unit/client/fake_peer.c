@@ -59,13 +59,29 @@ static void add_tables(const struct fake_peer *p, struct manifest *m)
     CLEANUP(buffer_clear) struct buffer tensors = {0};
     CLEANUP(buffer_clear) struct buffer metadata = {0};
     struct tensor_entry entries[2] = {
-        {.name = "first", .type = QD_TYPE_F32, .source_type = QD_TYPE_F32, .n_dims = 1, .shape = {1024}, .offset = 4096, .bytes = 4096, .reason = "kept"},
-        {.name = "second", .type = QD_TYPE_Q8_0, .source_type = QD_TYPE_F16, .n_dims = 2, .shape = {32, 4}, .offset = SHARD_BYTES + 4096, .bytes = 136, .reason = "q8_0", .sqnr_db = 40},
+        {.name = "first",
+         .type = QD_TYPE_F32,
+         .source_type = QD_TYPE_F32,
+         .n_dims = 1,
+         .shape = {1024},
+         .offset = 4096,
+         .bytes = 4096,
+         .reason = "kept"},
+        {.name = "second",
+         .type = QD_TYPE_Q8_0,
+         .source_type = QD_TYPE_F16,
+         .n_dims = 2,
+         .shape = {32, 4},
+         .offset = SHARD_BYTES + 4096,
+         .bytes = 136,
+         .reason = "q8_0",
+         .sqnr_db = 40},
     };
     struct tensor_table table = {.tensors = entries, .n = 2};
     static const uint32_t layers = 7;
     static const int32_t ids[3] = {-1, 0, 5};
-    struct bytes name = {(const uint8_t *)"llama", 5}, words[2] = {{(const uint8_t *)"<s>", 3}, {(const uint8_t *)"a", 1}};
+    struct bytes name = {(const uint8_t *)"llama", 5},
+                 words[2] = {{(const uint8_t *)"<s>", 3}, {(const uint8_t *)"a", 1}};
     struct meta_entry values[4] = {
         {.key = "general.architecture", .value = {.type = META_STRING, .n_items = 1, .data = &name}},
         {.key = "llama.block_count", .value = {.type = META_U32, .n_items = 1, .data = &layers}},
@@ -103,8 +119,15 @@ static void make_artifact(struct fake_peer *p)
     CLEANUP(buffer_clear) struct buffer message = {0};
     CLEANUP(buffer_clear) struct buffer sealed = {0};
     CLEANUP(buffer_clear) struct buffer pub = {0};
-    m = (struct manifest){.format = MANIFEST_FORMAT, .model = "tiny", .scheme = "q8_0", .recipe = "q8_0", .layout = "portable", .features = "",
-                          .encoder_revision = 1, .created = 1700000000, .quality = {.worst = ""}};
+    m = (struct manifest){.format = MANIFEST_FORMAT,
+                          .model = "tiny",
+                          .scheme = "q8_0",
+                          .recipe = "q8_0",
+                          .layout = "portable",
+                          .features = "",
+                          .encoder_revision = 1,
+                          .created = 1700000000,
+                          .quality = {.worst = ""}};
     memset(m.key.bytes, 0xab, DIGEST_BYTES);
     add_payload(p, &m, leaves);
     add_tables(p, &m);
@@ -176,7 +199,8 @@ static void answer_open(struct fake_peer *p, int fd, uint32_t id)
 static void tell_progress(int fd, uint32_t id, uint64_t done)
 {
     CLEANUP(buffer_clear) struct buffer wire = {0};
-    struct msg_progress m = {.id = id, .model = "tiny", .scheme = "q8_0", .state = "running", .done_bytes = done, .total_bytes = 100};
+    struct msg_progress m = {
+        .id = id, .model = "tiny", .scheme = "q8_0", .state = "running", .done_bytes = done, .total_bytes = 100};
     assert_int_equal(event_encode(&wire, "progress", MESSAGE(progress, &m), NULL), 0);
     send_all(fd, &wire, NULL, 0);
 }
@@ -184,7 +208,9 @@ static void tell_progress(int fd, uint32_t id, uint64_t done)
 static void answer_hello(struct fake_peer *p, int fd, uint32_t id)
 {
     CLEANUP(buffer_clear) struct buffer wire = {0};
-    struct msg_welcome m = {.version = p->lie == PEER_OTHER_VERSION ? 2 : 1, .daemon = "fake", .public_key = {p->key.bytes, PUBLIC_KEY_BYTES}};
+    struct msg_welcome m = {.version = p->lie == PEER_OTHER_VERSION ? 2 : 1,
+                            .daemon = "fake",
+                            .public_key = {p->key.bytes, PUBLIC_KEY_BYTES}};
     assert_int_equal(reply_encode(&wire, id, MESSAGE(welcome, &m), NULL), 0);
     send_all(fd, &wire, NULL, 0);
 }
@@ -222,8 +248,15 @@ static bool answer(struct fake_peer *p, int fd, const struct incoming *in)
         tell_progress(fd, in->id + 1000, 60); /* of another request */
         tell_progress(fd, in->id, 80);
         break;
-    case PEER_HONEST: case PEER_OTHER_VERSION: case PEER_BAD_SIGNATURE: case PEER_BAD_TABLE: case PEER_BAD_METADATA:
-    case PEER_SHORT_PAYLOAD: case PEER_FIFO: case PEER_FEW_FDS: case PEER_OTHER_KEY:
+    case PEER_HONEST:
+    case PEER_OTHER_VERSION:
+    case PEER_BAD_SIGNATURE:
+    case PEER_BAD_TABLE:
+    case PEER_BAD_METADATA:
+    case PEER_SHORT_PAYLOAD:
+    case PEER_FIFO:
+    case PEER_FEW_FDS:
+    case PEER_OTHER_KEY:
         break;
     }
     answer_open(p, fd, in->id);
@@ -238,7 +271,8 @@ static void serve_connection(struct fake_peer *p, int fd)
         if (poll(&ready, 1, 20) <= 0)
             continue;
         CLEANUP(incoming_clear) struct incoming in = {0};
-        if (conn_recv(fd, 1, &packet, NULL) != 1 || incoming_parse(packet_span(&packet), &in, NULL) < 0 || !answer(p, fd, &in))
+        if (conn_recv(fd, 1, &packet, NULL) != 1 || incoming_parse(packet_span(&packet), &in, NULL) < 0 ||
+            !answer(p, fd, &in))
             return;
     }
 }
@@ -332,6 +366,7 @@ void fake_peer_write_key(struct fake_peer *p, const char *path)
 void fake_peer_replace_payload(struct fake_peer *p)
 {
     char command[384];
-    (void)snprintf(command, sizeof command, "cp %s/model.gguf %s/new && mv %s/new %s/model.gguf", p->folder, p->folder, p->folder, p->folder);
+    (void)snprintf(command, sizeof command, "cp %s/model.gguf %s/new && mv %s/new %s/model.gguf", p->folder, p->folder,
+                   p->folder, p->folder);
     assert_int_equal(system(command), 0);
 }

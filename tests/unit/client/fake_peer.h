@@ -9,19 +9,19 @@
 
 enum peer_lie {
     PEER_HONEST,
-    PEER_OTHER_VERSION,      /* welcome says 2 */
-    PEER_BAD_SIGNATURE,      /* one bit of the manifest flipped */
-    PEER_BAD_TABLE,          /* one bit of the tensor table */
+    PEER_OTHER_VERSION, /* welcome says 2 */
+    PEER_BAD_SIGNATURE, /* one bit of the manifest flipped */
+    PEER_BAD_TABLE,     /* one bit of the tensor table */
     PEER_BAD_METADATA,
-    PEER_SHORT_PAYLOAD,      /* a byte is missing */
-    PEER_FIFO,               /* the payload is none */
-    PEER_FEW_FDS,            /* the last file is missing */
-    PEER_OTHER_KEY,          /* the reply names another artifact */
-    PEER_GARBAGE,            /* no message */
-    PEER_VANISHES_ONCE,      /* closes instead of the first answer, then is honest */
-    PEER_VANISHES,           /* always */
-    PEER_TELLS_PROGRESS,     /* two events before the answer */
-    PEER_SAYS_NO             /* an error reply with a hint */
+    PEER_SHORT_PAYLOAD,  /* a byte is missing */
+    PEER_FIFO,           /* the payload is none */
+    PEER_FEW_FDS,        /* the last file is missing */
+    PEER_OTHER_KEY,      /* the reply names another artifact */
+    PEER_GARBAGE,        /* no message */
+    PEER_VANISHES_ONCE,  /* closes instead of the first answer, then is honest */
+    PEER_VANISHES,       /* always */
+    PEER_TELLS_PROGRESS, /* two events before the answer */
+    PEER_SAYS_NO         /* an error reply with a hint */
 };
 
 struct fake_peer;

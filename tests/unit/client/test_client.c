@@ -165,7 +165,8 @@ static void qd_open__lying_peer__is_refused_and_leaks_nothing(void **state)
 
 static void qd_open__same_lies_while_the_artifact_is_known__are_refused_too(void **state)
 {
-    static const enum peer_lie lies[] = {PEER_BAD_SIGNATURE, PEER_SHORT_PAYLOAD, PEER_FIFO, PEER_FEW_FDS, PEER_OTHER_KEY};
+    static const enum peer_lie lies[] = {PEER_BAD_SIGNATURE, PEER_SHORT_PAYLOAD, PEER_FIFO, PEER_FEW_FDS,
+                                         PEER_OTHER_KEY};
     struct qd_client *c = connected(*state);
     struct qd_artifact *held = opened(c), *a;
     for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
@@ -315,7 +316,8 @@ static void qd_open__again__shares_mapping_and_descriptors(void **state)
     qd_artifact_free(third);
     assert_true(comes_down_to(before - 1)); /* nothing is kept open of what nobody holds */
     struct qd_artifact *fourth = opened(c);
-    assert_memory_equal(qd_artifact_tensor(fourth, "first")->data, (const uint8_t *)qd_artifact_map(fourth, 0, NULL) + 4096, 4096);
+    assert_memory_equal(qd_artifact_tensor(fourth, "first")->data,
+                        (const uint8_t *)qd_artifact_map(fourth, 0, NULL) + 4096, 4096);
     qd_artifact_free(fourth);
     qd_client_free(c);
 }

@@ -422,7 +422,8 @@ static void catalog__refused_by_two_workers__keeps_the_first_reason(void **state
     start(w);
     (void)wait_state(w, "m", MODEL_READY);
     catalog_note(w->catalog, "m", "", "wrong magic");
-    catalog_note(w->catalog, "m", "", "the same, said at such length that it lies elsewhere in memory than what was said first");
+    catalog_note(w->catalog, "m", "",
+                 "the same, said at such length that it lies elsewhere in memory than what was said first");
     assert_string_equal(catalog_find(w->catalog, "m")->problem, "wrong magic");
 }
 

@@ -99,7 +99,8 @@ static void config_load__every_kind_of_value__is_read(void **state)
     struct world *w = *state;
     put_file(w, "quantd.conf",
              "; a comment\n[daemon]\nlog_level = debug\nadmins = root 4242\n[cache]\n  budget=20G\nscrub = 7d\n"
-             "[jobs]\nsandbox=off\nleave_grace = 1500ms\n\n[root main]\npath=/srv/models/\nallow = all user:root, group:0\nrescan=5min\nwarm=q8_0\n");
+             "[jobs]\nsandbox=off\nleave_grace = 1500ms\n\n[root main]\npath=/srv/models/\nallow = all user:root, "
+             "group:0\nrescan=5min\nwarm=q8_0\n");
     assert_int_equal(load(w), 0);
     struct config *c = w->config;
     assert_int_equal(c->log_level, 7);
@@ -204,7 +205,8 @@ static void config_load__dropins__win_in_name_order(void **state)
 static void config_load__extra_file_missing__is_refused(void **state)
 {
     struct world *w = *state;
-    assert_int_equal(config_load(true, "/no/such/file.conf", &w->config, &w->warnings, &w->n_warnings, &w->err), QD_E_CONFIG);
+    assert_int_equal(config_load(true, "/no/such/file.conf", &w->config, &w->warnings, &w->n_warnings, &w->err),
+                     QD_E_CONFIG);
     assert_non_null(strstr(w->err.message, "/no/such/file.conf"));
 }
 

@@ -35,7 +35,8 @@ static void log_line__fields__are_quoted_where_they_must(void **state)
     (void)state;
     log_open(LOG_AT_INFO);
     capture_start();
-    log_line(LOG_AT_INFO, "job", "ready%s%s%s", log_field("model", "tiny"), log_field("path", "/a b\"c"), log_field("none", ""));
+    log_line(LOG_AT_INFO, "job", "ready%s%s%s", log_field("model", "tiny"), log_field("path", "/a b\"c"),
+             log_field("none", ""));
     capture_stop();
     assert_string_equal(captured, "job: ready model=tiny path=\"/a b\\\"c\" none=\"\"\n");
 }

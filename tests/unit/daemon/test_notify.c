@@ -20,7 +20,8 @@ static int bound(int type, const char *path)
         address.sun_path[0] = '\0';
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))), 0);
+    assert_int_equal(
+        bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))), 0);
     return fd;
 }
 

@@ -13,7 +13,8 @@ enum { ALICE = 5001, BOB = 5002, STAFF = 6001, CREW = 6002 };
 
 static gid_t bob_groups[] = {CREW, STAFF};
 static const struct credentials root_user = {.uid = 0}, alice = {.uid = ALICE, .gid = ALICE},
-                                bob = {.uid = BOB, .gid = BOB, .groups = bob_groups, .n_groups = 2}, carol = {.uid = 5003, .gid = 5003};
+                                bob = {.uid = BOB, .gid = BOB, .groups = bob_groups, .n_groups = 2},
+                                carol = {.uid = 5003, .gid = 5003};
 
 static struct stat file_of(uid_t uid, gid_t gid, mode_t mode)
 {
@@ -28,8 +29,8 @@ static void rights_allow__mode_bits__first_class_that_fits_decides(void **state)
         mode_t mode;
         bool allowed;
     } rows[] = {
-        {&alice, 0400, true},  {&alice, 0044, false}, {&alice, 0000, false}, {&bob, 0040, true},   {&bob, 0404, false},
-        {&bob, 0004, false},   {&carol, 0004, true},  {&carol, 0440, false}, {&root_user, 0, true},
+        {&alice, 0400, true}, {&alice, 0044, false}, {&alice, 0000, false}, {&bob, 0040, true},    {&bob, 0404, false},
+        {&bob, 0004, false},  {&carol, 0004, true},  {&carol, 0440, false}, {&root_user, 0, true},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct stat st = file_of(ALICE, STAFF, rows[i].mode);
@@ -52,7 +53,8 @@ static size_t acl_text(uint8_t *dst, uint16_t user_perm, uint16_t mask)
     const struct {
         uint16_t tag, perm;
         uint32_t id;
-    } entries[] = {{0x01, 6, UINT32_MAX}, {0x02, user_perm, BOB}, {0x04, 0, UINT32_MAX}, {0x08, 4, CREW}, {0x10, mask, UINT32_MAX}, {0x20, 0, UINT32_MAX}};
+    } entries[] = {{0x01, 6, UINT32_MAX}, {0x02, user_perm, BOB},   {0x04, 0, UINT32_MAX},
+                   {0x08, 4, CREW},       {0x10, mask, UINT32_MAX}, {0x20, 0, UINT32_MAX}};
     const uint32_t version = 2;
     memcpy(dst, &version, 4);
     memcpy(dst + 4, entries, sizeof entries);
@@ -176,7 +178,8 @@ static void rights_may_open__file_put_in_its_place__no(void **state)
     assert_int_equal(chmod(a, 0644) | chmod(b, 0644) | stat(a, &st), 0);
     const char *const files[] = {a, NULL};
     struct config config = {0};
-    struct catalog_model m = {.name = "m", .root = folder, .files = files, .first_file = a, .stamp = {.dev = st.st_dev, .ino = st.st_ino}};
+    struct catalog_model m = {
+        .name = "m", .root = folder, .files = files, .first_file = a, .stamp = {.dev = st.st_dev, .ino = st.st_ino}};
     assert_true(rights_may_open(&config, &carol, &m));
     assert_int_equal(rename(b, a), 0);
     assert_false(rights_may_open(&config, &carol, &m));

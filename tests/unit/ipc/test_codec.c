@@ -10,8 +10,12 @@
 enum { N_ITEMS = 3 };
 
 /* Sample values: distinct by field and round, with the forms that are hard (empty, long, non-ASCII, extremes). */
-static const char *const sample_texts[] = {"tiny", "", ("Gr\xc3\xb6\xc3\x9f" "e"), "\xf0\x9f\x94\xa7 a/b:c", "0123456789abcdef0123456789abcdef0"};
-static const uint64_t sample_numbers[] = {0, 1, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1, UINT64_MAX};
+static const char *const sample_texts[] = {"tiny", "",
+                                           ("Gr\xc3\xb6\xc3\x9f"
+                                            "e"),
+                                           "\xf0\x9f\x94\xa7 a/b:c", "0123456789abcdef0123456789abcdef0"};
+static const uint64_t sample_numbers[] = {
+    0, 1, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1, UINT64_MAX};
 static const double sample_floats[] = {0.0, -1.5, 1e300, 42.25};
 #define SAMPLE(table, i) table[(i) % (sizeof(table) / sizeof(table)[0])]
 
@@ -177,7 +181,13 @@ static void codec__unknown_keys_of_any_kind__are_skipped(void **state)
     (void)state;
     struct msg_cancel got;
     struct qd_error err;
-    assert_int_equal(DECODE("\x94\x00\x01\xa6" "cancel\x83\xa1" "x\x91\x81\x01\x02\xa3" "job\x07\xa1" "y\xc0", cancel, &got, &err), 0);
+    assert_int_equal(DECODE("\x94\x00\x01\xa6"
+                            "cancel\x83\xa1"
+                            "x\x91\x81\x01\x02\xa3"
+                            "job\x07\xa1"
+                            "y\xc0",
+                            cancel, &got, &err),
+                     0);
     assert_int_equal(got.job, 7);
 }
 
@@ -190,17 +200,46 @@ static void codec__faulty_bodies__are_refused_with_the_reason(void **state)
         const char *reason;
     } faults[] = {
 #define FAULT(raw, reason) {raw, sizeof(raw) - 1, reason}
-        FAULT("\x94\x00\x01\xa6" "cancel\x82\xa3" "job\x07\xa3" "job\x07", "cancel.job comes twice"),
-        FAULT("\x94\x00\x01\xa6" "cancel\x81\xa3" "job\xff", "cancel.job: is not a non-negative integer"),
-        FAULT("\x94\x00\x01\xa6" "cancel\x81\xa3" "job\xcf\0\0\0\1\0\0\0\0", "cancel.job: is beyond its range"),
-        FAULT("\x94\x00\x01\xa6" "cancel\x81\xa3" "job\xa1" "7", "cancel.job: is not a non-negative integer"),
-        FAULT("\x94\x00\x01\xa6" "cancel\x81\xa3" "job\xc0", "cancel.job is missing"),
-        FAULT("\x94\x00\x01\xa6" "cancel\x81\x01\x07", "cancel: a key is not a string"),
-        FAULT("\x94\x00\x01\xa6" "cancel\x90", "cancel is not a map"),
-        FAULT("\x94\x00\xff\xa6" "cancel\x80", "id: is not a non-negative integer"),
-        FAULT("\x94\x00\x01\xa6" "can\0el\x80", "name: is not UTF-8 text"),
-        FAULT("\x94\x03\x01\xa6" "cancel\x80", "message is neither request, reply nor event"),
-        FAULT("\x93\x00\x01\xa6" "cancel", "message has 3 parts"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x82\xa3"
+              "job\x07\xa3"
+              "job\x07",
+              "cancel.job comes twice"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x81\xa3"
+              "job\xff",
+              "cancel.job: is not a non-negative integer"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x81\xa3"
+              "job\xcf\0\0\0\1\0\0\0\0",
+              "cancel.job: is beyond its range"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x81\xa3"
+              "job\xa1"
+              "7",
+              "cancel.job: is not a non-negative integer"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x81\xa3"
+              "job\xc0",
+              "cancel.job is missing"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x81\x01\x07",
+              "cancel: a key is not a string"),
+        FAULT("\x94\x00\x01\xa6"
+              "cancel\x90",
+              "cancel is not a map"),
+        FAULT("\x94\x00\xff\xa6"
+              "cancel\x80",
+              "id: is not a non-negative integer"),
+        FAULT("\x94\x00\x01\xa6"
+              "can\0el\x80",
+              "name: is not UTF-8 text"),
+        FAULT("\x94\x03\x01\xa6"
+              "cancel\x80",
+              "message is neither request, reply nor event"),
+        FAULT("\x93\x00\x01\xa6"
+              "cancel",
+              "message has 3 parts"),
         FAULT("\x80", "message is not an array"),
         FAULT("\x90", "message is not an array"),
     };
@@ -215,12 +254,17 @@ static void codec__faulty_bodies__are_refused_with_the_reason(void **state)
 static void codec__strings_that_are_no_text__are_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xe0\x80\x80", "\xf4\x90\x80\x80", "\xf0\x80\x80\x80", "a\xc3", "\x80", "\xe2\x82"};
+    static const char *const bad[] = {
+        "\xff",  "\xc0\x80", "\xed\xa0\x80", "\xe0\x80\x80", "\xf4\x90\x80\x80", "\xf0\x80\x80\x80",
+        "a\xc3", "\x80",     "\xe2\x82"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         char raw[64];
         struct msg_which got;
         struct qd_error err;
-        int n = snprintf(raw, sizeof raw, "%s\xa8" "artifact%c%s", "\x94\x01\x01\xc0\x81", (char)(0xa0 + strlen(bad[i])), bad[i]);
+        int n = snprintf(raw, sizeof raw,
+                         "%s\xa8"
+                         "artifact%c%s",
+                         "\x94\x01\x01\xc0\x81", (char)(0xa0 + strlen(bad[i])), bad[i]);
         assert_int_equal(decode_raw(raw, (size_t)n, INTO(which, &got), &err), QD_E_PROTOCOL);
         assert_string_equal(err.message, "which.artifact: is not UTF-8 text");
     }
@@ -231,7 +275,9 @@ static void codec__file_name_that_is_not_utf8__is_sent_with_question_marks(void 
     (void)state;
     CLEANUP(buffer_clear) struct buffer wire = {0};
     CLEANUP(incoming_clear) struct incoming in = {0};
-    struct msg_which sent = {.artifact = "\xff" "a\xc3(\xc3\xa4\x80"}, got;
+    struct msg_which sent = {.artifact = "\xff"
+                                         "a\xc3(\xc3\xa4\x80"},
+                     got;
     assert_int_equal(request_encode(&wire, 1, "show", MESSAGE(which, &sent), NULL), 0);
     assert_int_equal(incoming_parse(buffer_span(&wire), &in, NULL), 0);
     assert_int_equal(incoming_decode(&in, INTO(which, &got), NULL), 0);
@@ -352,7 +398,8 @@ static void record_reader__plan_of_many_tensors__is_read_and_skipped(void **stat
     enum { N = 70000 };
     assert_int_equal(records_begin(&list, N, NULL), 0);
     for (uint32_t i = 0; i < N; i++) {
-        struct msg_tensor_plan t = {.name = "blk", .shape = "256", .from = "f16", .to = "q8_0", .offset = i, .bytes = 272, .reason = "rule"};
+        struct msg_tensor_plan t = {
+            .name = "blk", .shape = "256", .from = "f16", .to = "q8_0", .offset = i, .bytes = 272, .reason = "rule"};
         assert_int_equal(record_encode(&list, MESSAGE(tensor_plan, &t), NULL), 0);
     }
     CLEANUP(record_reader_clear) struct record_reader r = {0};
@@ -381,7 +428,8 @@ static void record_reader__cut_list__fails_where_it_ends(void **state)
     assert_int_equal(record_read(&r, INTO(tensor_plan, &got), NULL), 1);
     assert_int_equal(record_read(&r, INTO(tensor_plan, &got), NULL), QD_E_PROTOCOL);
     struct record_reader none = {0};
-    assert_int_equal(record_reader_open((struct bytes){(const uint8_t *)"\xdd\xff\xff\xff\xff", 5}, &none, NULL), QD_E_PROTOCOL);
+    assert_int_equal(record_reader_open((struct bytes){(const uint8_t *)"\xdd\xff\xff\xff\xff", 5}, &none, NULL),
+                     QD_E_PROTOCOL);
 }
 
 static void value__reply__is_shown_as_a_tree(void **state)
@@ -391,7 +439,14 @@ static void value__reply__is_shown_as_a_tree(void **state)
     struct incoming in = {0};
     struct msg_root root = {.path = "/m", .state = "watching", .models = 3};
     struct msg_model_list none = {.has_next = true, .next = 7};
-    struct msg_status_report sent = {.version = "0.1", .state = "ready", .hardware = "x86_64", .cache = "/c", .pid = 4, .uptime_s = UINT64_MAX, .roots = &root, .roots_n = 1};
+    struct msg_status_report sent = {.version = "0.1",
+                                     .state = "ready",
+                                     .hardware = "x86_64",
+                                     .cache = "/c",
+                                     .pid = 4,
+                                     .uptime_s = UINT64_MAX,
+                                     .roots = &root,
+                                     .roots_n = 1};
     (void)none;
     assert_int_equal(reply_encode(&wire, 1, MESSAGE(status_report, &sent), NULL), 0);
     assert_int_equal(incoming_parse(buffer_span(&wire), &in, NULL), 0);
@@ -412,8 +467,9 @@ static void value__params_without_a_struct__are_decoded_by_the_typed_side(void *
     (void)state;
     CLEANUP(buffer_clear) struct buffer wire = {0};
     CLEANUP(incoming_clear) struct incoming in = {0};
-    const struct param params[] = {
-        {.key = "model", .kind = PARAM_STR, .text = "tiny"}, {.key = "pure", .kind = PARAM_BOOL, .number = 1}, {.key = "wait_ms", .kind = PARAM_U64, .number = 5}};
+    const struct param params[] = {{.key = "model", .kind = PARAM_STR, .text = "tiny"},
+                                   {.key = "pure", .kind = PARAM_BOOL, .number = 1},
+                                   {.key = "wait_ms", .kind = PARAM_U64, .number = 5}};
     struct msg_open got;
     assert_int_equal(request_encode_params(&wire, 2, "open", params, 3, NULL), 0);
     assert_int_equal(incoming_parse(buffer_span(&wire), &in, NULL), 0);
@@ -427,7 +483,8 @@ static void value__params_without_a_struct__are_decoded_by_the_typed_side(void *
 static void codec__hostile_headers__cost_no_memory(void **state)
 {
     (void)state;
-    static const char *const heads[] = {"\xdf\x08\x00\x00\x00", "\xdd\xff\xff\xff\xff", "\x94\x00\x01\xa4open\xdf\xff\xff\xff\xff", "\xdb\xff\xff\xff\xff"};
+    static const char *const heads[] = {"\xdf\x08\x00\x00\x00", "\xdd\xff\xff\xff\xff",
+                                        "\x94\x00\x01\xa4open\xdf\xff\xff\xff\xff", "\xdb\xff\xff\xff\xff"};
     static char raw[PACKET_BYTES_MAX];
     struct rusage before, after;
     struct incoming in;
@@ -439,7 +496,8 @@ static void codec__hostile_headers__cost_no_memory(void **state)
             size_t n = strlen(heads[i]) ? strlen(heads[i]) : 5;
             memset(raw, round % 2 ? 0xdf : 0x00, sizeof raw);
             memcpy(raw, heads[i], i == 0 ? 5 : n);
-            assert_int_equal(incoming_parse((struct bytes){(const uint8_t *)raw, sizeof raw}, &in, &err), QD_E_PROTOCOL);
+            assert_int_equal(incoming_parse((struct bytes){(const uint8_t *)raw, sizeof raw}, &in, &err),
+                             QD_E_PROTOCOL);
         }
     assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
     assert_true(after.ru_maxrss - before.ru_maxrss < 4096); /* KiB */

@@ -55,7 +55,10 @@ static void send_raw(int fd, const char *s, unsigned n_fds)
         uint8_t bytes[CMSG_SPACE(sizeof(int) * 253)];
     } control = {0};
     struct iovec part = {.iov_base = (void *)(uintptr_t)s, .iov_len = strlen(s)};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_SPACE(sizeof(int) * n_fds)};
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = control.bytes,
+                            .msg_controllen = CMSG_SPACE(sizeof(int) * n_fds)};
     struct cmsghdr *c = CMSG_FIRSTHDR(&header);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
@@ -230,7 +233,7 @@ struct served {
     unsigned n_calls;
     int kept_fd;
 };
-#define HANDLER_OWNER struct served
+#define HANDLER_OWNER     struct served
 #define TESTED_METHODS(M) M(cancel, cancel, nothing, "") M(open, open, opened, "")
 TESTED_METHODS(HANDLER_DECLARE)
 TESTED_METHODS(HANDLER_THUNK)
@@ -312,7 +315,10 @@ static void request_serve__failures__are_answered_by_id(void **state)
         assert_string_equal(err.message, cases[i].message);
         assert_string_equal(err.hint, cases[i].hint);
     }
-    send_raw(p->fds[0], "\x94\x01\x05\xa6" "cancel\x80", 253); /* a reply is no request */
+    send_raw(p->fds[0],
+             "\x94\x01\x05\xa6"
+             "cancel\x80",
+             253); /* a reply is no request */
     assert_int_equal(serve_one(p, &s, &reply), QD_E_PROTOCOL);
     send_raw(p->fds[0], "\x94\x02\x06", 1); /* half a packet */
     assert_int_equal(serve_one(p, &s, &reply), QD_E_PROTOCOL);
@@ -325,11 +331,17 @@ static void request_serve__lost_descriptors__fail_that_request(void **state)
     struct served s = {0};
     struct qd_error err;
     CLEANUP(buffer_clear) struct buffer reply = {0};
-    send_raw(p->fds[0], "\x94\xcc\x80\x05\xa4" "open\x81\xa5" "by_fd\xc3", 253);
+    send_raw(p->fds[0],
+             "\x94\xcc\x80\x05\xa4"
+             "open\x81\xa5"
+             "by_fd\xc3",
+             253);
     assert_int_equal(serve_one(p, &s, &reply), QD_E_PROTOCOL);
     send_raw(p->fds[0], "\x94\xcc\x80", 1);
     assert_int_equal(serve_one(p, &s, &reply), QD_E_PROTOCOL);
-    char raw[] = "\x94?\x05\xa4" "open\x81\xa5" "by_fd\xc3";
+    char raw[] = "\x94?\x05\xa4"
+                 "open\x81\xa5"
+                 "by_fd\xc3";
     raw[1] = '\0'; /* kind 0; sent with its NUL by hand */
     CLEANUP(buffer_clear) struct buffer wire = {0};
     buffer_put(&wire, raw, sizeof raw - 1);

@@ -17,17 +17,37 @@ static void precheck__every_plain_form__passes(void **state)
     assert_int_equal(CHECK("\xff"), 0);
     assert_int_equal(CHECK("\xc0"), 0);
     assert_int_equal(CHECK("\xc3"), 0);
-    assert_int_equal(CHECK("\xc4\x02" "ab"), 0);
-    assert_int_equal(CHECK("\xc5\x00\x01" "a"), 0);
+    assert_int_equal(CHECK("\xc4\x02"
+                           "ab"),
+                     0);
+    assert_int_equal(CHECK("\xc5\x00\x01"
+                           "a"),
+                     0);
     assert_int_equal(CHECK("\xc6\x00\x00\x00\x00"), 0);
-    assert_int_equal(CHECK("\xca" "1234"), 0);
-    assert_int_equal(CHECK("\xcb" "12345678"), 0);
-    assert_int_equal(CHECK("\xcf" "12345678"), 0);
-    assert_int_equal(CHECK("\xd1" "12"), 0);
-    assert_int_equal(CHECK("\xd9\x03" "abc"), 0);
+    assert_int_equal(CHECK("\xca"
+                           "1234"),
+                     0);
+    assert_int_equal(CHECK("\xcb"
+                           "12345678"),
+                     0);
+    assert_int_equal(CHECK("\xcf"
+                           "12345678"),
+                     0);
+    assert_int_equal(CHECK("\xd1"
+                           "12"),
+                     0);
+    assert_int_equal(CHECK("\xd9\x03"
+                           "abc"),
+                     0);
     assert_int_equal(CHECK("\xdc\x00\x02\x01\x02"), 0);
-    assert_int_equal(CHECK("\xdf\x00\x00\x00\x01\xa1" "k\x90"), 0);
-    assert_int_equal(CHECK("\x94\x00\x01\xa4" "open\x81\xa5" "model\xa4" "tiny"), 0);
+    assert_int_equal(CHECK("\xdf\x00\x00\x00\x01\xa1"
+                           "k\x90"),
+                     0);
+    assert_int_equal(CHECK("\x94\x00\x01\xa4"
+                           "open\x81\xa5"
+                           "model\xa4"
+                           "tiny"),
+                     0);
 }
 
 static void precheck__announces_more_than_it_holds__is_refused(void **state)
@@ -37,9 +57,13 @@ static void precheck__announces_more_than_it_holds__is_refused(void **state)
     assert_int_equal(CHECK("\xdf\xff\xff\xff\xff\x00\x00"), QD_E_PROTOCOL);
     assert_int_equal(CHECK("\xdd\xff\xff\xff\xff\x00\x00"), QD_E_PROTOCOL);
     assert_int_equal(CHECK("\xc6\xff\xff\xff\xff\x00"), QD_E_PROTOCOL);
-    assert_int_equal(CHECK("\xdb\x00\x00\x00\x02" "a"), QD_E_PROTOCOL);
+    assert_int_equal(CHECK("\xdb\x00\x00\x00\x02"
+                           "a"),
+                     QD_E_PROTOCOL);
     assert_int_equal(CHECK("\x93\x01\x02"), QD_E_PROTOCOL);
-    assert_int_equal(CHECK("\xcf" "1234567"), QD_E_PROTOCOL);
+    assert_int_equal(CHECK("\xcf"
+                           "1234567"),
+                     QD_E_PROTOCOL);
     assert_int_equal(CHECK("\xdc\x00"), QD_E_PROTOCOL);
     assert_int_equal(CHECK(""), QD_E_PROTOCOL);
 }
@@ -48,9 +72,15 @@ static void precheck__extension_or_unused_byte__is_refused(void **state)
 {
     (void)state;
     assert_int_equal(CHECK("\xc1"), QD_E_PROTOCOL);
-    assert_int_equal(CHECK("\xc7\x01\x00" "a"), QD_E_PROTOCOL);
-    assert_int_equal(CHECK("\xd4\x00" "a"), QD_E_PROTOCOL);
-    assert_int_equal(CHECK("\xd8\x00" "0123456789abcdef"), QD_E_PROTOCOL);
+    assert_int_equal(CHECK("\xc7\x01\x00"
+                           "a"),
+                     QD_E_PROTOCOL);
+    assert_int_equal(CHECK("\xd4\x00"
+                           "a"),
+                     QD_E_PROTOCOL);
+    assert_int_equal(CHECK("\xd8\x00"
+                           "0123456789abcdef"),
+                     QD_E_PROTOCOL);
 }
 
 static void precheck__bytes_behind_the_object__are_refused(void **state)
@@ -92,7 +122,10 @@ static void precheck__objects__have_an_exact_bound(void **state)
 static void precheck__every_prefix_of_a_message__is_refused(void **state)
 {
     (void)state;
-    static const char whole[] = "\x94\x01\xcd\x01\x02\xc0\x82\xa3" "abc\xdc\x00\x02\xc2\xcb" "12345678\xa1" "k\xc4\x01z";
+    static const char whole[] = "\x94\x01\xcd\x01\x02\xc0\x82\xa3"
+                                "abc\xdc\x00\x02\xc2\xcb"
+                                "12345678\xa1"
+                                "k\xc4\x01z";
     assert_int_equal(check(whole, sizeof whole - 1), 0);
     for (size_t n = 0; n < sizeof whole - 1; n++)
         assert_int_equal(check(whole, n), QD_E_PROTOCOL);

@@ -129,7 +129,8 @@ static void (*last_allowed(const char *op, uint64_t features))(void)
 static void ops_for__any_features__takes_the_last_line_they_allow(void **state)
 {
     (void)state;
-    static const uint64_t sets[] = {0, CPU_F16C, CPU_AVX2, CPU_AVX2 | CPU_F16C, CPU_AVX512 | CPU_AVX2 | CPU_F16C, CPU_NEON};
+    static const uint64_t sets[] = {0,       CPU_F16C, CPU_AVX2, CPU_AVX2 | CPU_F16C, CPU_AVX512 | CPU_AVX2 | CPU_F16C,
+                                    CPU_NEON};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         const struct ops *ops = ops_for(sets[i]);
         assert_true((void (*)(void))ops->quantize[QD_TYPE_Q8_0] == last_allowed("quantize_q8_0", sets[i]));

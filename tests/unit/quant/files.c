@@ -52,7 +52,8 @@ static int add_companions(struct source *s, struct qd_error *err)
     return r;
 }
 
-int model_open(const char *folder, const char *name, struct model **ret, struct source **ret_source, struct qd_error *err)
+int model_open(const char *folder, const char *name, struct model **ret, struct source **ret_source,
+               struct qd_error *err)
 {
     char path[2 * TEST_PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/%s", folder, name); /* cut: open fails */

@@ -16,7 +16,8 @@ void folder_remove(const char *folder);
 void file_write(const char *folder, const char *name, struct bytes content);
 
 /* Opens folder/name (name "" is the folder), adds the companions that the probe names, reads. */
-int model_open(const char *folder, const char *name, struct model **ret, struct source **ret_source, struct qd_error *err);
+int model_open(const char *folder, const char *name, struct model **ret, struct source **ret_source,
+               struct qd_error *err);
 
 /* The same for one file's bytes. */
 int model_of_bytes(struct bytes content, const char *name, struct model **ret, struct qd_error *err);

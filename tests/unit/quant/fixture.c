@@ -38,13 +38,17 @@ void fixture_meta_text(struct fixture *f, const char *key, const char *text)
     f->meta[f->model.meta.n++] = (struct meta_entry){key, {.type = META_STRING, .n_items = 1, .data = span}};
 }
 
-struct tensor *fixture_tensor(struct fixture *f, const char *name, enum qd_type type, uint32_t file, uint64_t gap, uint32_t n_dims,
-                              uint64_t ne0, uint64_t ne1, uint64_t ne2)
+struct tensor *fixture_tensor(struct fixture *f, const char *name, enum qd_type type, uint32_t file, uint64_t gap,
+                              uint32_t n_dims, uint64_t ne0, uint64_t ne1, uint64_t ne2)
 {
     struct tensor *t = &f->tensors[f->model.n_tensors++];
     assert_true(f->model.n_tensors <= FIXTURE_TENSORS_MAX && file < FIXTURE_FILES_MAX);
-    *t = (struct tensor){.name = arena_text(f->arena, (struct bytes){(const uint8_t *)name, strlen(name)}), .type = type, .n_dims = n_dims,
-                         .shape = {ne0, ne1, ne2, 1}, .n_elements = ne0 * ne1 * ne2, .file = file};
+    *t = (struct tensor){.name = arena_text(f->arena, (struct bytes){(const uint8_t *)name, strlen(name)}),
+                         .type = type,
+                         .n_dims = n_dims,
+                         .shape = {ne0, ne1, ne2, 1},
+                         .n_elements = ne0 * ne1 * ne2,
+                         .file = file};
     t->source_name = t->name;
     t->offset = f->file_bytes[file] + gap;
     t->bytes = qd_type_row_bytes(type, ne0) * ne1 * ne2;
@@ -76,7 +80,9 @@ static void write_tensor(int fd, const struct tensor *t)
         for (size_t k = 0; k < n; k++)
             x[k] = fixture_value(t, i + k);
         ops->quantize[t->type](raw, x, n);
-        assert_int_equal(pwrite_whole(fd, raw, n / info->block_elements * info->block_bytes, t->offset + i / info->block_elements * info->block_bytes), 0);
+        assert_int_equal(pwrite_whole(fd, raw, n / info->block_elements * info->block_bytes,
+                                      t->offset + i / info->block_elements * info->block_bytes),
+                         0);
     }
 }
 

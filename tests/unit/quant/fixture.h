@@ -26,8 +26,8 @@ void fixture_meta_u32(struct fixture *f, const char *key, uint32_t v);
 void fixture_meta_text(struct fixture *f, const char *key, const char *text);
 
 /* Adds a tensor in file @file, @gap bytes behind what that file holds so far. */
-struct tensor *fixture_tensor(struct fixture *f, const char *name, enum qd_type type, uint32_t file, uint64_t gap, uint32_t n_dims,
-                              uint64_t ne0, uint64_t ne1, uint64_t ne2);
+struct tensor *fixture_tensor(struct fixture *f, const char *name, enum qd_type type, uint32_t file, uint64_t gap,
+                              uint32_t n_dims, uint64_t ne0, uint64_t ne1, uint64_t ne2);
 
 /* Writes the files, every tensor filled by a generator seeded by its name, and opens them as a source. */
 void fixture_source(struct fixture *f, int witness);

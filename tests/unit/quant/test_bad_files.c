@@ -27,8 +27,12 @@ static void try_file(const struct bad_file *f, void *data)
     int r = model_of_bytes(f->content, f->file_name, &m, &err);
     double spent = cpu_seconds() - before;
     v->n++;
-    const char *wrong = r != f->code ? "another code" : !strstr(err.message, f->says) ? "another message" : !err.hint[0] && r != QD_E_INTERNAL ? "no hint"
-                        : !strstr(err.message, f->file_name) ? "no file name" : spent > 0.1 ? "too slow" : NULL;
+    const char *wrong = r != f->code                         ? "another code"
+                        : !strstr(err.message, f->says)      ? "another message"
+                        : !err.hint[0] && r != QD_E_INTERNAL ? "no hint"
+                        : !strstr(err.message, f->file_name) ? "no file name"
+                        : spent > 0.1                        ? "too slow"
+                                                             : NULL;
     if (!wrong)
         return;
     v->n_wrong++;

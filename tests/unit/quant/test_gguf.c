@@ -7,7 +7,8 @@
 #include "tests/test.h"
 #include "tests/unit/quant/files.h"
 
-static const uint8_t numbers[8 * 3] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24};
+static const uint8_t numbers[8 * 3] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,
+                                       13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24};
 static const uint8_t bools[3] = {1, 0, 1};
 static struct bytes strings[3] = {{(const uint8_t *)"one", 3}, {(const uint8_t *)"", 0}, {(const uint8_t *)"a\0b", 3}};
 
@@ -22,7 +23,11 @@ static size_t every_type(struct meta_entry dst[3 * META_N_TYPES], char keys[3 * 
         for (int form = 0; form < 3; form++, n++) { /* alone, three, none */
             (void)snprintf(keys[n], sizeof keys[n], "test.type_%d.form_%d", type, form);
             dst[n].key = keys[n];
-            dst[n].value = (struct meta_value){form ? META_ARRAY : (enum meta_type)type, (enum meta_type)type, form == 0 ? 1 : form == 1 ? 3 : 0, data};
+            dst[n].value = (struct meta_value){form ? META_ARRAY : (enum meta_type)type, (enum meta_type)type,
+                                               form == 0   ? 1
+                                               : form == 1 ? 3
+                                                           : 0,
+                                               data};
         }
     }
     return n;
@@ -67,7 +72,8 @@ static void gguf__every_metadata_type__comes_back_as_written(void **state)
 }
 
 /* A tensor of every type, one block row and two rows high, at planned offsets, with its data. */
-static void every_tensor(uint32_t alignment, struct gguf_tensor dst[QD_N_TYPES], char names[QD_N_TYPES][16], struct buffer *file)
+static void every_tensor(uint32_t alignment, struct gguf_tensor dst[QD_N_TYPES], char names[QD_N_TYPES][16],
+                         struct buffer *file)
 {
     uint64_t offset = 0;
     for (int i = 0; i < QD_N_TYPES; i++) {
@@ -81,7 +87,8 @@ static void every_tensor(uint32_t alignment, struct gguf_tensor dst[QD_N_TYPES],
         {"general.alignment", {META_U32, META_U32, 1, &alignment}},
     };
     struct qd_error err;
-    assert_int_equal(gguf_header(&(struct meta_table){(struct meta_entry *)entries, 2}, dst, QD_N_TYPES, alignment, file, &err), 0);
+    assert_int_equal(
+        gguf_header(&(struct meta_table){(struct meta_entry *)entries, 2}, dst, QD_N_TYPES, alignment, file, &err), 0);
     buffer_put_zeros(file, offset);
 }
 
@@ -114,7 +121,8 @@ static void gguf__every_element_type_and_alignment__comes_back_in_place(void **s
 }
 
 /* One part of a split: @n_tensors f32 tensors of 8 elements called t<first>... */
-static void write_part(const char *folder, const char *name, uint16_t no, uint16_t count, int32_t total, int first, int n_tensors)
+static void write_part(const char *folder, const char *name, uint16_t no, uint16_t count, int32_t total, int first,
+                       int n_tensors)
 {
     const struct meta_entry entries[] = {
         {"split.no", {META_U16, META_U16, 1, &no}},
@@ -131,7 +139,9 @@ static void write_part(const char *folder, const char *name, uint16_t no, uint16
     }
     CLEANUP(buffer_clear) struct buffer file = {0};
     struct qd_error err;
-    assert_int_equal(gguf_header(&(struct meta_table){(struct meta_entry *)entries, 5}, tensors, (size_t)n_tensors, 32, &file, &err), 0);
+    assert_int_equal(
+        gguf_header(&(struct meta_table){(struct meta_entry *)entries, 5}, tensors, (size_t)n_tensors, 32, &file, &err),
+        0);
     buffer_put_zeros(&file, (size_t)n_tensors * 32);
     file_write(folder, name, buffer_span(&file));
 }
@@ -168,7 +178,8 @@ static void gguf__split_model_gone_wrong__says_which_part(void **state)
     } cases[] = {
         {1, 2, 3, "m-00002-of-00002.gguf", "part 2 of a model split into 2", "m-00001-of-00002.gguf", QD_E_INVALID},
         {1, 2, 4, "m-00001-of-00002.gguf", "the parts hold 3 tensors", "", QD_E_CORRUPT},
-        {0, 2, 3, "m-00001-of-00002.gguf", "says that it is part 1 of 2, its name part 2 of 2", "different models", QD_E_CORRUPT},
+        {0, 2, 3, "m-00001-of-00002.gguf", "says that it is part 1 of 2, its name part 2 of 2", "different models",
+         QD_E_CORRUPT},
         {1, 3, 3, "m-00001-of-00002.gguf", "says that it is part 2 of 3", "", QD_E_CORRUPT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -233,7 +244,7 @@ static void model_read__budget_smaller_than_the_header__is_refused(void **state)
 /* Slots looked at while @n names are added. */
 static uint64_t probes_for(size_t n)
 {
-    char (*names)[32] = calloc(n, sizeof *names);
+    char(*names)[32] = calloc(n, sizeof *names);
     assert_non_null(names);
     CLEANUP(name_set_clear) struct name_set s = {0};
     assert_int_equal(name_set_init(&s, 0), 0);
@@ -262,7 +273,7 @@ static void gguf__hundred_thousand_tensors__are_read(void **state)
     (void)state;
     enum { N = 100000 };
     struct gguf_tensor *tensors = calloc(N, sizeof *tensors);
-    char (*names)[32] = calloc(N, sizeof *names);
+    char(*names)[32] = calloc(N, sizeof *names);
     assert_true(tensors && names);
     for (size_t i = 0; i < N; i++) {
         (void)snprintf(names[i], sizeof names[i], "t%zu", i);
@@ -272,7 +283,8 @@ static void gguf__hundred_thousand_tensors__are_read(void **state)
     const struct meta_entry entry = {"general.alignment", {META_U32, META_U32, 1, &alignment}};
     CLEANUP(buffer_clear) struct buffer file = {0};
     struct qd_error err;
-    assert_int_equal(gguf_header(&(struct meta_table){(struct meta_entry *)&entry, 1}, tensors, N, alignment, &file, &err), 0);
+    assert_int_equal(
+        gguf_header(&(struct meta_table){(struct meta_entry *)&entry, 1}, tensors, N, alignment, &file, &err), 0);
     buffer_put_zeros(&file, N);
     CLEANUP(model_free) struct model *m = NULL;
     assert_int_equal(model_of_bytes(buffer_span(&file), "x.gguf", &m, &err), 0);

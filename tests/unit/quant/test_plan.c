@@ -18,13 +18,15 @@ static void llama_layer(struct fixture *f, unsigned layer, enum qd_type type, ui
         uint32_t dims;
         int rows; /* 0: none, 1: dim, 2: ffn */
         int cols; /* 1: dim, 2: ffn */
-    } parts[] = {{"attn_norm", 1, 0, 1}, {"attn_q", 2, 1, 1},   {"attn_k", 2, 1, 1},   {"attn_v", 2, 1, 1},  {"attn_output", 2, 1, 1},
-                 {"ffn_norm", 1, 0, 1},  {"ffn_gate", 2, 2, 1}, {"ffn_down", 2, 1, 2}, {"ffn_up", 2, 2, 1}};
+    } parts[] = {{"attn_norm", 1, 0, 1}, {"attn_q", 2, 1, 1},      {"attn_k", 2, 1, 1},
+                 {"attn_v", 2, 1, 1},    {"attn_output", 2, 1, 1}, {"ffn_norm", 1, 0, 1},
+                 {"ffn_gate", 2, 2, 1},  {"ffn_down", 2, 1, 2},    {"ffn_up", 2, 2, 1}};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         char name[64];
         (void)snprintf(name, sizeof name, "blk.%u.%s.weight", layer, parts[i].name);
         uint64_t size[] = {1, dim, ffn};
-        fixture_tensor(f, name, parts[i].dims == 1 ? QD_TYPE_F32 : type, 0, 0, parts[i].dims, size[parts[i].cols], size[parts[i].rows], 1);
+        fixture_tensor(f, name, parts[i].dims == 1 ? QD_TYPE_F32 : type, 0, 0, parts[i].dims, size[parts[i].cols],
+                       size[parts[i].rows], 1);
     }
 }
 
@@ -115,12 +117,19 @@ static void plan_build__safetensors_bf16__widens_what_stays_unquantized(void **s
 static void plan_build__every_kept_name__says_why(void **state)
 {
     (void)state;
-    static const char *const names[] = {
-        "blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_tid2eid.weight", "altup_proj.weight", "blk.0.laurel_l.weight", "per_layer_model_proj.weight",
-        "position_embd.weight", "token_types.weight", "blk.0.ssm_conv1d.weight", "blk.0.shortconv.conv.weight", "blk.0.indexer.k_proj.weight",
-        "blk.0.time_mix_first.weight", "blk.0.time_mix_decay_w1.weight", "enc.blk.0.attn_rel_b.weight", "v.position_embd.weight", "v.sam.pos_embd.weight",
-        "v.blk.0.rel_pos_h.weight", "v.patch_embd.weight", "mm.patch_merger.weight", "a.rvq.codebook.weight", "mm.a.code_embd.weight",
-        "blk.0.attn_k_norm.weight", "blk.0.ssm_a", "blk.0.exp_probs_b.bias", "blk.0.attn_k.weight", "per_layer_token_embd.weight"};
+    static const char *const names[] = {"blk.0.ffn_gate_inp.weight",   "blk.0.ffn_gate_tid2eid.weight",
+                                        "altup_proj.weight",           "blk.0.laurel_l.weight",
+                                        "per_layer_model_proj.weight", "position_embd.weight",
+                                        "token_types.weight",          "blk.0.ssm_conv1d.weight",
+                                        "blk.0.shortconv.conv.weight", "blk.0.indexer.k_proj.weight",
+                                        "blk.0.time_mix_first.weight", "blk.0.time_mix_decay_w1.weight",
+                                        "enc.blk.0.attn_rel_b.weight", "v.position_embd.weight",
+                                        "v.sam.pos_embd.weight",       "v.blk.0.rel_pos_h.weight",
+                                        "v.patch_embd.weight",         "mm.patch_merger.weight",
+                                        "a.rvq.codebook.weight",       "mm.a.code_embd.weight",
+                                        "blk.0.attn_k_norm.weight",    "blk.0.ssm_a",
+                                        "blk.0.exp_probs_b.bias",      "blk.0.attn_k.weight",
+                                        "per_layer_token_embd.weight"};
     struct fixture f;
     fixture_init(&f, "gguf", "mixed");
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -178,9 +187,10 @@ static void plan_build__metadata__is_kept_in_order_with_ours_set(void **state)
     struct plan *p = NULL;
     struct recipe recipe = {SCHEME_Q4_0, true};
     assert_int_equal(plan_build(&f.model, &recipe, &p, NULL), 0);
-    static const char *const keys[] = {"general.architecture", "general.file_type", "llama.block_count", "general.alignment",
-                                       "general.quantization_version", "quantd.provenance_version", "quantd.scheme", "quantd.recipe",
-                                       "quantd.encoder_revision"};
+    static const char *const keys[] = {
+        "general.architecture",         "general.file_type",         "llama.block_count", "general.alignment",
+        "general.quantization_version", "quantd.provenance_version", "quantd.scheme",     "quantd.recipe",
+        "quantd.encoder_revision"};
     assert_int_equal(p->meta.n, sizeof keys / sizeof keys[0]);
     for (size_t i = 0; i < p->meta.n; i++)
         assert_string_equal(p->meta.entries[i].key, keys[i]);

@@ -46,8 +46,14 @@ static void recipe_text__every_recipe__is_parsed_back(void **state)
 static void recipe_parse__anything_but_the_canonical_text__is_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "scheme=q4_0", "scheme=q4_0 pure=2", "scheme=q4_0  pure=1", "scheme=auto pure=0",
-                                      "pure=1 scheme=q4_0", "scheme=q4_0 pure=1 ", "scheme=Q4_0 pure=1"};
+    static const char *const bad[] = {"",
+                                      "scheme=q4_0",
+                                      "scheme=q4_0 pure=2",
+                                      "scheme=q4_0  pure=1",
+                                      "scheme=auto pure=0",
+                                      "pure=1 scheme=q4_0",
+                                      "scheme=q4_0 pure=1 ",
+                                      "scheme=Q4_0 pure=1"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct recipe back;
         assert_int_equal(recipe_parse(bad[i], &back, NULL), QD_E_INVALID);

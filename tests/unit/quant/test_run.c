@@ -29,7 +29,12 @@ struct bench {
 static void bench_open(struct bench *b, struct fixture *f, enum scheme scheme)
 {
     struct recipe recipe = {scheme, true};
-    *b = (struct bench){.f = f, .options = {.ops = ops_native(), .n_threads = 1, .out_fd = memfd_create("out", MFD_CLOEXEC), .journal_fd = -1, .journal_tag = ""}};
+    *b = (struct bench){.f = f,
+                        .options = {.ops = ops_native(),
+                                    .n_threads = 1,
+                                    .out_fd = memfd_create("out", MFD_CLOEXEC),
+                                    .journal_fd = -1,
+                                    .journal_tag = ""}};
     assert_int_equal(plan_build(&f->model, &recipe, &b->plan, NULL), 0);
 }
 
@@ -56,7 +61,10 @@ static uint8_t *output_of(const struct bench *b)
     return data;
 }
 
-/* What the tensor must hold, by the scalar kernels over the whole of it in one call; rows moved as the rotary pairing says. */
+/*
+ * What the tensor must hold, by the scalar kernels over the whole of it in one call; rows moved as the rotary pairing
+ * says.
+ */
 static uint8_t *expected_of(const struct plan_tensor *pt)
 {
     const struct tensor *t = pt->source;
@@ -66,7 +74,8 @@ static uint8_t *expected_of(const struct plan_tensor *pt)
     for (uint64_t i = 0; i < t->n_elements; i++) {
         uint64_t to = i;
         if (t->row_order == ROWS_ROPE_PAIRED) {
-            uint64_t row_elements = t->n_dims == 1 ? 1 : t->shape[0]; /* a bias has an element for each row of its matrix */
+            uint64_t row_elements =
+                t->n_dims == 1 ? 1 : t->shape[0]; /* a bias has an element for each row of its matrix */
             uint64_t row = i / row_elements, half = t->head_rows / 2, in_head = row % t->head_rows;
             to = (row - in_head + 2 * (in_head % half) + in_head / half) * row_elements + i % row_elements;
         }
@@ -102,7 +111,8 @@ static void assert_output_right(struct bench *b)
     free(got);
 }
 
-/* Three files; one tensor over three shards whose blocks straddle them, one that begins in the last bytes of a shard. */
+/* Three files; one tensor over three shards whose blocks straddle them, one that begins in the last bytes of a shard.
+ */
 static void make_large(struct fixture *f, int witness)
 {
     fixture_init(f, "safetensors", "llama");
@@ -212,7 +222,8 @@ static void plan_run__block_over_two_shards__counts_in_the_quality(void **state)
     fixture_init(&f, "gguf", "llama");
     struct tensor *t = fixture_tensor(&f, "over.weight", QD_TYPE_F32, 0, 100, 2, 1024, 5000, 1);
     fixture_source(&f, 0);
-    fixture_poke(&f, t, (SHARD_BYTES - t->offset) / 4 - 1, 1000.0f); /* its neighbours are below 1: their error is the block's scale */
+    fixture_poke(&f, t, (SHARD_BYTES - t->offset) / 4 - 1,
+                 1000.0f); /* its neighbours are below 1: their error is the block's scale */
     fixture_reopen(&f);
     struct bench b;
     bench_open(&b, &f, SCHEME_Q8_0);
@@ -233,7 +244,8 @@ static void plan_run__witness__is_the_digest_of_every_file(void **state)
     assert_int_equal(b.result->n_witness, large.n_files);
     for (size_t i = 0; i < large.n_files; i++) {
         struct digest want;
-        assert_int_equal(digest_file(source_fd(large.source, i), large.file_bytes[i], 1, &want, NULL, NULL, NULL, NULL), 0);
+        assert_int_equal(digest_file(source_fd(large.source, i), large.file_bytes[i], 1, &want, NULL, NULL, NULL, NULL),
+                         0);
         assert_true(digest_equal(&want, &b.result->witness[i].digest));
         assert_string_equal(b.result->witness[i].name, source_name(large.source, i));
     }
@@ -248,7 +260,8 @@ static void plan_run__many_tiny_tensors_and_threads__gives_the_same_bytes(void *
     for (int i = 0; i < 500; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "t%d.weight", i);
-        fixture_tensor(&f, name, i % 2 ? QD_TYPE_F16 : QD_TYPE_F32, 0, (uint64_t)(i % 3), 2, 32, (uint64_t)(i % 5 + 1), 1);
+        fixture_tensor(&f, name, i % 2 ? QD_TYPE_F16 : QD_TYPE_F32, 0, (uint64_t)(i % 3), 2, 32, (uint64_t)(i % 5 + 1),
+                       1);
     }
     fixture_source(&f, 0);
     struct bench b;
@@ -293,7 +306,8 @@ static void plan_run__bad_value_in_a_seam__is_found_before_later_ones(void **sta
     (void)state;
     struct fixture f;
     make_large(&f, 0);
-    uint64_t element = (SHARD_BYTES - f.tensors[0].offset) / 4 - 1; /* the last whole element before the first shard's end */
+    uint64_t element =
+        (SHARD_BYTES - f.tensors[0].offset) / 4 - 1; /* the last whole element before the first shard's end */
     char message[64];
     (void)snprintf(message, sizeof message, "element %llu ", (unsigned long long)element);
     fixture_poke(&f, &f.tensors[0], element, NAN);
@@ -317,7 +331,8 @@ static void plan_run__value_beyond_f16__is_refused_with_bf16_as_hint(void **stat
     assert_int_equal(bench_run(&b), 0);
     bench_close(&b);
     fixture_poke(&f, t, 70, 65504.0f * 128);
-    assert_refused(&f, SCHEME_Q8_0, "'big.weight', element 70 [6, 1]: 8.38451e+06 is beyond what q8_0 can hold", "bf16");
+    assert_refused(&f, SCHEME_Q8_0, "'big.weight', element 70 [6, 1]: 8.38451e+06 is beyond what q8_0 can hold",
+                   "bf16");
     fixture_clear(&f);
 }
 
@@ -432,8 +447,10 @@ static void assert_same_as_whole_run(struct bench *b)
     uint8_t *x = output_of(b), *y = output_of(&whole);
     assert_memory_equal(x, y, b->plan->file_bytes);
     for (size_t i = 0; i < whole.result->tensors.n; i++) {
-        assert_memory_equal(&whole.result->tensors.tensors[i].sqnr_db, &b->result->tensors.tensors[i].sqnr_db, sizeof(double));
-        assert_memory_equal(&whole.result->tensors.tensors[i].max_abs, &b->result->tensors.tensors[i].max_abs, sizeof(double));
+        assert_memory_equal(&whole.result->tensors.tensors[i].sqnr_db, &b->result->tensors.tensors[i].sqnr_db,
+                            sizeof(double));
+        assert_memory_equal(&whole.result->tensors.tensors[i].max_abs, &b->result->tensors.tensors[i].max_abs,
+                            sizeof(double));
     }
     for (size_t i = 0; i < whole.result->n_witness; i++)
         assert_true(digest_equal(&whole.result->witness[i].digest, &b->result->witness[i].digest));
@@ -522,7 +539,10 @@ static void stop_in_the_second_shard(struct fixture *f, struct bench *b)
     assert_int_equal(run_some(b, 5000), QD_E_CANCELLED); /* 4096 chunks of 2048 elements make a shard of bf16 */
 }
 
-/* The header is read again when a run is continued; the shard that holds it is not: what the header says must be in the shape. */
+/*
+ * The header is read again when a run is continued; the shard that holds it is not: what the header says must be in the
+ * shape.
+ */
 static void plan_run__header_says_other_places_or_types__does_not_believe_the_journal(void **state)
 {
     (void)state;

@@ -105,10 +105,23 @@ static void try_paths(opener *open_one)
         const char *name;
         int code; /* 0: opened; 1: missing */
     } cases[] = {
-        {"file", 0}, {"sub/file", 0}, {"./sub//file", 0}, {"none", 1}, {"sub/none", 1}, {"none/file", 1},
-        {"link", QD_E_DENIED}, {"linked/file", QD_E_DENIED}, {"up", QD_E_DENIED}, {"dangling", QD_E_DENIED},
-        {"../file", QD_E_DENIED}, {"sub/../file", QD_E_DENIED}, {"..", QD_E_DENIED}, {"/etc/passwd", QD_E_DENIED}, {"", QD_E_DENIED},
-        {"sub/..", QD_E_DENIED}, {"linked/../../file", QD_E_DENIED},
+        {"file", 0},
+        {"sub/file", 0},
+        {"./sub//file", 0},
+        {"none", 1},
+        {"sub/none", 1},
+        {"none/file", 1},
+        {"link", QD_E_DENIED},
+        {"linked/file", QD_E_DENIED},
+        {"up", QD_E_DENIED},
+        {"dangling", QD_E_DENIED},
+        {"../file", QD_E_DENIED},
+        {"sub/../file", QD_E_DENIED},
+        {"..", QD_E_DENIED},
+        {"/etc/passwd", QD_E_DENIED},
+        {"", QD_E_DENIED},
+        {"sub/..", QD_E_DENIED},
+        {"linked/../../file", QD_E_DENIED},
     };
     struct place p;
     make_place(&p, NULL);
@@ -162,7 +175,8 @@ static void source_open__folder_of_links__is_refused_but_by_who_acts_with_own_ri
     assert_int_equal(source_open_following(p.folder, &s, &err), 0);
     assert_int_equal(source_add_companion(s, "config", "config.json", 0, &err), 0);
     assert_int_equal(source_n_files(s), 2);
-    assert_int_equal(source_add_companion(s, "weights", "../x.gguf", 0, &err), QD_E_DENIED); /* a name that the model gives */
+    assert_int_equal(source_add_companion(s, "weights", "../x.gguf", 0, &err),
+                     QD_E_DENIED); /* a name that the model gives */
     assert_int_equal(source_add_companion(s, "weights", blobs.path, 0, &err), QD_E_DENIED);
     folder_remove(p.folder);
     folder_remove(blobs.folder);
@@ -254,7 +268,8 @@ static void source_read_granule__metadata_changed_through_a_mapping__is_noticed(
     map[2 * SOURCE_GRANULE_BYTES + 500] ^= 1;
     assert_int_equal(source_read_granule(s, 0, 2, granule, &err), QD_E_SOURCE_CHANGED);
     assert_non_null(strstr(err.message, "'x.gguf' changed while it was read"));
-    assert_int_equal(source_read_granule(s, 0, 1, granule, &err), SOURCE_GRANULE_BYTES); /* no metadata: the shard digests tell */
+    assert_int_equal(source_read_granule(s, 0, 1, granule, &err),
+                     SOURCE_GRANULE_BYTES);                       /* no metadata: the shard digests tell */
     assert_int_equal(source_read_meta(s, 0, 0, got, 1, &err), 0); /* another granule takes the cache */
     assert_int_equal(source_read_meta(s, 0, 2 * SOURCE_GRANULE_BYTES, got, 1, &err), QD_E_SOURCE_CHANGED);
     (void)munmap(map, BIG);

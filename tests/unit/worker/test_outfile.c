@@ -34,7 +34,8 @@ static int remove_folder(void **state)
 static void be_on_nfs(void)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
-    int r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EOPNOTSUPP), SCMP_SYS(openat), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, O_TMPFILE, O_TMPFILE));
+    int r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EOPNOTSUPP), SCMP_SYS(openat), 1,
+                             SCMP_A2(SCMP_CMP_MASKED_EQ, O_TMPFILE, O_TMPFILE));
     r |= seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(renameat2), 1, SCMP_A4(SCMP_CMP_NE, 0));
     if (r != 0 || seccomp_load(filter) != 0)
         _exit(100);
@@ -134,7 +135,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(outfile_publish__new_name__appears_whole, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(outfile_publish__name_taken__is_kept_or_replaced_as_asked, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(outfile_publish__name_taken__is_kept_or_replaced_as_asked, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(outfile_publish__name_taken_meanwhile__is_kept, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
