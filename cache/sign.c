@@ -171,7 +171,7 @@ static int key_create(const char *state_dir, bool replace, struct signing_key **
     memcpy(f->magic, magic, sizeof magic);
     randombytes_buf(f->seed, SEED_BYTES);
     int r = key_from_seed(f->seed, &key, err);
-    if (r < 0)
+    if (r < 0 || !key)
         return r;
     memcpy(f->public, key->public.bytes, PUBLIC_KEY_BYTES);
     struct digest sum;

@@ -303,7 +303,7 @@ static int narrow(struct listing *l, const char *text, struct qd_error *err)
 
 static int keep(struct peer *peer, struct request *rq, enum op_kind kind, const char *artifact, struct qd_error *err)
 {
-    struct op *op;
+    struct op *op = NULL;
     int r = need_admin(peer, rq->method, err);
     if (r == 0)
         r = op_new(peer, rq, kind, &op, err);
@@ -413,7 +413,7 @@ static void dry_run(struct op *op)
 
 int handle_prune(struct peer *peer, struct request *rq, const struct msg_prune *p, struct qd_error *err)
 {
-    struct op *op;
+    struct op *op = NULL;
     int r = need_admin(peer, "prune", err);
     if (r == 0)
         r = op_new(peer, rq, OP_PRUNE, &op, err);
@@ -500,7 +500,7 @@ static void show_done(void *data, int result, const struct qd_error *err)
 
 int handle_show(struct peer *peer, struct request *rq, const struct msg_show *p, struct qd_error *err)
 {
-    struct op *op;
+    struct op *op = NULL;
     int r = op_new(peer, rq, OP_SHOW, &op, err);
     if (r < 0)
         return r;
@@ -621,7 +621,7 @@ static void verify_next(struct op *op)
 
 int handle_verify(struct peer *peer, struct request *rq, const struct msg_verify *p, struct qd_error *err)
 {
-    struct op *op;
+    struct op *op = NULL;
     int r = op_new(peer, rq, OP_VERIFY, &op, err);
     if (r < 0)
         return r;

@@ -176,7 +176,7 @@ struct group {
 
 static bool is_member(const struct group *g, const struct folder *d, size_t i)
 {
-    unsigned part, parts;
+    unsigned part = 0, parts = 0;
     const char *name = d->files[i].name;
     if (!g->suffix)
         return ends_with(name, ".safetensors") || ends_with(name, ".json");

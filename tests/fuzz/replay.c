@@ -15,7 +15,7 @@ static size_t n_runs;
 static void run_one(struct bytes input, void *data)
 {
     (void)data;
-    uint8_t *copy = malloc(input.n ? input.n : 1); /* of just this size: reading beyond it is seen */
+    uint8_t *copy = calloc(1, input.n ? input.n : 1); /* of just this size: reading beyond it is seen */
     if (!copy)
         abort();
     if (input.n)
