@@ -5,7 +5,7 @@
 
 #include "kernels/core/checked.h"
 
-enum { CHUNK_BYTES = 64 * 1024, ARENA_ALIGN = 16 };
+enum { FIRST_CHUNK_BYTES = 4 * 1024, CHUNK_BYTES = 64 * 1024, ARENA_ALIGN = 16 };
 
 struct chunk {
     struct chunk *next; /* owned */
@@ -44,7 +44,8 @@ static struct chunk *arena_chunk_with(struct arena *a, size_t n_bytes)
 {
     if (a->chunks && a->chunks->capacity - a->chunks->used >= n_bytes)
         return a->chunks;
-    size_t usual = a->budget < CHUNK_BYTES ? a->budget : CHUNK_BYTES; /* a small arena stays small */
+    size_t grown = a->chunks ? 2 * a->chunks->capacity : FIRST_CHUNK_BYTES; /* few pages where little is needed */
+    size_t usual = grown < CHUNK_BYTES ? grown : CHUNK_BYTES;
     size_t capacity = n_bytes > usual ? n_bytes : usual;
     struct chunk *c = calloc(1, sizeof *c + capacity);
     if (!c)
