@@ -3,7 +3,10 @@
 
 usage: same_tensors.py ROOT WORKER
 """
+import json
+import math
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -37,10 +40,28 @@ def compare(folder, one, other, scheme, pure):
             raise AssertionError(f"'{name}': other bytes")
 
 
+def quality(source, out, scheme):
+    """The error over all quantized tensors, as the summary tells it."""
+    done = subprocess.run([WORKER, "--direct", source, "-o", out, "--scheme", scheme, "--force", "--json"], check=True,
+                          capture_output=True, text=True)
+    summary = json.loads(done.stdout)
+    return [summary[key] for key in ("sqnr_db", "rel_rmse", "max_abs")]
+
+
+def compare_quality(folder, one, other, scheme):
+    """Norms that safetensors hold as bf16 become f32 without error: they must not flatter the sum."""
+    a, b = (quality(source, os.path.join(folder, "quality"), scheme) for source in (one, other))
+    if not all(math.isclose(x, y, rel_tol=1e-5) for x, y in zip(a, b)):
+        raise AssertionError(f"{a} from GGUF, {b} from safetensors")
+
+
 with tempfile.TemporaryDirectory() as folder:
     for name, (one, other) in pairs().items():
         for scheme in engines.SCHEMES:
             for pure in (True, False):
                 tap.case(f"{name} {scheme}{' pure' if pure else ''}: safetensors and GGUF give the same tensors",
                          lambda: compare(folder, one, other, scheme, pure))
+        for scheme in ("q8_0", "q4_0"):
+            tap.case(f"{name} {scheme}: safetensors and GGUF tell the same error",
+                     lambda: compare_quality(folder, one, other, scheme))
 tap.end()
