@@ -7,7 +7,8 @@
 #include "kernels/variants.h"
 
 static const struct kernel_entry entries[] = {
-#define KERNEL(op, variant, needs) {#op, #variant, needs, (void (*)(void))op##__##variant},
+#define KERNEL(op, variant, needs, kind, slot, type) \
+    {#op, #variant, needs, KERNEL_##kind, type, (void (*)(void))op##__##variant},
 #include "kernels/kernels.def"
 #undef KERNEL
 };
@@ -21,9 +22,9 @@ const struct kernel_entry *kernels_list(size_t *ret_n)
 /* Later lines overwrite earlier ones: the fastest that @features allow stays. */
 static void ops_fill(struct ops *ops, uint64_t features)
 {
-#define KERNEL(op, variant, needs)                           \
+#define KERNEL(op, variant, needs, kind, slot, type)         \
     if ((features & (uint64_t)(needs)) == (uint64_t)(needs)) \
-        ops->SLOT_##op = op##__##variant;
+        ops->slot = op##__##variant;
 #include "kernels/kernels.def"
 #undef KERNEL
 }
@@ -32,7 +33,7 @@ static void ops_fill(struct ops *ops, uint64_t features)
 static uint64_t features_that_matter(void)
 {
     uint64_t all = 0;
-#define KERNEL(op, variant, needs) all |= (uint64_t)(needs);
+#define KERNEL(op, variant, needs, kind, slot, type) all |= (uint64_t)(needs);
 #include "kernels/kernels.def"
 #undef KERNEL
     return all;
@@ -71,6 +72,11 @@ const struct ops *ops_for(uint64_t features)
     const struct ops *found = ops_for_locked(features & features_that_matter());
     (void)pthread_mutex_unlock(&known_lock);
     return found;
+}
+
+bool quantize_weighted_by_row(enum qd_type type)
+{
+    return type == QD_TYPE_Q4_0 || type == QD_TYPE_Q4_1 || type == QD_TYPE_Q5_0 || type == QD_TYPE_Q5_1;
 }
 
 const struct ops *ops_native(void)

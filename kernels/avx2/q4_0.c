@@ -6,7 +6,7 @@
 #include "kernels/avx2/lanes.h"
 #include "kernels/layout/blocks.h"
 
-enum { GROUP = 8 /* blocks, a lane each */, BLOCK_F32_BYTES = Q4_0_ELEMENTS * 4 };
+enum { GROUP = 8 /* blocks, a lane each */, BLOCK_F32_BYTES = BLOCK_32 * 4 };
 
 static inline __m256 negated(__m256 x)
 {
@@ -28,7 +28,7 @@ static float first_of_magnitude(const char *x, float largest)
 {
     __m256 wanted = _mm256_set1_ps(largest);
     uint32_t found = 0;
-    for (size_t j = 0; j < Q4_0_ELEMENTS; j += 8)
+    for (size_t j = 0; j < BLOCK_32; j += 8)
         found |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(magnitude_of(load_8(x, j)), wanted, _CMP_EQ_OQ)) << j;
     float first;
     memcpy(&first, x + (size_t)__builtin_ctz(found) * sizeof first, sizeof first);
@@ -105,7 +105,7 @@ void quantize_q4_0__avx2(void *dst, const float *src, size_t n_elements)
 {
     struct block_q4_0 *b = dst;
     const char *x = (const char *)src;
-    size_t n = n_elements / Q4_0_ELEMENTS;
+    size_t n = n_elements / BLOCK_32;
     for (; n >= GROUP; n -= GROUP, b += GROUP, x += GROUP * BLOCK_F32_BYTES)
         quantize_group(b, x);
     if (n) { /* the rest as a group filled up with zero blocks */
@@ -130,7 +130,7 @@ void dequantize_q4_0__avx2(float *dst, const void *src, size_t n_elements)
     const __m128i nibble = _mm_set1_epi8(15);
     const struct block_q4_0 *b = src;
     char *y = (char *)dst;
-    for (size_t n = n_elements / Q4_0_ELEMENTS; n; n--, b++, y += BLOCK_F32_BYTES) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, y += BLOCK_F32_BYTES) {
         const __m256 d = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(b->d)));
         __m128i both = _mm_loadu_si128((const __m128i *)(const void *)b->q);
         __m128i low = _mm_and_si128(both, nibble), high = _mm_and_si128(_mm_srli_epi16(both, 4), nibble);

@@ -7,7 +7,7 @@
 #include "kernels/avx2/lanes.h"
 #include "kernels/layout/blocks.h"
 
-enum { GROUP = 8 /* blocks, a lane each */, BLOCK_F32_BYTES = Q8_0_ELEMENTS * 4 };
+enum { GROUP = 8 /* blocks, a lane each */, BLOCK_F32_BYTES = BLOCK_32 * 4 };
 
 static inline __m256 largest_of_block(const char *x)
 {
@@ -59,7 +59,7 @@ void quantize_q8_0__avx2(void *dst, const float *src, size_t n_elements)
 {
     struct block_q8_0 *b = dst;
     const char *x = (const char *)src;
-    size_t n = n_elements / Q8_0_ELEMENTS;
+    size_t n = n_elements / BLOCK_32;
     for (; n >= GROUP; n -= GROUP, b += GROUP, x += GROUP * BLOCK_F32_BYTES)
         quantize_group(b, x);
     if (n) { /* the rest as a group filled up with zero blocks */
@@ -76,9 +76,9 @@ void dequantize_q8_0__avx2(float *dst, const void *src, size_t n_elements)
 {
     const struct block_q8_0 *b = src;
     char *y = (char *)dst;
-    for (size_t n = n_elements / Q8_0_ELEMENTS; n; n--, b++, y += BLOCK_F32_BYTES) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, y += BLOCK_F32_BYTES) {
         const __m256 d = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(b->d)));
-        for (size_t j = 0; j < Q8_0_ELEMENTS; j += 8) {
+        for (size_t j = 0; j < BLOCK_32; j += 8) {
             __m256i codes = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(b->q + j)));
             store_8(y, j, _mm256_mul_ps(_mm256_cvtepi32_ps(codes), d));
         }

@@ -6,7 +6,7 @@
 #include "kernels/avx512/lanes.h"
 #include "kernels/layout/blocks.h"
 
-enum { GROUP = 16 /* blocks, a lane each */, BLOCK_F32_BYTES = Q4_0_ELEMENTS * 4 };
+enum { GROUP = 16 /* blocks, a lane each */, BLOCK_F32_BYTES = BLOCK_32 * 4 };
 
 static inline __m512 load_half(const char *src, size_t block, size_t half)
 {
@@ -115,7 +115,7 @@ void quantize_q4_0__avx512(void *dst, const float *src, size_t n_elements)
 {
     struct block_q4_0 *b = dst;
     const char *x = (const char *)src;
-    size_t n = n_elements / Q4_0_ELEMENTS;
+    size_t n = n_elements / BLOCK_32;
     for (; n >= GROUP; n -= GROUP, b += GROUP, x += GROUP * BLOCK_F32_BYTES)
         quantize_group(b, x);
     if (n) { /* the rest as a group filled up with zero blocks */
@@ -133,7 +133,7 @@ void dequantize_q4_0__avx512(float *dst, const void *src, size_t n_elements)
     const __m512 values = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
     const struct block_q4_0 *b = src;
     char *y = (char *)dst;
-    for (size_t n = n_elements / Q4_0_ELEMENTS; n; n--, b++, y += BLOCK_F32_BYTES) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, y += BLOCK_F32_BYTES) {
         __m512 d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(b->d)));
         __m512i low =
             _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)b->q)); /* the look-up reads 4 bits */

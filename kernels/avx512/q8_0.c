@@ -7,7 +7,7 @@
 #include "kernels/avx512/lanes.h"
 #include "kernels/layout/blocks.h"
 
-enum { GROUP = 16 /* blocks, a lane each */, BLOCK_F32_BYTES = Q8_0_ELEMENTS * 4 };
+enum { GROUP = 16 /* blocks, a lane each */, BLOCK_F32_BYTES = BLOCK_32 * 4 };
 
 static inline __m512 load_half(const char *src, size_t block, size_t half)
 {
@@ -61,7 +61,7 @@ void quantize_q8_0__avx512(void *dst, const float *src, size_t n_elements)
 {
     struct block_q8_0 *b = dst;
     const char *x = (const char *)src;
-    size_t n = n_elements / Q8_0_ELEMENTS;
+    size_t n = n_elements / BLOCK_32;
     for (; n >= GROUP; n -= GROUP, b += GROUP, x += GROUP * BLOCK_F32_BYTES)
         quantize_group(b, x);
     if (n) { /* the rest as a group filled up with zero blocks */
@@ -85,7 +85,7 @@ void dequantize_q8_0__avx512(float *dst, const void *src, size_t n_elements)
 {
     const struct block_q8_0 *b = src;
     char *y = (char *)dst;
-    for (size_t n = n_elements / Q8_0_ELEMENTS; n; n--, b++, y += BLOCK_F32_BYTES) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, y += BLOCK_F32_BYTES) {
         __m512 d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(b->d)));
         decode_half(y, b->q, d);
         decode_half(y + 64, b->q + 16, d);

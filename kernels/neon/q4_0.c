@@ -7,7 +7,7 @@
 #include "kernels/layout/blocks.h"
 #include "kernels/scalar/half.h"
 
-enum { QUARTETS = Q4_0_ELEMENTS / 4 };
+enum { QUARTETS = BLOCK_32 / 4 };
 
 static inline void load_block(float32x4_t x[QUARTETS], const char *src)
 {
@@ -18,7 +18,7 @@ static inline void load_block(float32x4_t x[QUARTETS], const char *src)
 static float first_of_magnitude(const char *src, float largest)
 {
     float x = 0;
-    for (int j = 0; j < Q4_0_ELEMENTS; j++) {
+    for (int j = 0; j < BLOCK_32; j++) {
         memcpy(&x, src + j * 4, sizeof x);
         if (fabsf(x) == largest)
             break;
@@ -56,7 +56,7 @@ void quantize_q4_0__neon(void *dst, const float *src, size_t n_elements)
 {
     struct block_q4_0 *b = dst;
     const char *at = (const char *)src;
-    for (size_t n = n_elements / Q4_0_ELEMENTS; n; n--, b++, at += Q4_0_ELEMENTS * 4) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, at += BLOCK_32 * 4) {
         float32x4_t x[QUARTETS];
         load_block(x, at);
         const float d = extreme_of(x, at) / -8;
@@ -82,7 +82,7 @@ void dequantize_q4_0__neon(float *dst, const void *src, size_t n_elements)
 {
     const struct block_q4_0 *b = src;
     uint8_t *y = (uint8_t *)dst;
-    for (size_t n = n_elements / Q4_0_ELEMENTS; n; n--, b++, y += Q4_0_ELEMENTS * 4) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, y += BLOCK_32 * 4) {
         const float d = f32_of_f16(b->d);
         uint8x16_t both = vld1q_u8(b->q);
         uint8x16_t low = vandq_u8(both, vdupq_n_u8(15)), high = vshrq_n_u8(both, 4);

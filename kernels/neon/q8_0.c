@@ -7,7 +7,7 @@
 #include "kernels/layout/blocks.h"
 #include "kernels/scalar/half.h"
 
-enum { QUARTETS = Q8_0_ELEMENTS / 4 };
+enum { QUARTETS = BLOCK_32 / 4 };
 
 static inline void load_block(float32x4_t x[QUARTETS], const char *src)
 {
@@ -35,7 +35,7 @@ void quantize_q8_0__neon(void *dst, const float *src, size_t n_elements)
 {
     struct block_q8_0 *b = dst;
     const char *at = (const char *)src;
-    for (size_t n = n_elements / Q8_0_ELEMENTS; n; n--, b++, at += Q8_0_ELEMENTS * 4) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++, at += BLOCK_32 * 4) {
         float32x4_t x[QUARTETS];
         load_block(x, at);
         const float d = largest_of(x) / 127;
@@ -52,9 +52,9 @@ void dequantize_q8_0__neon(float *dst, const void *src, size_t n_elements)
 {
     const struct block_q8_0 *b = src;
     uint8_t *y = (uint8_t *)dst;
-    for (size_t n = n_elements / Q8_0_ELEMENTS; n; n--, b++) {
+    for (size_t n = n_elements / BLOCK_32; n; n--, b++) {
         const float d = f32_of_f16(b->d);
-        for (int j = 0; j < Q8_0_ELEMENTS; j += 8, y += 32) {
+        for (int j = 0; j < BLOCK_32; j += 8, y += 32) {
             int16x8_t q = vmovl_s8(vld1_s8(b->q + j));
             float32x4_t low = vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(q))), d);
             float32x4_t high = vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(q))), d);

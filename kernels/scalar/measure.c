@@ -34,3 +34,12 @@ size_t find_nonfinite__scalar(const float *x, size_t n_elements)
             return i;
     return n_elements;
 }
+
+float sum_squares__scalar(float sum, const float *x, size_t n_elements)
+{
+    for (size_t i = 0; i < n_elements; i++) {
+        const float v = load_f32(x, i);
+        sum += v * v;
+    }
+    return sum;
+}

@@ -6,13 +6,13 @@
 #include "kernels/layout/blocks.h"
 #include "kernels/scalar/half.h"
 
-enum { HALF = Q4_0_ELEMENTS / 2 };
+enum { HALF = BLOCK_32 / 2 };
 
 /* The element of largest magnitude, with its sign: the first of equals. +0 for a zero block. */
-static float extreme_of(const float x[Q4_0_ELEMENTS])
+static float extreme_of(const float x[BLOCK_32])
 {
     float extreme = 0;
-    for (int j = 0; j < Q4_0_ELEMENTS; j++)
+    for (int j = 0; j < BLOCK_32; j++)
         if (fabsf(x[j]) > fabsf(extreme))
             extreme = x[j];
     return extreme;
@@ -25,7 +25,7 @@ static uint8_t code_of(float quotient)
     return (uint8_t)(code > 15 ? 15 : code);
 }
 
-static void quantize_block(struct block_q4_0 *b, const float x[Q4_0_ELEMENTS])
+static void quantize_block(struct block_q4_0 *b, const float x[BLOCK_32])
 {
     const float d = extreme_of(x) / -8;
     const float inverse = d != 0 ? 1 / d : 0; /* a zero block has code 8 everywhere, d = -0 */
@@ -42,8 +42,8 @@ static void quantize_block(struct block_q4_0 *b, const float x[Q4_0_ELEMENTS])
 void quantize_q4_0__scalar(void *dst, const float *src, size_t n_elements)
 {
     struct block_q4_0 *b = dst;
-    for (size_t i = 0; i < n_elements / Q4_0_ELEMENTS; i++) {
-        float x[Q4_0_ELEMENTS];
+    for (size_t i = 0; i < n_elements / BLOCK_32; i++) {
+        float x[BLOCK_32];
         memcpy(x, (const char *)src + i * sizeof x, sizeof x);
         quantize_block(&b[i], x);
     }
@@ -52,9 +52,9 @@ void quantize_q4_0__scalar(void *dst, const float *src, size_t n_elements)
 void dequantize_q4_0__scalar(float *dst, const void *src, size_t n_elements)
 {
     const struct block_q4_0 *b = src;
-    for (size_t i = 0; i < n_elements / Q4_0_ELEMENTS; i++) {
+    for (size_t i = 0; i < n_elements / BLOCK_32; i++) {
         const float d = f32_of_f16(b[i].d);
-        float x[Q4_0_ELEMENTS];
+        float x[BLOCK_32];
         for (int j = 0; j < HALF; j++) {
             x[j] = (float)((b[i].q[j] & 15) - 8) * d;
             x[j + HALF] = (float)((b[i].q[j] >> 4) - 8) * d;

@@ -15,10 +15,10 @@ static int round_half_away(float x)
     return (int)(x + copysignf(0x1.fffffep-2f, x));
 }
 
-static void quantize_block(struct block_q8_0 *b, const float x[Q8_0_ELEMENTS])
+static void quantize_block(struct block_q8_0 *b, const float x[BLOCK_32])
 {
     float largest = 0;
-    for (int j = 0; j < Q8_0_ELEMENTS; j++)
+    for (int j = 0; j < BLOCK_32; j++)
         if (fabsf(x[j]) > largest)
             largest = fabsf(x[j]);
 
@@ -28,15 +28,15 @@ static void quantize_block(struct block_q8_0 *b, const float x[Q8_0_ELEMENTS])
         inverse = 0;
 
     b->d = f16_of_f32(d);
-    for (int j = 0; j < Q8_0_ELEMENTS; j++)
+    for (int j = 0; j < BLOCK_32; j++)
         b->q[j] = (int8_t)round_half_away(x[j] * inverse);
 }
 
 void quantize_q8_0__scalar(void *dst, const float *src, size_t n_elements)
 {
     struct block_q8_0 *b = dst;
-    for (size_t i = 0; i < n_elements / Q8_0_ELEMENTS; i++) {
-        float x[Q8_0_ELEMENTS];
+    for (size_t i = 0; i < n_elements / BLOCK_32; i++) {
+        float x[BLOCK_32];
         memcpy(x, (const char *)src + i * sizeof x, sizeof x);
         quantize_block(&b[i], x);
     }
@@ -45,10 +45,10 @@ void quantize_q8_0__scalar(void *dst, const float *src, size_t n_elements)
 void dequantize_q8_0__scalar(float *dst, const void *src, size_t n_elements)
 {
     const struct block_q8_0 *b = src;
-    for (size_t i = 0; i < n_elements / Q8_0_ELEMENTS; i++) {
+    for (size_t i = 0; i < n_elements / BLOCK_32; i++) {
         const float d = f32_of_f16(b[i].d);
-        float x[Q8_0_ELEMENTS];
-        for (int j = 0; j < Q8_0_ELEMENTS; j++)
+        float x[BLOCK_32];
+        for (int j = 0; j < BLOCK_32; j++)
             x[j] = (float)b[i].q[j] * d;
         memcpy((char *)dst + i * sizeof x, x, sizeof x);
     }

@@ -4,10 +4,9 @@
  * cache, once streaming through memory. Without the library the race is against scalar, and the
  * heading says so.
  *
- * usage: bench_kernels [--json] [--quick] [folder of libggml-base.so]
+ * usage: bench_kernels [--json] [--quick] [--only=WORD] [folder of libggml-base.so]
  * --json prints one object per line: op, variant, place, melements_s, gb_s, bandwidth_share, peer, ratio.
  */
-#include <dlfcn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,23 +18,17 @@
 #include "kernels/cpu.h"
 #include "kernels/kernels.h"
 #include "tests/kernels/data.h"
+#include "tests/kernels/rival.h"
 
-enum { L2_ELEMENTS = 1 << 15, MEMORY_ELEMENTS = 1 << 24, MAX_RUNS = 15 };
+enum { L2_ELEMENTS = 1 << 15, MEMORY_ELEMENTS = 1 << 24, ROW = 4096, MAX_RUNS = 15 };
 
-typedef void peer_fn(const void *src, void *dst, int64_t n);
-static const struct {
-    const char *op, *symbol;
-} counterparts[] = {
-    {"quantize_q8_0", "quantize_row_q8_0_ref"},  {"quantize_q4_0", "quantize_row_q4_0_ref"},
-    {"quantize_f16", "ggml_fp32_to_fp16_row"},   {"quantize_bf16", "ggml_fp32_to_bf16_row"},
-    {"dequantize_q8_0", "dequantize_row_q8_0"},  {"dequantize_q4_0", "dequantize_row_q4_0"},
-    {"dequantize_f16", "ggml_fp16_to_fp32_row"}, {"dequantize_bf16", "ggml_bf16_to_fp32_row"},
-};
+/* A stretch through memory takes no longer than this; slow encoders get a shorter one, still far beyond the caches. */
+static const double longest_s = 0.5;
 
 /* One contestant on one stretch of data. */
 struct lap {
     const struct kernel_entry *entry; /* ours, or NULL */
-    peer_fn *peer;                    /* theirs, or NULL */
+    const struct rival *rival;        /* theirs, or NULL */
     const void *src;
     void *dst; /* for measure the second source */
     size_t n;
@@ -43,8 +36,10 @@ struct lap {
 
 static struct {
     bool json, quick;
+    const char *only; /* a word that an operation's name holds */
     void *lib;
-    float *row;                 /* MEMORY_ELEMENTS weights */
+    float *row; /* MEMORY_ELEMENTS weights */
+    float importance[ROW];
     uint8_t *encoded, *decoded; /* room for as many f32 each */
     double read_gb_s;
 } bench;
@@ -68,63 +63,65 @@ static double median(double *times, int n)
     return times[n / 2];
 }
 
-static const struct qd_type_info *type_of(const char *op)
-{
-    const char *end = strchr(op, '_');
-    int type = end ? qd_type_by_name(end + 1) : -1;
-    return type < 0 ? NULL : qd_type_info((enum qd_type)type);
-}
-
 static volatile size_t sink; /* keeps results that nobody reads */
 
-static void run_ours(const struct lap *l)
+/* Rows of ROW elements one after the other, as a model has them. */
+static void run_rows(const struct lap *l)
+{
+    const struct qd_type_info *t = qd_type_info(l->entry->type);
+    size_t packed = ROW / t->block_elements * t->block_bytes, plain = ROW * sizeof(float);
+    bool decodes = l->entry->kind == KERNEL_dequantize;
+    const char *src = l->src;
+    char *dst = l->dst;
+    for (size_t i = 0; i < l->n / ROW; i++, src += decodes ? packed : plain, dst += decodes ? plain : packed) {
+        if (l->rival)
+            rival_run(l->rival, l->entry, src, dst, ROW, bench.importance);
+        else
+            entry_run(l->entry, src, dst, ROW, bench.importance);
+    }
+}
+
+static void run(const struct lap *l)
 {
     struct error_sums sums = {0};
-    switch (l->entry->op[0]) {
-    case 'q':
-        ((quantize_fn *)l->entry->fn)(l->dst, l->src, l->n);
+    switch (l->entry->kind) {
+    case KERNEL_quantize:
+    case KERNEL_quantize_weighted:
+    case KERNEL_dequantize:
+        run_rows(l);
         break;
-    case 'd':
-        ((dequantize_fn *)l->entry->fn)(l->dst, l->src, l->n);
-        break;
-    case 'm':
+    case KERNEL_measure:
         ((measure_fn *)l->entry->fn)(&sums, l->src, l->dst, l->n);
         sink = (size_t)sums.noise[0];
         break;
-    default:
+    case KERNEL_find_nonfinite:
         sink = ((find_nonfinite_fn *)l->entry->fn)(l->src, l->n);
+        break;
+    case KERNEL_sum_squares:
+        sink = (size_t)((sum_squares_fn *)l->entry->fn)(0, l->src, l->n);
     }
 }
 
 /* Seconds of one call; a short one is repeated until it can be timed. */
 static double lap_seconds(const struct lap *l)
 {
-    int repeat = l->n < MEMORY_ELEMENTS ? 32 : 1;
-    double start = now();
-    for (int i = 0; i < repeat; i++) {
-        if (l->peer)
-            l->peer(l->src, l->dst, (int64_t)l->n);
-        else
-            run_ours(l);
-    }
-    return (now() - start) / repeat;
+    double start = now(), seconds;
+    int n = 0;
+    do {
+        run(l);
+        n++;
+        seconds = now() - start;
+    } while (seconds < 2e-3);
+    return seconds / n;
 }
 
 /* Bytes that one call reads and writes. */
 static double traffic(const struct kernel_entry *e, size_t n)
 {
-    const struct qd_type_info *t = type_of(e->op);
+    const struct qd_type_info *t = qd_type_info(e->type);
     if (t)
         return (double)n * 4 + (double)(n / t->block_elements * t->block_bytes);
-    return e->op[0] == 'm' ? (double)n * 8 : (double)n * 4;
-}
-
-static peer_fn *counterpart(const char *op)
-{
-    for (size_t i = 0; bench.lib && i < sizeof counterparts / sizeof counterparts[0]; i++)
-        if (strcmp(counterparts[i].op, op) == 0)
-            return (peer_fn *)dlsym(bench.lib, counterparts[i].symbol);
-    return NULL;
+    return e->kind == KERNEL_measure ? (double)n * 8 : (double)n * 4;
 }
 
 static void show(const struct lap *ours, bool in_l2, double seconds, const char *rival, double rival_seconds)
@@ -138,31 +135,45 @@ static void show(const struct lap *ours, bool in_l2, double seconds, const char 
                "\"peer\":\"%s\",\"ratio\":%.2f}\n",
                ours->entry->op, ours->entry->variant, place, rate, gb_s, share, rival, ratio);
     else if (in_l2)
-        printf("%-16s %-7s %-6s %10.0f %8.1f %6s   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate,
+        printf("%-24s %-7s %-6s %10.0f %8.1f %6s   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate,
                gb_s, "-", rival, ratio);
     else
-        printf("%-16s %-7s %-6s %10.0f %8.1f %5.0f%%   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate,
+        printf("%-24s %-7s %-6s %10.0f %8.1f %5.0f%%   %s %6.2fx\n", ours->entry->op, ours->entry->variant, place, rate,
                gb_s, share * 100, rival, ratio);
 }
 
+/* As many elements, in whole rows, as the slower contestant does in longest_s; at least eight times the L2 stretch. */
+static size_t memory_stretch(const struct lap *a, const struct lap *b)
+{
+    double ours = lap_seconds(a), theirs = lap_seconds(b), slower = ours > theirs ? ours : theirs;
+    double n = longest_s / slower * (double)a->n;
+    if (n >= MEMORY_ELEMENTS)
+        return MEMORY_ELEMENTS;
+    return n > 8 * L2_ELEMENTS ? (size_t)n / ROW * ROW : (size_t)8 * L2_ELEMENTS;
+}
+
 /* Ours and theirs in turn, the same data. */
-static void race(const struct kernel_entry *e, const struct kernel_entry *scalar, size_t n)
+static void race(const struct kernel_entry *e, const struct kernel_entry *scalar, bool in_l2)
 {
     double ours[MAX_RUNS], theirs[MAX_RUNS];
-    int runs = bench.quick ? 3 : n == MEMORY_ELEMENTS ? 7 : MAX_RUNS;
-    bool decodes = e->op[0] == 'd';
-    peer_fn *peer = counterpart(e->op);
-    struct lap a = {.entry = e, .src = decodes ? (void *)bench.encoded : bench.row, .dst = bench.decoded, .n = n};
+    int runs = bench.quick ? 3 : in_l2 ? MAX_RUNS : 7;
+    bool decodes = e->kind == KERNEL_dequantize;
+    struct rival rival = bench.lib ? rival_of(bench.lib, e) : (struct rival){0};
+    bool has_rival = rival.quantize || rival.rows;
+    struct lap a = {
+        .entry = e, .src = decodes ? (void *)bench.encoded : bench.row, .dst = bench.decoded, .n = L2_ELEMENTS};
     struct lap b = a;
-    b.peer = peer;
-    b.entry = scalar;
+    b.rival = has_rival ? &rival : NULL;
+    b.entry = has_rival ? e : scalar;
+    if (!in_l2)
+        a.n = b.n = memory_stretch(&a, &b);
     (void)lap_seconds(&a); /* warms caches and pages */
     (void)lap_seconds(&b);
     for (int i = 0; i < runs; i++) {
         theirs[i] = lap_seconds(&b);
         ours[i] = lap_seconds(&a);
     }
-    show(&a, n == L2_ELEMENTS, median(ours, runs), peer ? "ggml" : "scalar", median(theirs, runs));
+    show(&a, in_l2, median(ours, runs), has_rival ? "ggml" : "scalar", median(theirs, runs));
 }
 
 /* What memory gives to one thread at best: bytes read per second by libc's search, the ceiling that shares refer to. */
@@ -181,9 +192,9 @@ static void measure_bandwidth(void)
 
 static void fill(const struct kernel_entry *e)
 {
-    const struct qd_type_info *t = type_of(e->op);
-    if (t && e->op[0] == 'd') /* decode what scalar made of the weights */
-        ops_for(0)->quantize[qd_type_by_name(t->name)](bench.encoded, bench.row, MEMORY_ELEMENTS);
+    const struct qd_type_info *t = qd_type_info(e->type);
+    if (e->kind == KERNEL_dequantize)
+        data_fill_blocks(bench.encoded, MEMORY_ELEMENTS / t->block_elements, e->type, 1, 1);
     memcpy(bench.decoded, bench.row, (size_t)MEMORY_ELEMENTS * 4);
 }
 
@@ -199,17 +210,16 @@ static void *room(void)
 
 static void options(int argc, char **argv)
 {
-    const char *folder = getenv("QUANTD_PEERS");
-    char path[4096];
+    const char *folder = NULL;
     for (int i = 1; i < argc; i++) {
         bench.json |= strcmp(argv[i], "--json") == 0;
         bench.quick |= strcmp(argv[i], "--quick") == 0;
-        if (!folder && argv[i][0] != '-')
+        if (strncmp(argv[i], "--only=", 7) == 0)
+            bench.only = argv[i] + 7;
+        else if (argv[i][0] != '-')
             folder = argv[i];
     }
-    (void)snprintf(path, sizeof path, "%s/libggml-base.so",
-                   folder ? folder : "build/peers"); /* a cut path does not open */
-    bench.lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    bench.lib = rival_library(folder);
 }
 
 static void heading(void)
@@ -221,7 +231,7 @@ static void heading(void)
     printf("%s, %s\nmemory, one thread: read %.1f GB/s\n%s\n", cpu_name(), text, bench.read_gb_s,
            bench.lib ? "rival: ggml, the packaged libggml-base"
                      : "rival: our scalar (no libggml-base.so: set QUANTD_PEERS)");
-    printf("%-16s %-7s %-6s %10s %8s %6s   %s\n", "operation", "variant", "place", "Melem/s", "GB/s", "of bw",
+    printf("%-24s %-7s %-6s %10s %8s %6s   %s\n", "operation", "variant", "place", "Melem/s", "GB/s", "of bw",
            "against");
 }
 
@@ -236,6 +246,7 @@ int main(int argc, char **argv)
     data_fill(DATA_gaussian_small, bench.row, L2_ELEMENTS, 1);
     for (size_t i = L2_ELEMENTS; i < MEMORY_ELEMENTS; i += L2_ELEMENTS)
         memcpy(bench.row + i, bench.row, L2_ELEMENTS * 4);
+    data_fill_importance(bench.importance, ROW, 0);
     measure_bandwidth();
     heading();
     for (size_t i = 0; i < n; i++) {
@@ -243,9 +254,11 @@ int main(int argc, char **argv)
             scalar = &list[i];
         if ((cpu_features() & list[i].needs) != list[i].needs)
             continue;
+        if (bench.only && !strstr(list[i].op, bench.only))
+            continue;
         fill(&list[i]);
-        race(&list[i], scalar, L2_ELEMENTS);
-        race(&list[i], scalar, MEMORY_ELEMENTS);
+        race(&list[i], scalar, true);
+        race(&list[i], scalar, false);
     }
     return 0;
 }

@@ -126,6 +126,14 @@ static float element(enum data_kind kind, size_t i, size_t j, float base, size_t
         return random_finite(s);
     case DATA_weights_of_f16:
         return (float)((int)(draw(s) % 4001) - 2000) * 0x1p-14f;
+    case DATA_all_positive:
+        return unit(s) + 0.01f;
+    case DATA_far_from_zero:
+        return 1000 * base + unit(s) * 0.001f * (float)(spike + 1);
+    case DATA_some_runs_zero:
+        return spike % 3 ? normal(s) : 0;
+    case DATA_runs_of_any_size:
+        return normal(s) * power_of_two((int)(spike / 2) * 3 - 24);
     case DATA_N_KINDS:
         break;
     }
@@ -160,15 +168,80 @@ void data_fill_nonfinite(float *dst, size_t n, uint64_t seed)
     }
 }
 
-void data_fill_blocks(void *dst, size_t n_blocks, size_t block_bytes, int finite, uint64_t seed)
+void data_fill_importance(float *dst, size_t n, uint64_t seed)
 {
     uint64_t s = seed;
+    for (size_t i = 0; i < n; i++) {
+        float w = unit(&s);
+        switch (seed % 6) {
+        case 1:
+            w = 1 / (w * w + 1e-4f);
+            break;
+        case 2:
+            w = draw(&s) % 4 ? w * 10 : 0;
+            break;
+        case 3:
+            w = 1;
+            break;
+        case 4:
+            w = 0;
+            break;
+        case 5:
+            w *= 1e-12f;
+            break;
+        default:
+            break;
+        }
+        memcpy((char *)dst + i * sizeof w, &w, sizeof w);
+    }
+}
+
+/* Where a type's f16 scales are: byte offsets, -1: none more. */
+static void scale_places(enum qd_type type, int places[2])
+{
+    places[0] = type == QD_TYPE_MXFP4 || type == QD_TYPE_NVFP4 || type == QD_TYPE_IQ1_M ? -1 : 0;
+    places[1] = -1;
+    switch ((int)type) {
+    case QD_TYPE_Q4_1:
+    case QD_TYPE_Q5_1:
+    case QD_TYPE_Q4_K:
+    case QD_TYPE_Q5_K:
+        places[1] = 2;
+        break;
+    case QD_TYPE_Q2_K:
+        places[0] = 80;
+        places[1] = 82;
+        break;
+    case QD_TYPE_Q3_K:
+    case QD_TYPE_Q6_K:
+    case QD_TYPE_TQ1_0:
+    case QD_TYPE_TQ2_0:
+        places[0] = (int)qd_type_info(type)->block_bytes - 2;
+        break;
+    default:
+        break;
+    }
+}
+
+void data_fill_blocks(void *dst, size_t n_blocks, enum qd_type type, int finite, uint64_t seed)
+{
+    const size_t bytes = qd_type_info(type)->block_bytes;
+    int places[2];
+    uint64_t s = seed;
     uint8_t *b = dst;
-    for (size_t i = 0; i < n_blocks * block_bytes; i++)
+    scale_places(type, places);
+    for (size_t i = 0; i < n_blocks * bytes; i++)
         b[i] = (uint8_t)draw(&s);
-    for (size_t i = 0; finite && i < n_blocks; i++)
-        if ((b[i * block_bytes + 1] & 0x7c) == 0x7c) /* exponent all ones: take one bit out */
-            b[i * block_bytes + 1] ^= 0x10;
+    for (size_t i = 0; finite && i < n_blocks; i++) {
+        uint8_t *block = b + i * bytes;
+        for (int k = 0; k < 2 && bytes > 1; k++)
+            if (places[k] >= 0 && (block[places[k] + 1] & 0x7c) == 0x7c) /* exponent all ones: take one bit out */
+                block[places[k] + 1] ^= 0x10;
+        if (type == QD_TYPE_IQ1_M && (block[55] & 0xf0) == 0x70) /* its scale is spread over the upper nibbles */
+            block[55] ^= 0x10;
+        if (type == QD_TYPE_IQ1_M && (block[55] & 0xf0) == 0xf0)
+            block[55] ^= 0x10;
+    }
 }
 
 uint64_t data_hash(uint64_t hash, const void *bytes, size_t n)

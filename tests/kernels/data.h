@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <quantd/dtype.h>
+
 #define DATA_KINDS(K)         \
     K(gaussian)               \
     K(gaussian_small)         \
@@ -33,7 +35,11 @@
     K(f16_ties)               \
     K(bf16_ties)              \
     K(random_finite_bits)     \
-    K(weights_of_f16)
+    K(weights_of_f16)         \
+    K(all_positive)           \
+    K(far_from_zero)          \
+    K(some_runs_zero)         \
+    K(runs_of_any_size)
 
 enum data_kind {
 #define K(name) DATA_##name,
@@ -47,11 +53,17 @@ const char *data_name(enum data_kind kind);
 /* @n finite f32; blocks of 32 are filled by their own draws. */
 void data_fill(enum data_kind kind, float *dst, size_t n, uint64_t seed);
 
+/*
+ * Importances for @n elements: finite, not negative. Kinds go round with @seed: uniform, heavy tails, some zeros, all
+ * one, all zero, tiny.
+ */
+void data_fill_importance(float *dst, size_t n, uint64_t seed);
+
 /* Any bits at all, every fourth element NaN or Inf. */
 void data_fill_nonfinite(float *dst, size_t n, uint64_t seed);
 
-/* Random bytes as rows of @n_blocks blocks whose first 16 bits are a finite f16 (or any f16). */
-void data_fill_blocks(void *dst, size_t n_blocks, size_t block_bytes, int finite, uint64_t seed);
+/* Random bytes as @n_blocks blocks of @type; @finite: all of its f16 scales are finite. */
+void data_fill_blocks(void *dst, size_t n_blocks, enum qd_type type, int finite, uint64_t seed);
 
 /* FNV-1a, 64 bits, over @n bytes, continued from @hash; begin with HASH_START. */
 #define HASH_START UINT64_C(0xcbf29ce484222325)

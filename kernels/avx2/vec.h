@@ -1,0 +1,222 @@
+/* kernels/lanes/vec.h for AVX2: 8 lanes. */
+#ifndef QUANTD_KERNELS_AVX2_VEC_H
+#define QUANTD_KERNELS_AVX2_VEC_H
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LANES = 8 };
+#define VARIANT(op) op##__avx2
+
+/* clang-format off: a table */
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm; /* all bits of a lane, or none */
+
+static inline vf vf_load(const void *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline void vf_store(void *p, vf a)
+{
+    _mm256_storeu_ps(p, a);
+}
+static inline vf vf_set1(float a)
+{
+    return _mm256_set1_ps(a);
+}
+static inline vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+static inline vf vf_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+static inline vf vf_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline vf vf_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+static inline vf vf_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+static inline vf vf_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+static inline vf vf_neg(vf a)
+{
+    return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f));
+}
+static inline vf vf_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline vf vf_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline vm vf_lt(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
+}
+static inline vm vf_gt(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_GT_OQ);
+}
+static inline vm vf_le(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_LE_OQ);
+}
+static inline vm vf_ge(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_GE_OQ);
+}
+static inline vm vf_eq(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_EQ_OQ);
+}
+static inline vm vf_ne(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ);
+}
+static inline vf vf_select(vm m, vf a, vf b)
+{
+    return _mm256_blendv_ps(b, a, m);
+}
+static inline vm vm_and(vm a, vm b)
+{
+    return _mm256_and_ps(a, b);
+}
+static inline vm vm_or(vm a, vm b)
+{
+    return _mm256_or_ps(a, b);
+}
+static inline vm vm_not(vm a)
+{
+    return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1)));
+}
+static inline bool vm_any(vm a)
+{
+    return _mm256_movemask_ps(a) != 0;
+}
+static inline bool vm_all(vm a)
+{
+    return _mm256_movemask_ps(a) == 0xff;
+}
+static inline unsigned vm_bits(vm a)
+{
+    return (unsigned)_mm256_movemask_ps(a);
+}
+
+static inline vi vi_set1(int a)
+{
+    return _mm256_set1_epi32(a);
+}
+static inline vi vi_of_vf(vf a)
+{
+    return _mm256_cvtps_epi32(a);
+}
+static inline vi vi_trunc(vf a)
+{
+    return _mm256_cvttps_epi32(a);
+}
+static inline vf vf_of_vi(vi a)
+{
+    return _mm256_cvtepi32_ps(a);
+}
+static inline vi vi_add(vi a, vi b)
+{
+    return _mm256_add_epi32(a, b);
+}
+static inline vi vi_min(vi a, vi b)
+{
+    return _mm256_min_epi32(a, b);
+}
+static inline vi vi_max(vi a, vi b)
+{
+    return _mm256_max_epi32(a, b);
+}
+static inline vi vi_bits(vf a)
+{
+    return _mm256_castps_si256(a);
+}
+static inline vf vf_bits(vi a)
+{
+    return _mm256_castsi256_ps(a);
+}
+static inline vi vi_load(const void *p)
+{
+    return _mm256_loadu_si256(p);
+}
+static inline void vi_store(void *p, vi a)
+{
+    _mm256_storeu_si256(p, a);
+}
+static inline void vi_store_bytes(void *p, vi a)
+{
+    const __m256i low = _mm256_set1_epi32(0x0c080400); /* byte 0 of each 32-bit lane to the front of its 128 bits */
+    __m256i b = _mm256_shuffle_epi8(a, low);
+    _mm_storeu_si64(p, _mm_unpacklo_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+static inline vi vi_load_u8(const void *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadu_si64(p));
+}
+static inline vi vi_load_i8(const void *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadu_si64(p));
+}
+static inline vi vi_and(vi a, vi b)
+{
+    return _mm256_and_si256(a, b);
+}
+static inline vi vi_or(vi a, vi b)
+{
+    return _mm256_or_si256(a, b);
+}
+static inline vi vi_shift_left(vi a, int n)
+{
+    return _mm256_slli_epi32(a, n);
+}
+static inline vi vi_shift_right(vi a, int n)
+{
+    return _mm256_srli_epi32(a, n);
+}
+/* table[a] for 16 floats; only the low 4 bits of an index count */
+static inline vf vf_look_up_16(const float table[16], vi a)
+{
+    vf low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), a),
+       high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), a);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(a, 28)));
+}
+/* clang-format on */
+
+/* 8 vectors become their 8 columns. */
+static inline void transpose(vf v[LANES])
+{
+    vf a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            __m256d x = _mm256_castps_pd(a[i + k]), y = _mm256_castps_pd(a[i + k + 2]);
+            b[i + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(x, y));
+            b[i + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(x, y));
+        }
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * Vectors of f32 and i32 under one set of names, so that an encoder is written once and compiled for every instruction
+ * set (ADR 10). Each ISA folder has a vec.h that gives these names their meaning; QD_VEC_HEADER says which is meant.
+ *
+ *   LANES             elements of a vector
+ *   vf vi vm          floats, 32-bit integers, a mask of lanes
+ *   VARIANT(op)       the function's name in kernels.def
+ *   vf_min(a, b)      a < b ? a : b; vf_max: a > b ? a : b; so b where they are equal (zeros of either sign) or NaN
+ *   vf_lt .. vf_eq    false with NaN; vf_ne: true with NaN
+ *   vf_select(m,a,b)  a where m, else b
+ *   vi_of_vf          nearest, ties to even; vi_trunc: towards zero; both for |a| < 2^31 only
+ *   vi_store_bytes    the low byte of each lane, LANES bytes
+ *   transpose         LANES vectors become their columns
+ * Every operation is one IEEE operation, rounded by itself: no contraction, no approximation.
+ */
+#ifndef QUANTD_KERNELS_LANES_VEC_H
+#define QUANTD_KERNELS_LANES_VEC_H
+
+#include <string.h>
+
+#include QD_VEC_HEADER
+
+/*
+ * Nearest integer, ties to even, of |a| <= 2^22: the field's way of rounding (ggml:src/ggml-quants.c, nearest_int),
+ * in floats. What lies beyond comes out large with the right sign; the field's own gives other values there, so callers
+ * leave such blocks to scalar.
+ */
+static inline vf vf_nearest(vf a)
+{
+    const vf magic = vf_set1(12582912.0f); /* 1.5 * 2^23 */
+    return vf_sub(vf_add(a, magic), magic);
+}
+
+/* A value between @low and @high, where neither is a zero of the other sign. */
+static inline vf vf_clamp(vf a, vf low, vf high)
+{
+    return vf_max(vf_min(a, high), low);
+}
+
+/*
+ * Runs are searched WIDTH at a time, a lane each, in VECTORS vectors: a search adds one term after the other, and while
+ * one vector waits for its sum the other goes on.
+ */
+enum { VECTORS = 2, WIDTH = VECTORS * LANES };
+
+/* for (k = 0 .. VECTORS - 1), unrolled */
+#define EACH_VECTOR(k) _Pragma("GCC unroll 2") for (size_t k = 0; k < VECTORS; k++)
+
+/* @n of @batch blocks at @src; where some are missing, all in @room with the first in their place. */
+static inline const char *whole_batch(const char *src, size_t n, size_t batch, size_t block_bytes, char *room)
+{
+    if (n == batch)
+        return src;
+    memcpy(room, src, n * block_bytes);
+    for (size_t i = n; i < batch; i++)
+        memcpy(room + i * block_bytes, src, block_bytes);
+    return room;
+}
+
+/*
+ * dst[j][lane] = element j of the run of @n (a multiple of 16) f32 that starts @stride_bytes * lane behind @src: a run
+ * in each lane, WIDTH of them side by side.
+ */
+static inline void load_columns(float dst[][WIDTH], const void *src, size_t stride_bytes, size_t n)
+{
+    for (size_t first = 0; first < WIDTH; first += LANES)
+        for (size_t j = 0; j < n; j += LANES) {
+            vf v[LANES];
+            for (size_t lane = 0; lane < LANES; lane++)
+                v[lane] = vf_load((const char *)src + (first + lane) * stride_bytes + j * sizeof(float));
+            transpose(v);
+            for (size_t i = 0; i < LANES; i++)
+                vf_store(&dst[j + i][first], v[i]);
+        }
+}
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * Codes of a block, one a byte and in the order of the elements, to the bits of its stored form. Shared by all
+ * variants: plain loops that compilers turn into vector code.
+ */
+#ifndef QUANTD_KERNELS_PACK_H
+#define QUANTD_KERNELS_PACK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/layout/blocks.h"
+
+/* q[32 p + l] = code[64 p + l] | code[64 p + 32 + l] << 4, codes of 4 bits (upper bits of larger ones are dropped). */
+static inline void pack_nibbles_256(uint8_t q[128], const uint8_t codes[256])
+{
+    for (size_t p = 0; p < 4; p++)
+        for (size_t l = 0; l < 32; l++)
+            q[32 * p + l] = (uint8_t)((codes[64 * p + l] & 15) | codes[64 * p + 32 + l] << 4);
+}
+
+/* 8 scales and 8 minima of 6 bits (docs/formats/blocks.md, "q4_k"). */
+static inline void pack_scales_k4(uint8_t dst[12], const uint8_t scales[8], const uint8_t mins[8])
+{
+    for (size_t j = 0; j < 4; j++) {
+        dst[j] = (uint8_t)(scales[j] | (scales[j + 4] >> 4) << 6);
+        dst[j + 4] = (uint8_t)(mins[j] | (mins[j + 4] >> 4) << 6);
+        dst[j + 8] = (uint8_t)((scales[j + 4] & 15) | (mins[j + 4] & 15) << 4);
+    }
+}
+
+static inline void unpack_scales_k4(const uint8_t src[12], uint8_t scales[8], uint8_t mins[8])
+{
+    for (size_t j = 0; j < 4; j++) {
+        scales[j] = src[j] & 63;
+        mins[j] = src[j + 4] & 63;
+        scales[j + 4] = (uint8_t)((src[j + 8] & 15) | (src[j] >> 6) << 4);
+        mins[j + 4] = (uint8_t)(src[j + 8] >> 4 | (src[j + 4] >> 6) << 4);
+    }
+}
+
+#endif

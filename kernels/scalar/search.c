@@ -1,0 +1,175 @@
+#include "kernels/scalar/search.h"
+
+#include <math.h>
+
+/* What does not count as zero (GROUP_MAX_EPS). */
+static const float smallest = 1e-15f;
+
+/* --- x ~ scale * code - min --- */
+
+struct affine {
+    float scale, min; /* min <= 0: the value of code 0 */
+};
+
+static void encode_affine(int n, int n_max, const float *x, float inverse, float min, uint8_t *codes)
+{
+    for (int i = 0; i < n; i++)
+        codes[i] = (uint8_t)clamp_int(nearest_int(inverse * (x[i] - min)), 0, n_max);
+}
+
+static float affine_error(int n, const float *x, const float *weights, const uint8_t *codes, struct affine fit,
+                          bool absolute)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++) {
+        float diff = fit.scale * codes[i] + fit.min - x[i];
+        diff = absolute ? fabsf(diff) : diff * diff;
+        sum += weights[i] * diff;
+    }
+    return sum;
+}
+
+/* Weighted least squares for the scale and the minimum of given codes. False: the codes do not determine them. */
+static bool fit_affine(int n, const float *x, const float *weights, const uint8_t *codes, float sum_w, float sum_x,
+                       struct affine *ret)
+{
+    float sum_l = 0, sum_l2 = 0, sum_xl = 0;
+    for (int i = 0; i < n; i++) {
+        const float w = weights[i], l = codes[i];
+        sum_l += w * l;
+        sum_l2 += w * l * l;
+        sum_xl += w * l * x[i];
+    }
+    const float determinant = sum_w * sum_l2 - sum_l * sum_l;
+    if (!(determinant > 0))
+        return false;
+    ret->scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
+    ret->min = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
+    if (ret->min > 0) {
+        ret->min = 0;
+        ret->scale = sum_xl / sum_l2;
+    }
+    return true;
+}
+
+/* The trials go on from the best minimum so far, as the field's do. */
+float search_affine(int n, int n_max, const float *x, const float *weights, const struct affine_trials *trials,
+                    uint8_t *codes, float *ret_min)
+{
+    float min = x[0], max = x[0], sum_w = weights[0], sum_x = sum_w * x[0];
+    for (int i = 1; i < n; i++) {
+        min = x[i] < min ? x[i] : min;
+        max = x[i] > max ? x[i] : max;
+        sum_w += weights[i];
+        sum_x += weights[i] * x[i];
+    }
+    min = min > 0 ? 0 : min;
+    if (max <= min) {
+        memset(codes, 0, (size_t)n);
+        *ret_min = -min;
+        return 0;
+    }
+    const float inverse = (float)n_max / (max - min);
+    struct affine best = {.scale = 1 / inverse, .min = min};
+    encode_affine(n, n_max, x, inverse, min, codes);
+    float best_error = affine_error(n, x, weights, codes, best, trials->absolute);
+    for (int i = 0; i <= trials->n_steps; i++) {
+        const float tried_inverse = (trials->first + trials->step * (float)i + (float)n_max) / (max - best.min);
+        uint8_t tried[32];
+        struct affine fit;
+        encode_affine(n, n_max, x, tried_inverse, best.min, tried);
+        if (!fit_affine(n, x, weights, tried, sum_w, sum_x, &fit))
+            continue;
+        const float error = affine_error(n, x, weights, tried, fit, trials->absolute);
+        if (error < best_error) {
+            memcpy(codes, tried, (size_t)n);
+            best_error = error;
+            best = fit;
+        }
+    }
+    *ret_min = -best.min;
+    return best.scale;
+}
+
+/* --- x ~ scale * code, x >= 0 --- */
+
+static float positive_error(int n, int n_max, const float *x, const float *weights, float inverse)
+{
+    const float scale = 1 / inverse;
+    float sum = 0;
+    for (int i = 0; i < n; i++) {
+        const int l = nearest_int(inverse * x[i]);
+        const float diff = x[i] - scale * (float)(l < n_max ? l : n_max);
+        sum += weights[i] * diff * diff;
+    }
+    return sum;
+}
+
+/* The inverse scale of least error among nine around n_max / max. */
+static float best_inverse(int n, int n_max, const float *x, const float *weights, float max)
+{
+    float best = (float)n_max / max;
+    float least = positive_error(n, n_max, x, weights, best);
+    for (int i = -4; i <= 4; i++) {
+        if (i == 0)
+            continue;
+        const float inverse = (0.1f * (float)i + (float)n_max) / max;
+        const float error = positive_error(n, n_max, x, weights, inverse);
+        if (error < least) {
+            least = error;
+            best = inverse;
+        }
+    }
+    return best;
+}
+
+/* One round of moving single codes where that brings the fit nearer; how many were moved. */
+static int refine_positive(int n, int n_max, const float *x, const float *weights, uint8_t *codes, float *sum_lx,
+                           float *sum_l2)
+{
+    int n_changed = 0;
+    for (int i = 0; i < n; i++) {
+        const float w = weights[i], old = codes[i];
+        float lx = *sum_lx - w * x[i] * old;
+        float l2 = *sum_l2 - w * old * old;
+        if (!(lx > 0 && l2 > 0))
+            continue;
+        int code = nearest_int(x[i] * l2 / lx);
+        code = code < n_max ? code : n_max;
+        if (code == codes[i])
+            continue;
+        lx += w * x[i] * (float)code;
+        l2 += w * (float)code * (float)code;
+        if (lx * lx * *sum_l2 > *sum_lx * *sum_lx * l2) {
+            codes[i] = (uint8_t)code;
+            *sum_lx = lx;
+            *sum_l2 = l2;
+            n_changed++;
+        }
+    }
+    return n_changed;
+}
+
+float search_positive(int n, int n_max, const float *x, const float *weights, uint8_t *codes)
+{
+    float max = 0;
+    for (int i = 0; i < n; i++)
+        max = max > x[i] ? max : x[i];
+    if (max < smallest) {
+        memset(codes, 0, (size_t)n);
+        return 0;
+    }
+    const float inverse = best_inverse(n, n_max, x, weights, max);
+    float sum_lx = 0, sum_l2 = 0;
+    for (int i = 0; i < n; i++) {
+        const int l = nearest_int(inverse * x[i]);
+        codes[i] = (uint8_t)(l < n_max ? l : n_max);
+        const float code = codes[i];
+        sum_lx += weights[i] * x[i] * code;
+        sum_l2 += weights[i] * code * code;
+    }
+    for (int round = 0; round < 5; round++)
+        if (!refine_positive(n, n_max, x, weights, codes, &sum_lx, &sum_l2))
+            break;
+    return sum_l2 > 0 ? sum_lx / sum_l2 : 0;
+}
