@@ -16,7 +16,8 @@ struct plan_tensor {
     enum qd_type type;
     uint64_t offset; /* from the start of the output file */
     uint64_t bytes;
-    const char *reason; /* static text or arena: the rule behind the type */
+    const char *reason;      /* static text or arena: the rule behind the type */
+    const float *importance; /* borrows: [matrices][columns], one matrix for each expert; NULL: none */
 };
 
 struct plan {

@@ -21,7 +21,7 @@ int run_fit_threads(const struct model *m, const struct plan *p, const struct ru
                     unsigned *ret, struct qd_error *err)
 {
     uint64_t fixed = RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n;
-    uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes;
+    uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes + 3 * layout_cell_bytes_max(p); /* in hand, and two seams */
     if (fixed + a_thread > c->bytes)
         return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, %s allows %" PRIu64,
                        fixed + a_thread, c->name, c->bytes);
@@ -367,12 +367,14 @@ int plan_run(struct source *s, const struct plan *p, const struct run_options *o
     struct run run = {.source = s, .plan = p, .options = o, .failed_at = UINT64_MAX};
     run.witness = source_has_witness(s) != 0;
     pthread_mutex_init(&run.lock, NULL);
+    pthread_mutex_init(&run.seam_lock, NULL);
     pthread_mutex_init(&run.progress_lock, NULL);
     int r = run_all(&run, ret, err);
     layout_clear(&run.layout);
     free(run.leaves);
     free(run.done);
     pthread_mutex_destroy(&run.lock);
+    pthread_mutex_destroy(&run.seam_lock);
     pthread_mutex_destroy(&run.progress_lock);
     return r;
 }

@@ -79,9 +79,34 @@ static const float *decode(struct worker *w, const struct job_tensor *t, const u
     return w->x;
 }
 
+/* @n elements of blocks of @type. */
+static size_t bytes_of(enum qd_type type, size_t n)
+{
+    return n / qd_type_info(type)->block_elements * qd_type_info(type)->block_bytes;
+}
+
+/* The importance of elements of one row, from @element on. */
+static const float *importance_at(const struct plan_tensor *pt, uint64_t element)
+{
+    const struct tensor *t = pt->source;
+    uint64_t columns = t->shape[0], matrix = element / columns / (t->n_dims > 1 ? t->shape[1] : 1);
+    return pt->importance + matrix * columns + element % columns;
+}
+
+static void encode(struct worker *w, const struct job_tensor *t, uint64_t element, const float *x, size_t n,
+                   float mean_square, uint8_t *dst)
+{
+    const struct ops *ops = w->run->options->ops;
+    enum qd_type type = t->planned->type;
+    if (t->planned->importance && ops->quantize_weighted[type])
+        ops->quantize_weighted[type](dst, x, n, importance_at(t->planned, element), mean_square);
+    else
+        ops->quantize[type](dst, x, n);
+}
+
 /* At most CHUNK_ELEMENTS elements, the first of which is number @element of the tensor. */
 static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t element, const uint8_t *src, size_t n,
-                        uint8_t *dst, struct error_sums *sums, struct qd_error *err)
+                        float mean_square, uint8_t *dst, struct error_sums *sums, struct qd_error *err)
 {
     const struct ops *ops = w->run->options->ops;
     enum qd_type type = t->planned->type;
@@ -90,7 +115,7 @@ static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t e
     if (bad < n)
         return refuse_nonfinite(t, element + bad, x[bad], err);
 
-    ops->quantize[type](dst, x, n);
+    encode(w, t, element, x, n, mean_square, dst);
     ops->dequantize[type](w->y, dst, n);
     ops->measure(sums, x, w->y, n);
     if (noise_finite(sums))
@@ -99,30 +124,64 @@ static int encode_chunk(struct worker *w, const struct job_tensor *t, uint64_t e
     return refuse_overflow(t, element + bad, x[bad], err);
 }
 
-/* Cells [first, first + n) that are neighbours in the output: encoded into w->out, written at once. */
+/* Of the row that begins at @src: a cell, so all of it is there. */
+static float row_mean_square(struct worker *w, const struct job_tensor *t, const uint8_t *src)
+{
+    float sum = 0;
+    for (uint64_t done = 0, now; done < t->cell_elements; done += now) {
+        now = least(CHUNK_ELEMENTS, t->cell_elements - done);
+        sum = w->run->options->ops->sum_squares(sum, decode(w, t, src, (size_t)now), (size_t)now);
+        src += bytes_of(t->planned->source->type, (size_t)now);
+    }
+    return sum / (float)t->cell_elements;
+}
+
+/* Elements of the next chunk of [element, end): whole cells of blocks; within a row where that has importance. */
+static size_t chunk_of(const struct job_tensor *t, uint64_t element, uint64_t end)
+{
+    uint64_t most = CHUNK_ELEMENTS;
+    if (t->planned->importance) {
+        uint64_t columns = t->planned->source->shape[0];
+        most = least(most, columns - element % columns);
+    }
+    return (size_t)least(most, end - element);
+}
+
+/* Cells [first, first + n) that are neighbours in the output. */
 static int encode_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
                       struct error_sums *sums, struct qd_error *err)
 {
-    uint64_t chunk = CHUNK_ELEMENTS / t->cell_elements;
-    for (uint64_t done = 0; done < n;) {
-        uint64_t now = least(chunk, n - done);
-        int r = encode_chunk(w, t, (first + done) * t->cell_elements, src + done * t->cell_source_bytes,
-                             (size_t)(now * t->cell_elements), w->out + done * t->cell_bytes, sums, err);
+    uint64_t element = first * t->cell_elements, end = element + n * t->cell_elements, at = layout_output(t, first);
+    size_t filled = 0;
+    float mean_square = 0;
+    while (element < end) {
+        size_t now = chunk_of(t, element, end);
+        if (t->by_row && element % t->cell_elements == 0)
+            mean_square = row_mean_square(w, t, src);
+        int r = encode_chunk(w, t, element, src, now, mean_square, w->out + filled, sums, err);
         if (r < 0)
             return r;
-        done += now;
+        element += now;
+        src += bytes_of(t->planned->source->type, now);
+        filled += bytes_of(t->planned->type, now);
+        if (element < end && filled + CHUNK_ELEMENTS * sizeof(float) <= OUT_BYTES)
+            continue;
+        r = put(w, w->out, filled, at, err);
+        if (r < 0)
+            return r;
+        at += filled;
+        filled = 0;
     }
-    return put(w, w->out, (size_t)(n * t->cell_bytes), layout_output(t, first), err);
+    return 0;
 }
 
 int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t end, const uint8_t *src,
                 struct error_total *sum, struct qd_error *err)
 {
     struct error_sums lanes = {0};
-    uint64_t fits = t->copy ? UINT64_MAX : OUT_BYTES / t->cell_bytes;
     while (first < end) {
         uint64_t in_row = t->cells_in_row - first % t->cells_in_row;
-        uint64_t n = least(least(end - first, in_row), fits);
+        uint64_t n = least(end - first, in_row);
         int r = t->copy ? put(w, src, (size_t)n, layout_output(t, first), err)
                         : encode_run(w, t, first, n, src, &lanes, err);
         if (r < 0)

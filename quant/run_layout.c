@@ -1,5 +1,6 @@
 #include "quant/run_layout.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,19 +20,40 @@ static uint64_t n_moved_rows(const struct tensor *t)
     return t->n_dims == 1 ? t->n_elements : t->n_elements / t->shape[0];
 }
 
-static void set_cells(struct job_tensor *t, const struct tensor *from, enum qd_type to)
+static uint64_t row_elements(const struct tensor *t)
 {
-    const struct qd_type_info *a = qd_type_info(from->type), *b = qd_type_info(to);
-    t->copy = from->type == to;
-    t->cell_elements = t->copy ? 1 : b->block_elements;
-    t->cell_source_bytes = t->copy ? 1 : b->block_elements * a->block_bytes;
-    t->cell_bytes = t->copy ? 1 : b->block_bytes;
+    return t->n_dims ? t->shape[0] : 1;
+}
+
+static void set_cells(struct job_tensor *t, const struct plan_tensor *pt)
+{
+    const struct tensor *from = pt->source;
+    const struct qd_type_info *a = qd_type_info(from->type), *b = qd_type_info(pt->type);
+    t->copy = from->type == pt->type;
+    t->by_row = !t->copy && pt->importance && quantize_weighted_by_row(pt->type);
+    t->cell_elements = a->block_elements > b->block_elements ? a->block_elements : b->block_elements;
+    if (t->by_row)
+        t->cell_elements = row_elements(from);
+    t->cell_source_bytes = t->copy ? 1 : t->cell_elements / a->block_elements * a->block_bytes;
+    t->cell_bytes = t->copy ? 1 : t->cell_elements / b->block_elements * b->block_bytes;
+    t->cell_elements = t->copy ? 1 : t->cell_elements;
     t->n_cells = from->bytes / t->cell_source_bytes;
     t->cells_in_row = t->n_cells;
     if (from->row_order != ROWS_ROPE_PAIRED || !from->n_elements)
         return;
     t->head_rows = from->head_rows;
     t->cells_in_row = t->n_cells / n_moved_rows(from);
+}
+
+uint64_t layout_cell_bytes_max(const struct plan *p)
+{
+    uint64_t most = 1;
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        struct job_tensor t = {0};
+        set_cells(&t, &p->tensors[i]);
+        most = t.cell_source_bytes > most ? t.cell_source_bytes : most;
+    }
+    return most;
 }
 
 static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan_tensor *pt)
@@ -42,14 +64,21 @@ static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan
     t->file = from->file;
     t->offset = from->offset;
     t->end = from->offset + from->bytes;
-    set_cells(t, from, pt->type);
+    set_cells(t, pt);
 
     uint64_t n = n_pieces_of(t);
     t->first_piece = l->n_pieces;
     t->first_seam = l->n_seams;
-    t->seams = n > 1 && t->offset % t->cell_source_bytes != 0; /* shards are multiples of a cell */
+    t->seams = n > 1 && (t->offset % t->cell_source_bytes != 0 || SHARD_BYTES % t->cell_source_bytes != 0);
     l->n_pieces += n;
     l->n_seams += t->seams ? n - 1 : 0;
+}
+
+static int refuse_row(const struct job_tensor *t, struct qd_error *err)
+{
+    int r = err_new(err, QD_E_LIMIT, "tensor '%s': rows of %" PRIu64 " bytes, and at most %d can be weighed as one",
+                    t->name, t->cell_source_bytes, (int)CELL_BYTES_MAX);
+    return err_hint(err, r, "give it a type that is weighed block by block, such as q4_k, or leave out the importance");
 }
 
 /* What the planner promises and the arithmetic here relies on. */
@@ -59,10 +88,11 @@ static int check_tensor(const struct job_tensor *t, const struct plan_tensor *pt
     const struct tensor *from = pt->source;
     bool whole = t->n_cells * t->cell_source_bytes == from->bytes && t->n_cells * t->cell_bytes == pt->bytes;
     bool inside = t->file < l->n_files && t->end <= l->file_bytes[t->file];
-    bool plain = t->copy || qd_type_info(from->type)->block_elements == 1;
     bool rows = !t->head_rows || (t->head_rows % 2 == 0 && n_moved_rows(from) % t->head_rows == 0 &&
                                   t->n_cells % n_moved_rows(from) == 0);
-    if (!whole || !inside || !plain || !rows || t->cell_source_bytes > CELL_BYTES_MAX)
+    if (t->by_row && t->cell_source_bytes > CELL_BYTES_MAX)
+        return refuse_row(t, err);
+    if (!whole || !inside || !rows || t->cell_source_bytes > CELL_BYTES_MAX)
         return err_new(err, QD_E_INTERNAL, "tensor '%s': the plan does not fit its source", t->name);
     return 0;
 }
@@ -136,27 +166,15 @@ static int set_order(struct layout *l, struct qd_error *err)
 
 static int set_slots(struct layout *l, struct qd_error *err)
 {
-    size_t seam_bytes = 0;
     l->pieces = calloc(l->n_pieces + 1, sizeof *l->pieces);
     l->seams = calloc(l->n_seams + 1, sizeof *l->seams);
-    for (size_t i = 0; i < l->n_tensors; i++)
-        seam_bytes += l->tensors[i].seams ? (n_pieces_of(&l->tensors[i]) - 1) * l->tensors[i].cell_source_bytes : 0;
-    l->seam_bytes = calloc(1, seam_bytes + 1);
-    if (!l->pieces || !l->seams || !l->seam_bytes)
-        return no_memory(err);
-
-    uint8_t *at = l->seam_bytes;
-    for (size_t i = 0; i < l->n_tensors; i++) {
-        const struct job_tensor *t = &l->tensors[i];
-        for (uint64_t k = 0; t->seams && k + 1 < n_pieces_of(t); k++, at += t->cell_source_bytes)
-            l->seams[t->first_seam + k].bytes = at;
-    }
-    return 0;
+    return l->pieces && l->seams ? 0 : no_memory(err);
 }
 
 int layout_build(struct layout *l, const struct source *s, const struct plan *p, struct qd_error *err)
 {
     int r = set_files(l, s, err);
+    l->cell_bytes_max = layout_cell_bytes_max(p);
     if (r == 0)
         r = set_tensors(l, p, err);
     if (r == 0)
@@ -166,6 +184,8 @@ int layout_build(struct layout *l, const struct source *s, const struct plan *p,
 
 void layout_clear(struct layout *l)
 {
+    for (size_t i = 0; l->seams && i < l->n_seams; i++)
+        free(l->seams[i].bytes);
     free(l->tensors);
     free(l->by_offset);
     free(l->furthest);
@@ -174,7 +194,6 @@ void layout_clear(struct layout *l)
     free(l->unit_first);
     free(l->pieces);
     free(l->seams);
-    free(l->seam_bytes);
     *l = (struct layout){0};
 }
 

@@ -3,8 +3,9 @@
  * once from a plan, read by all threads. Internal to plan_run.
  *
  *   unit     one shard (16 MiB) of one source file; numbered in file order
- *   cell     the smallest bytes that are encoded together: a block of the output type and the
- *            source bytes behind it; one byte where a tensor is copied. A shard is a multiple of it.
+ *   cell     the smallest bytes that are encoded together: a block of the output type and of the
+ *            source type, whichever is longer; a row where the encoder looks at the whole row; one
+ *            byte where a tensor is copied
  *   piece    a tensor's part of one unit; its error sums have one slot
  *   seam     a cell of which each of two units holds a part
  */
@@ -16,7 +17,8 @@
 #include "quant/measure.h"
 #include "quant/plan.h"
 
-enum { CELL_BYTES_MAX = 2048 }; /* 256 elements of f64 */
+/* A cell lies in two shards at most. Rows of 16 MiB have four million weights; the longest known has 53,248. */
+enum { CELL_BYTES_MAX = SHARD_BYTES };
 
 struct job_tensor {
     const struct plan_tensor *planned;
@@ -24,9 +26,10 @@ struct job_tensor {
     uint32_t file;
     uint64_t offset, end;   /* in the source file */
     bool copy;              /* same type: bytes go over as they are */
-    uint32_t cell_elements; /* 1 for a copy */
-    uint32_t cell_source_bytes;
-    uint32_t cell_bytes; /* in the output */
+    bool by_row;            /* a cell is a row, and its mean square counts */
+    uint64_t cell_elements; /* 1 for a copy */
+    uint64_t cell_source_bytes;
+    uint64_t cell_bytes; /* in the output */
     uint64_t n_cells;
     uint64_t cells_in_row; /* cells that are neighbours in the output too: all, or a row's when rows move */
     uint64_t head_rows;    /* rows of a head whose rotary halves are paired; 0: as stored */
@@ -37,7 +40,8 @@ struct job_tensor {
 
 struct seam {
     _Atomic int n_parts; /* of two */
-    uint8_t *bytes;      /* a cell of the source */
+    int n_noted;         /* units that need the bytes no more; of two */
+    uint8_t *bytes;      /* owned: a cell of the source; there from the first part until both units are noted */
     struct error_total error;
 };
 
@@ -55,7 +59,7 @@ struct layout {
     size_t n_pieces;
     struct seam *seams;
     size_t n_seams;
-    uint8_t *seam_bytes;
+    uint64_t cell_bytes_max; /* of the source, over all tensors that are not copied */
 };
 
 /* A unit's place. */
@@ -68,6 +72,9 @@ struct unit {
 
 int layout_build(struct layout *l, const struct source *s, const struct plan *p, struct qd_error *err);
 void layout_clear(struct layout *l);
+
+/* Source bytes of the largest cell that @p has. */
+uint64_t layout_cell_bytes_max(const struct plan *p);
 
 struct unit layout_unit(const struct layout *l, uint64_t index);
 

@@ -1,6 +1,8 @@
 #include "quant/run_worker.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -61,20 +63,48 @@ static void tell_progress(struct run *run, uint64_t n_bytes, const char *tensor)
 
 /* --- seams: a cell of which two units hold a part; who brings the second part encodes it --- */
 
+static uint8_t *seam_bytes(struct run *run, struct seam *seam, const struct job_tensor *t)
+{
+    pthread_mutex_lock(&run->seam_lock);
+    if (!seam->bytes)
+        seam->bytes = malloc((size_t)t->cell_source_bytes);
+    uint8_t *bytes = seam->bytes;
+    pthread_mutex_unlock(&run->seam_lock);
+    return bytes;
+}
+
+/* A unit beside the seam has been noted and needs its bytes no more. */
+static void seam_leave(struct run *run, struct seam *seam)
+{
+    pthread_mutex_lock(&run->seam_lock);
+    if (++seam->n_noted == 2) {
+        free(seam->bytes);
+        seam->bytes = NULL;
+    }
+    pthread_mutex_unlock(&run->seam_lock);
+}
+
 /* @left_shard: the unit that holds the first part. @part_at: where in the cell @part belongs. */
 static int seam_put(struct worker *w, const struct job_tensor *t, uint64_t left_shard, size_t part_at,
                     struct bytes part)
 {
     struct layout *l = &w->run->layout;
     struct seam *seam = layout_seam(l, t, left_shard);
-    memcpy(seam->bytes + part_at, part.data, part.n);
+    uint8_t *bytes = seam_bytes(w->run, seam, t);
+    struct qd_error error;
+    uint64_t place = place_of_unit(l->unit_first[t->file] + left_shard + 1) - 1;
+    if (!bytes) {
+        (void)err_new(&error, QD_E_NO_MEMORY, "a seam of %" PRIu64 " bytes", t->cell_source_bytes);
+        run_fail(w->run, place, &error);
+        return STOPPED;
+    }
+    memcpy(bytes + part_at, part.data, part.n);
     if (atomic_fetch_add(&seam->n_parts, 1) == 0)
         return 0;
     uint64_t cell = ((left_shard + 1) * SHARD_BYTES - t->offset) / t->cell_source_bytes;
-    struct qd_error error;
-    int r = cells_write(w, t, cell, cell + 1, seam->bytes, &seam->error, &error);
+    int r = cells_write(w, t, cell, cell + 1, bytes, &seam->error, &error);
     if (r < 0)
-        run_fail(w->run, place_of_unit(l->unit_first[t->file] + left_shard + 1) - 1, &error);
+        run_fail(w->run, place, &error);
     return r < 0 ? STOPPED : 0;
 }
 
@@ -104,6 +134,14 @@ static int put_tail(struct worker *w, const struct job_tensor *t, const struct u
     return n ? seam_put(w, t, u->shard, 0, (struct bytes){at, (size_t)n}) : 0;
 }
 
+static void leave_seams(struct run *run, const struct job_tensor *t, const struct unit *u)
+{
+    if (head_part(t, u))
+        seam_leave(run, layout_seam(&run->layout, t, u->shard - 1));
+    if (tail_part(t, u))
+        seam_leave(run, layout_seam(&run->layout, t, u->shard));
+}
+
 /* --- a granule --- */
 
 /*
@@ -113,8 +151,9 @@ static int put_tail(struct worker *w, const struct job_tensor *t, const struct u
 static int tensor_granule(struct worker *w, const struct job_tensor *t, const struct unit *u, uint64_t begin,
                           uint64_t end, const uint8_t *bytes)
 {
-    if (begin == u->begin) {
-        int r = put_head(w, t, u, bytes);
+    uint64_t head_end = u->begin + head_part(t, u);
+    if (head_end > begin && head_end <= end) { /* the last of it has come */
+        int r = put_head(w, t, u, bytes - (begin - u->begin));
         if (r != 0)
             return r;
     }
@@ -132,7 +171,7 @@ static int tensor_granule(struct worker *w, const struct job_tensor *t, const st
             return r;
         error_add(layout_piece(&w->run->layout, t, u->shard), &sum);
     }
-    return end == u->end ? put_tail(w, t, u, bytes + (size_t)(end - begin) - tail_part(t, u)) : 0;
+    return end == u->end ? put_tail(w, t, u, bytes + (end - begin) - tail_part(t, u)) : 0;
 }
 
 /* Encodes what [begin, end) completes. Returns the last tensor met through @ret_tensor. */
@@ -162,7 +201,7 @@ static bool granule_needed(const struct run *run, const struct unit *u, uint64_t
  */
 static int granule_read(struct worker *w, const struct unit *u, uint64_t begin, uint64_t end)
 {
-    memcpy(w->granule - CELL_BYTES_MAX, w->granule + SOURCE_GRANULE_BYTES - CELL_BYTES_MAX, CELL_BYTES_MAX);
+    memmove(w->granule - w->before, w->granule + SOURCE_GRANULE_BYTES - w->before, w->before);
     ssize_t n = source_read_granule(w->run->source, u->file, begin / SOURCE_GRANULE_BYTES, w->granule, &w->error);
     if (n < 0)
         return (int)n;
@@ -271,21 +310,30 @@ int unit_restore(struct worker *w, const struct unit *u, struct bytes body, stru
             r = put_tail(w, t, u, cursor_take(&c, tail).data);
         if (r != 0)
             return err_in(err, copy_error(w->run, err), "continue from the journal");
+        leave_seams(w->run, t, u);
     }
     return 0;
 }
 
 /* A journal that cannot be written costs a later resume, not this run. */
-static void unit_note(struct run *run, const struct unit *u)
+static void unit_record(struct run *run, const struct unit *u)
 {
-    if (run->options->journal_fd < 0)
-        return;
     CLEANUP(buffer_clear) struct buffer body = {0};
     record_body(run, u, &body);
     pthread_mutex_lock(&run->lock);
     if (body.failed || journal_append(&run->journal, u->index, &run->leaves[u->index], buffer_span(&body), NULL) < 0)
         run->journal.fd = -1;
     pthread_mutex_unlock(&run->lock);
+}
+
+static void unit_note(struct run *run, const struct unit *u)
+{
+    size_t at = layout_first(&run->layout, u->file, u->begin);
+    struct job_tensor *t;
+    if (run->options->journal_fd >= 0)
+        unit_record(run, u);
+    while ((t = layout_next(&run->layout, u->file, u->begin, u->end, &at)))
+        leave_seams(run, t, u);
 }
 
 static int unit_run(struct worker *w, const struct unit *u)
@@ -323,17 +371,17 @@ void worker_loop(struct worker *w)
 
 int worker_init(struct worker *w, struct run *run, struct qd_error *err)
 {
-    size_t floats = 2 * CHUNK_ELEMENTS * sizeof(float);
-    *w = (struct worker){.run = run};
-    w->memory = aligned_alloc(4096, floats + 4096 + SOURCE_GRANULE_BYTES + OUT_BYTES);
+    size_t floats = 2 * CHUNK_ELEMENTS * sizeof(float), page = 4096;
+    *w = (struct worker){.run = run, .before = ((size_t)run->layout.cell_bytes_max + page - 1) / page * page};
+    w->memory = aligned_alloc(page, floats + w->before + SOURCE_GRANULE_BYTES + OUT_BYTES);
     w->hasher = run->witness ? leaf_hasher_new() : NULL;
     if (!w->memory || (run->witness && !w->hasher))
         return err_new(err, QD_E_NO_MEMORY, "buffers of a thread");
     w->x = (float *)(void *)w->memory;
     w->y = w->x + CHUNK_ELEMENTS;
-    w->granule = w->memory + floats + 4096;
+    w->granule = w->memory + floats + w->before;
     w->out = w->granule + SOURCE_GRANULE_BYTES;
-    memset(w->granule - CELL_BYTES_MAX, 0, CELL_BYTES_MAX);
+    memset(w->granule - w->before, 0, w->before);
     return 0;
 }
 

@@ -35,6 +35,8 @@ struct run {
     _Atomic uint64_t failed_at; /* place of the first failure in file order; UINT64_MAX: none */
     struct qd_error error;      /* of that place */
 
+    pthread_mutex_t seam_lock; /* of the bytes of seams: that they are there */
+
     pthread_mutex_t progress_lock;
     uint64_t progress_ms; /* when progress was told last */
 };
@@ -42,8 +44,9 @@ struct run {
 /* Owned by one thread. */
 struct worker {
     struct run *run;
-    uint8_t *memory;  /* owned: a tail of the granule before, a granule, the output */
-    uint8_t *granule; /* CELL_BYTES_MAX bytes of the granule before lie in front */
+    uint8_t *memory;  /* owned: chunks, the end of what was read before the granule, the granule, the output */
+    uint8_t *granule; /* @before bytes of the granules before lie in front */
+    size_t before;    /* at least the largest cell */
     uint8_t *out;
     float *x, *y;               /* [CHUNK_ELEMENTS] */
     struct leaf_hasher *hasher; /* NULL without witness */
