@@ -338,7 +338,8 @@ static int run_init(struct run *run, struct qd_error *err)
         return r;
     run->leaves = calloc(run->layout.n_units + 1, sizeof *run->leaves);
     run->done = calloc(run->layout.n_units + 1, 1);
-    if (!run->leaves || !run->done)
+    run->cold = calloc(run->layout.n_units + 1, sizeof *run->cold);
+    if (!run->leaves || !run->done || !run->cold)
         return no_memory(err);
     for (size_t i = 0; i < run->layout.n_files; i++)
         run->total_bytes += run->layout.file_bytes[i];
@@ -373,6 +374,7 @@ int plan_run(struct source *s, const struct plan *p, const struct run_options *o
     layout_clear(&run.layout);
     free(run.leaves);
     free(run.done);
+    free((void *)run.cold);
     pthread_mutex_destroy(&run.lock);
     pthread_mutex_destroy(&run.seam_lock);
     pthread_mutex_destroy(&run.progress_lock);

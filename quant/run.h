@@ -42,8 +42,16 @@ struct run_progress {
     const char *tensor; /* one being encoded now; borrows the plan */
 };
 
+/* What becomes of the source's pages once they are read. */
+enum run_cache {
+    RUN_CACHE_AS_FOUND, /* those that were not cached before are dropped, the others stay */
+    RUN_CACHE_KEEP,
+    RUN_CACHE_DROP,
+};
+
 struct run_options {
     const struct ops *ops;
+    enum run_cache cache;
     unsigned n_threads;      /* >= 1 */
     int out_fd;              /* preallocated and written by pwrite */
     int journal_fd;          /* -1: none */

@@ -15,6 +15,10 @@ static uint64_t least(uint64_t a, uint64_t b)
 static int put(struct worker *w, const void *data, size_t n, uint64_t offset, struct qd_error *err)
 {
     int r = pwrite_whole(w->run->options->out_fd, data, n, offset);
+    if (w->dirty_begin == w->dirty_end)
+        w->dirty_begin = offset;
+    w->dirty_begin = least(w->dirty_begin, offset);
+    w->dirty_end = w->dirty_end > offset + n ? w->dirty_end : offset + n;
     return r < 0 ? err_sys(err, -r, "write the output at byte %" PRIu64, offset) : 0;
 }
 

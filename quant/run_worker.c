@@ -1,10 +1,11 @@
 #include "quant/run_worker.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "quant/page_cache.h"
 
 enum { PROGRESS_MS = 100, STOPPED = 1 };
 
@@ -227,15 +228,28 @@ static int granule_run(struct worker *w, const struct unit *u, uint64_t begin, u
 
 /* --- a unit --- */
 
-/* Asks the kernel for a unit ahead of time; advice only. */
-static void prefetch(const struct run *run, uint64_t unit)
+/* Looks whether the unit is cached, and asks for it ahead of time. */
+static void prefetch(struct run *run, uint64_t unit)
 {
     if (unit >= run->layout.n_units || run->done[unit])
         return;
     struct unit u = layout_unit(&run->layout, unit);
-    if (granule_needed(run, &u, u.begin, u.end))
-        (void)posix_fadvise(source_fd(run->source, u.file), (off_t)u.begin, (off_t)(u.end - u.begin),
-                            POSIX_FADV_WILLNEED); /* advice */
+    if (!granule_needed(run, &u, u.begin, u.end) || page_cache_has(source_fd(run->source, u.file), u.begin, u.end))
+        return;
+    atomic_store(&run->cold[unit], 1);
+    page_cache_fetch(source_fd(run->source, u.file), u.begin, u.end);
+}
+
+/* Behind a finished unit: its pages go as they came, and what it wrote goes to the disk. */
+static void release_pages(struct worker *w, const struct unit *u)
+{
+    const struct run_options *o = w->run->options;
+    bool found_cold = o->cache == RUN_CACHE_AS_FOUND && atomic_load(&w->run->cold[u->index]);
+    if (o->cache == RUN_CACHE_DROP || found_cold)
+        page_cache_drop(source_fd(w->run->source, u->file), u->begin, u->end);
+    if (w->dirty_end > w->dirty_begin)
+        page_cache_write(o->out_fd, w->dirty_begin, w->dirty_end);
+    w->dirty_begin = w->dirty_end = 0;
 }
 
 static void put_double(struct buffer *b, double v)
@@ -345,8 +359,10 @@ static int unit_run(struct worker *w, const struct unit *u)
     }
     if (r == 0 && w->hasher)
         r = leaf_hasher_finish(w->hasher, &w->run->leaves[u->index], &w->error);
-    if (r == 0)
+    if (r == 0) {
         unit_note(w->run, u);
+        release_pages(w, u);
+    }
     return r;
 }
 
@@ -357,6 +373,8 @@ void worker_loop(struct worker *w)
         uint64_t index = atomic_fetch_add(&run->next, 1);
         if (index >= run->layout.n_units || unit_stops(run, index))
             return;
+        if (index < run->options->n_threads)
+            prefetch(run, index);
         prefetch(run, index + run->options->n_threads);
         if (run->done[index])
             continue;

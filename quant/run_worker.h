@@ -26,6 +26,7 @@ struct run {
     bool witness;
     struct digest *leaves; /* [n_units] */
     uint8_t *done;         /* [n_units], by the journal */
+    _Atomic uint8_t *cold; /* [n_units]: not in the page cache before we came */
     _Atomic uint64_t next; /* unit to be taken */
     _Atomic uint64_t done_bytes;
     uint64_t total_bytes;
@@ -48,8 +49,9 @@ struct worker {
     uint8_t *granule; /* @before bytes of the granules before lie in front */
     size_t before;    /* at least the largest cell */
     uint8_t *out;
-    float *x, *y;               /* [CHUNK_ELEMENTS] */
-    struct leaf_hasher *hasher; /* NULL without witness */
+    uint64_t dirty_begin, dirty_end; /* of the output: written by this thread and not yet on its way to the disk */
+    float *x, *y;                    /* [CHUNK_ELEMENTS] */
+    struct leaf_hasher *hasher;      /* NULL without witness */
     struct qd_error error;
 };
 

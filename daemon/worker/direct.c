@@ -1,5 +1,6 @@
 #include "daemon/worker/direct.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -17,6 +18,11 @@
 #include "quant/limits.h"
 #include "quant/run.h"
 
+enum {
+    RESUMABLE_BYTES = 256 << 20, /* of source: what is worth continuing */
+    RESUMABLE_FILES = 32,        /* of a source: what a journal's tag has room for */
+    JOURNAL_TAG_BYTES = 4096
+};
 enum { BAR_CELLS = 30, BAR_NAME_BYTES = 41, LINE_EVERY_PERCENT = 10 };
 
 /* A run that ends sooner needs no progress: a bar may flash, lines stay in a log for ever. */
@@ -30,6 +36,7 @@ struct direct {
     struct plan *plan;
     struct run_result *result;
     char why[POLICY_WHY_MAX];
+    char boot_id[40]; /* "" where the kernel tells none */
     bool terminal;
     bool told; /* some progress stands on stderr; a bar is ended by a newline */
     unsigned told_percent;
@@ -147,25 +154,62 @@ static int refuse_own_source(const struct direct *d, struct qd_error *err)
     return 0;
 }
 
-static int write_output(struct direct *d, struct qd_error *err)
+/*
+ * What the journal of an unfinished output must say to be continued: this start of the machine (its pages were not
+ * synced) and the very files, by all that changes when one is written to.
+ */
+static void journal_tag(const struct direct *d, char *dst, size_t n)
 {
-    CLEANUP(outfile_close) struct outfile out = {.fd = -1, .folder_fd = -1};
+    struct stat st;
+    size_t at = (size_t)snprintf(dst, n, "direct %s", d->boot_id);
+    for (size_t i = 0; i < source_n_files(d->source) && at < n; i++)
+        if (fstat(source_fd(d->source, i), &st) == 0)
+            at += (size_t)snprintf(dst + at, n - at, " %llx:%llx:%llx:%llx.%lx:%llx.%lx", (unsigned long long)st.st_dev,
+                                   (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+                                   (unsigned long long)st.st_mtim.tv_sec, (unsigned long)st.st_mtim.tv_nsec,
+                                   (unsigned long long)st.st_ctim.tv_sec, (unsigned long)st.st_ctim.tv_nsec);
+}
+
+/* Work of some seconds is not worth a file that is left behind; nor can so many files be named in a journal. */
+static bool is_resumable(const struct direct *d)
+{
+    return d->boot_id[0] && d->plan->source_bytes >= RESUMABLE_BYTES && source_n_files(d->source) <= RESUMABLE_FILES;
+}
+
+static int open_output(const struct direct *d, struct outfile *out, struct qd_error *err)
+{
     int r = refuse_own_source(d, err);
-    if (r == 0)
-        r = outfile_open(&out, d->args.out, d->args.force, err);
     if (r < 0)
         return r;
+    return is_resumable(d) ? outfile_open_resumable(out, d->args.out, d->args.force, err)
+                           : outfile_open(out, d->args.out, d->args.force, err);
+}
+
+static int write_output(struct direct *d, struct qd_error *err)
+{
+    CLEANUP(outfile_close) struct outfile out = {.fd = -1, .folder_fd = -1, .journal_fd = -1};
+    char tag[JOURNAL_TAG_BYTES];
+    int r = open_output(d, &out, err);
+    if (r < 0)
+        return r;
+    journal_tag(d, tag, sizeof tag);
     struct run_options options = {
         .ops = ops_native(),
+        .cache = d->args.keep_cache ? RUN_CACHE_KEEP : RUN_CACHE_AS_FOUND,
         .n_threads = d->args.n_threads,
         .out_fd = out.fd,
-        .journal_fd = -1,
-        .journal_tag = "",
+        .journal_fd = out.journal_fd,
+        .journal_tag = tag,
         .progress = d->args.quiet ? NULL : on_progress,
         .progress_data = d,
         .cancel = &cancelled,
     };
     r = plan_run(d->source, d->plan, &options, &d->result, err);
+    if (r == QD_E_CANCELLED && out.journal) {
+        outfile_leave(&out);
+        return err_hint(err, r,
+                        "the same command continues; 'rm .NAME.part .NAME.journal' beside the output forgets it");
+    }
     return r < 0 ? r : outfile_publish(&out, err);
 }
 
@@ -196,14 +240,16 @@ static int print_json(const struct direct *d, struct qd_error *err)
 {
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&d->plan->recipe, recipe);
-    json_t *root = json_pack(
-        "{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "input", text(d->args.in),
-        "output", text(d->args.out), "format", d->model->format, "scheme", scheme_name(d->plan->recipe.scheme),
-        "recipe", recipe, "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "bytes",
-        (json_int_t)d->plan->file_bytes, "tensors", (json_int_t)d->plan->n_tensors, "threads", (int)d->args.n_threads,
-        "sqnr_db", number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
-        number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
-        text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
+    json_t *root =
+        json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "input",
+                  text(d->args.in), "output", text(d->args.out), "format", d->model->format, "scheme",
+                  scheme_name(d->plan->recipe.scheme), "recipe", recipe, "why", d->why, "source_bytes",
+                  (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes, "resumed_bytes",
+                  (json_int_t)d->result->resumed_bytes, "tensors", (json_int_t)d->plan->n_tensors, "threads",
+                  (int)d->args.n_threads, "sqnr_db", number(d->result->quality.sqnr_db), "rel_rmse",
+                  number(d->result->quality.rel_rmse), "max_abs", number(d->result->quality.max_abs), "worst_sqnr_db",
+                  number(d->result->quality.worst_sqnr_db), "worst",
+                  text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
     if (!root)
         return err_new(err, QD_E_NO_MEMORY, "summary");
     int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -230,6 +276,8 @@ static int print_words(const struct direct *d, struct qd_error *err)
                   scheme_name(d->plan->recipe.scheme), d->plan->file_bytes, d->plan->source_bytes, d->seconds);
     if (d->args.scheme == SCHEME_AUTO)
         buffer_printf(&text, "%s\n", d->why);
+    if (res->resumed_bytes)
+        buffer_printf(&text, "continued: %" PRIu64 " bytes of the source had been done before\n", res->resumed_bytes);
     if (isfinite(res->quality.sqnr_db))
         buffer_printf(&text, "error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n",
                       res->quality.sqnr_db, res->quality.rel_rmse, res->quality.worst, res->quality.worst_sqnr_db);
@@ -244,6 +292,14 @@ static int print_plan(const struct direct *d, struct qd_error *err)
     buffer_printf(&text, "%s\n", d->why);
     (void)plan_print(d->plan, &text); /* a failure stays in the buffer */
     return print_text(&text, "plan", err);
+}
+
+static void read_boot_id(char *dst, size_t n)
+{
+    CLEANUP(fd_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, dst, n - 1);
+    dst[got > 0 ? got : 0] = 0;
+    dst[strcspn(dst, "\n")] = 0;
 }
 
 static int direct_run(struct direct *d, struct qd_error *err)
@@ -284,6 +340,7 @@ int direct_main(int argc, char **argv)
         fputs(direct_usage, stdout);
         return EX_OK;
     }
+    read_boot_id(d.boot_id, sizeof d.boot_id);
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills at once */
     (void)sigaction(SIGINT, &action, NULL); /* cannot fail with these arguments */
     (void)sigaction(SIGTERM, &action, NULL);

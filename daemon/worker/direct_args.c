@@ -18,22 +18,18 @@ const char direct_usage[] =
     "  -t, --threads N   default: the processors this process may use\n"
     "  -f, --force       replace OUT where it exists\n"
     "  -m, --max-memory BYTES[K|M|G]   ceiling, default 256M\n"
+    "      --keep-cache  leave the pages of IN that were not cached before in the page cache\n"
     "  -n, --dry-run     print the plan: type, bytes, offset and reason of every tensor\n"
     "  -j, --json        a summary as JSON on standard output\n"
     "  -q, --quiet       no progress\n";
 
 static const struct option options[] = {
-    {"output", required_argument, NULL, 'o'},
-    {"scheme", required_argument, NULL, 's'},
-    {"pure", no_argument, NULL, 'p'},
-    {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},
-    {"max-memory", required_argument, NULL, 'm'},
-    {"dry-run", no_argument, NULL, 'n'},
-    {"json", no_argument, NULL, 'j'},
-    {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
+    {"output", required_argument, NULL, 'o'}, {"scheme", required_argument, NULL, 's'},
+    {"pure", no_argument, NULL, 'p'},         {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},        {"max-memory", required_argument, NULL, 'm'},
+    {"keep-cache", no_argument, NULL, 'K'},   {"dry-run", no_argument, NULL, 'n'},
+    {"json", no_argument, NULL, 'j'},         {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
 };
 
 static unsigned default_threads(void)
@@ -86,6 +82,9 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         return 0;
     case 'f':
         a->force = true;
+        return 0;
+    case 'K':
+        a->keep_cache = true;
         return 0;
     case 'n':
         a->dry_run = true;

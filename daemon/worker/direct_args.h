@@ -9,6 +9,7 @@ struct direct_args {
     const char *out; /* NULL with --dry-run */
     enum scheme scheme;
     bool pure, force, dry_run, json, quiet, help;
+    bool keep_cache; /* pages of the source that were not cached before stay, too */
     unsigned n_threads;
     uint64_t max_memory_bytes;
 };

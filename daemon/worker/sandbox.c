@@ -157,6 +157,7 @@ static const struct rule rules[] = {
     ALLOW(fsync),
     ALLOW(fdatasync),
     ALLOW(sync_file_range),
+    ALLOW(preadv2),
     ALLOW(fadvise64),
     ALLOW(readahead),
     ALLOW_IF(fallocate, 1, SCMP_CMP_EQ, 0, 0), /* no punching, collapsing, inserting */
