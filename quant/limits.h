@@ -49,6 +49,12 @@ enum {
     /* Files of one source: what an identity can list. */
     LIMIT_SOURCE_FILES = SOURCE_FILES_MAX,
 
+    /*
+     * An importance matrix has 4 bytes for each column of each matrix: 25 MB for 70 billion dense weights, 1 GB for the
+     * largest mixtures (58 layers of 256 experts). What it costs in memory is bounded by the job's own ceiling.
+     */
+    LIMIT_IMPORTANCE_BYTES = 2000000000,
+
     /* A file name is one component of a path. */
     LIMIT_FILE_NAME_BYTES = 255
 };

@@ -7,8 +7,9 @@
 #include <string.h>
 
 #include "kernels/core/checked.h"
-#include "quant/format/format.h"
 #include "kernels/core/name_set.h"
+#include "quant/format/format.h"
+#include "quant/format/gguf.h"
 #include "quant/format/stream.h"
 #include "quant/limits.h"
 
@@ -368,6 +369,20 @@ static int read_part(struct source *s, size_t file, struct arena *arena, struct 
         return QD_E_NO_MEMORY;
     int r = read_meta(st, arena, part);
     return r < 0 ? r : read_tensors(st, arena, part);
+}
+
+int gguf_read_header(struct source *s, size_t file, struct model *m, struct qd_error *err)
+{
+    struct gguf_part part = {0};
+    int r = read_part(s, file, m->arena, &part, err);
+    if (r < 0)
+        return r;
+    m->format = format_gguf.name;
+    m->architecture = "";
+    m->tensors = part.tensors;
+    m->n_tensors = (size_t)part.n_tensors;
+    m->meta = part.meta;
+    return 0;
 }
 
 /*
