@@ -5,7 +5,8 @@
  * heading says so.
  *
  * usage: bench_kernels [--json] [--quick] [--only=WORD] [folder of libggml-base.so]
- * --json prints one object per line: op, variant, place, melements_s, gb_s, bandwidth_share, peer, ratio.
+ * --json prints one object per line: the machine, then op, variant, place, melements_s, gb_s, bandwidth_share, peer,
+ * ratio.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,6 +25,12 @@ enum { L2_ELEMENTS = 1 << 15, MEMORY_ELEMENTS = 1 << 24, ROW = 4096, MAX_RUNS = 
 
 /* A stretch through memory takes no longer than this; slow encoders get a shorter one, still far beyond the caches. */
 static const double longest_s = 0.5;
+
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
 
 /* One contestant on one stretch of data. */
 struct lap {
@@ -225,9 +232,13 @@ static void options(int argc, char **argv)
 static void heading(void)
 {
     char text[512];
-    if (bench.json)
-        return;
     (void)cpu_features_string(cpu_features_detected(), text, sizeof text); /* for people */
+    if (bench.json) {
+        printf("{\"cpu\":\"%s\",\"features\":\"%s\",\"compiler\":\"%s\",\"read_gb_s\":%.2f,\"rival\":\"%s\"}\n",
+               cpu_name(), text, COMPILER, bench.read_gb_s,
+               bench.lib ? "ggml, the packaged libggml-base" : "our scalar");
+        return;
+    }
     printf("%s, %s\nmemory, one thread: read %.1f GB/s\n%s\n", cpu_name(), text, bench.read_gb_s,
            bench.lib ? "rival: ggml, the packaged libggml-base"
                      : "rival: our scalar (no libggml-base.so: set QUANTD_PEERS)");
@@ -239,6 +250,7 @@ int main(int argc, char **argv)
 {
     size_t n;
     const struct kernel_entry *list = kernels_list(&n), *scalar = NULL;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* results as they come */
     options(argc, argv);
     bench.row = room();
     bench.encoded = room();

@@ -29,13 +29,13 @@ def fact(key, value):
     return text(key) + struct.pack("<II", 4, value)
 
 
-def header(n_matrices, alignment=32):
+def header(n_matrices, alignment=32, rows=(ROW, ROWS), name="blk.{}.ffn_up.weight"):
     facts = [fact("general.architecture", "llama"), fact("general.name", "synthetic"), fact("general.file_type", 1),
              fact("llama.block_count", n_matrices), fact("general.alignment", alignment)]
     infos, offset = [], 0
     for i in range(n_matrices):
-        infos.append(text(f"blk.{i}.ffn_up.weight") + struct.pack("<IQQIQ", 2, ROW, ROWS, 1, offset))
-        offset += ROW * ROWS * 2
+        infos.append(text(name.format(i)) + struct.pack("<IQQIQ", 2, *rows, 1, offset))
+        offset += rows[0] * rows[1] * 2
     head = b"GGUF" + struct.pack("<IQQ", 3, n_matrices, len(facts)) + b"".join(facts) + b"".join(infos)
     return head + bytes(-len(head) % alignment)
 
