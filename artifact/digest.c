@@ -43,6 +43,15 @@ struct leaf_hasher {
     EVP_MD_CTX *ctx; /* owned */
 };
 
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+static EVP_MD *sha256; /* the process's; NULL where libcrypto has no such digest */
+
+/* EVP_sha256() would be looked up among libcrypto's providers at every start of a hash. */
+static void fetch_sha256(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
+}
+
 static int crypto_failed(struct qd_error *err)
 {
     return err_new(err, QD_E_NO_MEMORY, "SHA-256: out of memory, or libcrypto has no such digest");
@@ -68,7 +77,8 @@ struct leaf_hasher *leaf_hasher_free(struct leaf_hasher *h)
 static int start_tagged(struct leaf_hasher *h, const char *tag, struct qd_error *err)
 {
     static const char before[] = "quantd ", after[] = " 1"; /* the NUL of `after` is part of the tag */
-    if (EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) != 1 ||
+    (void)pthread_once(&sha256_once, fetch_sha256);         /* fails only where it was never made */
+    if (!sha256 || EVP_DigestInit_ex(h->ctx, sha256, NULL) != 1 ||
         EVP_DigestUpdate(h->ctx, before, sizeof before - 1) != 1 || EVP_DigestUpdate(h->ctx, tag, strlen(tag)) != 1 ||
         EVP_DigestUpdate(h->ctx, after, sizeof after) != 1)
         return crypto_failed(err);
