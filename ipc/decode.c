@@ -5,7 +5,8 @@
 #include "ipc/precheck.h"
 #include "kernels/core/utf8.h"
 
-enum { ZONE_CHUNK_BYTES = 2048 }; /* the packet's copy and the objects of an ordinary message fit one */
+/* The packet's copy and the objects of an open or its answer fit one, and one fits malloc's cache of small pieces. */
+enum { ZONE_CHUNK_BYTES = 960 };
 
 int unpack_object(struct bytes message, msgpack_zone *zone, msgpack_object *ret, struct qd_error *err)
 {
