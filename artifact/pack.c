@@ -1,5 +1,6 @@
 #include "artifact/pack.h"
 
+#include <endian.h>
 #include <math.h>
 #include <string.h>
 
@@ -161,8 +162,9 @@ double unpack_f64(struct cursor *c)
         c->failed = true;
     struct bytes raw = cursor_take(c, 8);
     uint64_t bits = 0;
-    for (size_t i = 0; i < raw.n; i++)
-        bits = bits << 8 | raw.data[i];
+    if (raw.n)
+        memcpy(&bits, raw.data, sizeof bits);
+    bits = be64toh(bits);
     double v;
     memcpy(&v, &bits, sizeof v);
     if (isnan(v))

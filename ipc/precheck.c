@@ -75,7 +75,7 @@ int precheck_next(struct cursor *c, struct bytes *ret, struct qd_error *err)
     for (unsigned n_objects = 0; depth > 0 || left[0] > 0; n_objects++) {
         if (n_objects >= PRECHECK_OBJECTS_MAX)
             return err_new(err, QD_E_PROTOCOL, "message holds more than %d objects", PRECHECK_OBJECTS_MAX);
-        uint64_t items;
+        uint64_t items = 0;
         int r = pass_header(c, &items, err);
         if (r < 0)
             return r;

@@ -12,22 +12,6 @@ struct cursor cursor_over(struct bytes span)
     return (struct cursor){.at = at, .end = at + span.n};
 }
 
-size_t cursor_left(const struct cursor *c)
-{
-    return (size_t)(c->end - c->at);
-}
-
-struct bytes cursor_take(struct cursor *c, uint64_t n_bytes)
-{
-    if (c->failed || n_bytes > cursor_left(c)) {
-        c->failed = true;
-        return (struct bytes){0};
-    }
-    struct bytes taken = {.data = c->at, .n = (size_t)n_bytes};
-    c->at += n_bytes;
-    return taken;
-}
-
 static uint64_t cursor_little_endian(struct cursor *c, size_t n_bytes)
 {
     struct bytes b = cursor_take(c, n_bytes);
@@ -35,11 +19,6 @@ static uint64_t cursor_little_endian(struct cursor *c, size_t n_bytes)
     for (size_t i = 0; i < b.n; i++)
         v |= (uint64_t)b.data[i] << (8 * i);
     return v;
-}
-
-uint8_t cursor_u8(struct cursor *c)
-{
-    return (uint8_t)cursor_little_endian(c, 1);
 }
 
 uint16_t cursor_u16(struct cursor *c)

@@ -28,9 +28,30 @@ struct cursor {
 };
 
 struct cursor cursor_over(struct bytes span);
-size_t cursor_left(const struct cursor *c);
-struct bytes cursor_take(struct cursor *c, uint64_t n_bytes); /* {NULL, 0} on failure */
-uint8_t cursor_u8(struct cursor *c);
+
+static inline size_t cursor_left(const struct cursor *c)
+{
+    return (size_t)(c->end - c->at);
+}
+
+/* {NULL, 0} on failure. */
+static inline struct bytes cursor_take(struct cursor *c, uint64_t n_bytes)
+{
+    if (c->failed || n_bytes > cursor_left(c)) {
+        c->failed = true;
+        return (struct bytes){0};
+    }
+    struct bytes taken = {.data = c->at, .n = (size_t)n_bytes};
+    c->at += n_bytes;
+    return taken;
+}
+
+static inline uint8_t cursor_u8(struct cursor *c)
+{
+    struct bytes b = cursor_take(c, 1);
+    return b.n ? b.data[0] : 0;
+}
+
 uint16_t cursor_u16(struct cursor *c);
 uint32_t cursor_u32(struct cursor *c);
 uint64_t cursor_u64(struct cursor *c);

@@ -43,10 +43,9 @@ static void process_key(uint64_t key[2])
         memcpy(key, random, 16);
 }
 
-static uint64_t name_hash(const char *name)
+static uint64_t name_hash(const uint64_t key[2], const char *name)
 {
-    uint64_t key[2], word;
-    process_key(key);
+    uint64_t word;
     uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261,
                      key[1] ^ 0x7465646279746573};
     size_t n = strlen(name), at = 0;
@@ -80,6 +79,7 @@ int name_set_init(struct name_set *s, size_t n_names)
     if (!slots)
         return QD_E_NO_MEMORY;
     *s = (struct name_set){.slots = slots, .n_slots = n_slots};
+    process_key(s->key);
     return 0;
 }
 
@@ -118,7 +118,7 @@ int name_set_add(struct name_set *s, const char *name, size_t number, size_t *re
         if (r < 0)
             return r;
     }
-    uint64_t hash = name_hash(name);
+    uint64_t hash = name_hash(s->key, name);
     struct name_slot *slot = slot_of(s, name, hash);
     if (slot->name) {
         *ret_number = slot->number;
@@ -133,7 +133,7 @@ int64_t name_set_find(struct name_set *s, const char *name)
 {
     if (!s->slots)
         return -1;
-    const struct name_slot *slot = slot_of(s, name, name_hash(name));
+    const struct name_slot *slot = slot_of(s, name, name_hash(s->key, name));
     return slot->name ? (int64_t)slot->number : -1;
 }
 

@@ -12,6 +12,7 @@ struct name_set {
     struct name_slot *slots; /* owned; free by name_set_clear */
     size_t n_slots;          /* a power of two, at least twice the names */
     size_t n_names;
+    uint64_t key[2]; /* of the hash; the process's */
     uint64_t probes; /* slots looked at so far; what the linear-time test counts */
 };
 
