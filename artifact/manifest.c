@@ -227,6 +227,9 @@ static void decode_files(struct cursor *c, struct arena *arena, struct manifest 
     uint32_t n = unpack_array(c);
     if (n > MANIFEST_FILES_MAX)
         c->failed = true;
+    m->files = c->failed ? NULL : arena_alloc(arena, n, sizeof *m->files);
+    if (!m->files)
+        c->failed = true;
     for (m->n_files = 0; m->n_files < n && !c->failed; m->n_files++)
         decode_file(c, arena, &m->files[m->n_files]);
 }

@@ -47,9 +47,9 @@ struct manifest {
     const char *layout;   /* "portable" */
     const char *features; /* CPU features needed to use it; "" for portable */
     uint32_t encoder_revision;
-    struct digest source; /* identity of the source list */
-    struct manifest_file files[MANIFEST_FILES_MAX];
-    size_t n_files; /* payload first */
+    struct digest source;        /* identity of the source list */
+    struct manifest_file *files; /* [n_files], payload first; of a decoded one in its arena */
+    size_t n_files;
     struct quality quality;
     uint64_t created; /* seconds since 1970, UTC */
 };

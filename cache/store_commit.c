@@ -22,8 +22,9 @@ struct commit {
     int fd;                /* owned; the part, O_RDONLY */
     struct digest *leaves; /* owned */
     struct manifest manifest;
-    bool made[MANIFEST_N_ROLES]; /* objects that were not there before */
-    bool sealed;                 /* by fs-verity: cannot be written again */
+    struct manifest_file files[MANIFEST_N_ROLES]; /* of it */
+    bool made[MANIFEST_N_ROLES];                  /* objects that were not there before */
+    bool sealed;                                  /* by fs-verity: cannot be written again */
 };
 
 /* --- The payload, before any lock: no writer left, size, digest, on disk --- */
@@ -143,7 +144,7 @@ static void begin_manifest(struct commit *c)
     m->format = MANIFEST_FORMAT;
     m->key = c->work->key;
     m->created = (uint64_t)time(NULL);
-    memset(m->files, 0, sizeof m->files);
+    m->files = c->files;
     m->n_files = MANIFEST_N_ROLES;
     m->files[0] = (struct manifest_file){
         .role = MANIFEST_PAYLOAD, .name = c->request->payload_name, .bytes = c->request->payload_bytes};

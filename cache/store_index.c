@@ -7,8 +7,8 @@
 
 #include "cache/verity.h"
 
-/* The texts of a manifest: its bytes, and what alignment adds to each. */
-enum { ARENA_BYTES_MORE = 16 * (MANIFEST_FILES_MAX + 8) };
+/* The texts of a manifest: its bytes, and what alignment adds to each; its files. */
+enum { ARENA_BYTES_MORE = 16 * (MANIFEST_FILES_MAX + 8) + MANIFEST_FILES_MAX * sizeof(struct manifest_file) };
 
 /* A lease as the store sees it; callers see its first member. */
 struct held_lease {

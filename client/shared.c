@@ -220,6 +220,16 @@ static void fill_info(struct shared *s, const struct key_id *signer)
     };
 }
 
+static int make_files(struct shared *s, struct qd_error *err)
+{
+    s->files = arena_alloc(s->arena, s->manifest.n_files, sizeof *s->files);
+    if (!s->files)
+        return err_new(err, QD_E_NO_MEMORY, "%zu files", s->manifest.n_files);
+    for (size_t i = 0; i < s->manifest.n_files; i++)
+        s->files[i].fd = -1;
+    return 0;
+}
+
 /* The payload files come first; where the shards of each begin. */
 static int count_payload(struct shared *s, struct qd_error *err)
 {
@@ -240,7 +250,8 @@ static struct shared *shared_free(struct shared *s)
 {
     if (!s)
         return NULL;
-    release_files(s, s->manifest.n_files);
+    if (s->files)
+        release_files(s, s->manifest.n_files);
     buffer_clear(&s->envelope);
     (void)arena_free(s->arena);
     (void)arena_free(s->meta_arena);
@@ -262,8 +273,6 @@ static struct shared *shared_new(void)
         free(s);
         return NULL;
     }
-    for (size_t i = 0; i < MANIFEST_FILES_MAX; i++)
-        s->files[i].fd = -1;
     s->n_users = 1;
     return s;
 }
@@ -285,7 +294,9 @@ static int open_first(const struct envelope *e, const char *key, struct packet *
         return err_new(err, QD_E_CORRUPT, "the manifest is of artifact %s", shown);
     if (p->n_fds != 1 + s->manifest.n_files)
         return err_new(err, QD_E_PROTOCOL, "%zu descriptors for %zu files", p->n_fds - 1, s->manifest.n_files);
-    r = count_payload(s, err);
+    r = make_files(s, err);
+    if (r == 0)
+        r = count_payload(s, err);
     if (r == 0)
         r = take_files(s, p, 1, s->manifest.n_files, err);
     if (r == 0)

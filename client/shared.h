@@ -34,14 +34,14 @@ struct shared {
     struct buffer envelope; /* the bytes that were verified */
     struct digest print;    /* of them: what the daemon is told that we have */
     uint64_t serial;        /* state of trust that verified them last */
-    struct arena *arena;    /* owned: manifest, tensors, views, index */
+    struct arena *arena;    /* owned: manifest, files, tensors, views, index */
     struct manifest manifest;
     struct tensor_table table;
     struct qd_tensor *views;
     uint32_t *index; /* open addressing by name; 0: free, else 1 + tensor */
     uint32_t index_mask;
-    uint32_t n_payload; /* the first files of the manifest */
-    struct shared_file files[MANIFEST_FILES_MAX];
+    uint32_t n_payload;        /* the first files of the manifest */
+    struct shared_file *files; /* [manifest.n_files] */
     char key[DIGEST_HEX_BYTES], source[DIGEST_HEX_BYTES], digest[DIGEST_HEX_BYTES];
     char signer[2 * KEY_ID_BYTES + 1];
     struct qd_artifact_info info;

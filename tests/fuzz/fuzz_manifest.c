@@ -21,7 +21,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 void fuzz_seeds(fuzz_use *use, void *data)
 {
     CLEANUP(buffer_clear) struct buffer raw = {0};
+    struct manifest_file files[] = {
+        {.role = MANIFEST_PAYLOAD, .name = "model.gguf", .bytes = 70000, .has_verity = true},
+        {.role = MANIFEST_TENSORS, .name = "tensors", .bytes = 300}};
     struct manifest m = {.format = MANIFEST_FORMAT,
+                         .files = files,
                          .model = "m",
                          .scheme = "q8_0",
                          .recipe = "scheme=q8_0",
@@ -31,9 +35,6 @@ void fuzz_seeds(fuzz_use *use, void *data)
                          .n_files = 2,
                          .quality = {.worst = "w"},
                          .created = 1700000000};
-    m.files[0] =
-        (struct manifest_file){.role = MANIFEST_PAYLOAD, .name = "model.gguf", .bytes = 70000, .has_verity = true};
-    m.files[1] = (struct manifest_file){.role = MANIFEST_TENSORS, .name = "tensors", .bytes = 300};
     if (manifest_encode(&m, &raw, NULL) < 0)
         abort();
     use(buffer_span(&raw), data);

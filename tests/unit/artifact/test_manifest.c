@@ -13,6 +13,7 @@
 
 static struct manifest sample(void)
 {
+    static struct manifest_file files[4];
     struct manifest m = {
         .format = MANIFEST_FORMAT,
         .model = "llama/tiny",
@@ -21,6 +22,7 @@ static struct manifest sample(void)
         .layout = "portable",
         .features = "",
         .encoder_revision = 1,
+        .files = files,
         .n_files = 4,
         .created = 1700000000,
         .quality = {.n_tensors = 12,

@@ -112,7 +112,8 @@ static void add_payload(const struct fake_peer *p, struct manifest *m, struct di
 
 static void make_artifact(struct fake_peer *p)
 {
-    static struct manifest m;
+    struct manifest m;
+    struct manifest_file files[MANIFEST_N_ROLES];
     struct digest leaves[FAKE_SHARDS];
     struct envelope e;
     CLEANUP(buffer_clear) struct buffer raw = {0};
@@ -125,6 +126,7 @@ static void make_artifact(struct fake_peer *p)
                           .recipe = "q8_0",
                           .layout = "portable",
                           .features = "",
+                          .files = files,
                           .encoder_revision = 1,
                           .created = 1700000000,
                           .quality = {.worst = ""}};
