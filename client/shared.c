@@ -430,6 +430,10 @@ struct shared *shared_hint(const char *model, const char *scheme)
     struct shared *s = list;
     while (s && !is_named(s, model, scheme))
         s = s->next;
+    if (s && !s->has_print)
+        s->has_print = envelope_print(buffer_span(&s->envelope), &s->print, NULL) == 0;
+    if (s && !s->has_print)
+        s = NULL;
     if (s)
         s->n_hints++;
     (void)pthread_mutex_unlock(&list_lock);
@@ -457,9 +461,6 @@ int shared_open(struct trust *trust, const char *key, struct packet *p, struct s
     r = trust_verify(trust, &e, 0, &s->serial, err);
     if (r == 0)
         r = open_first(&e, key, p, s, err);
-    if (r < 0)
-        return r;
-    r = envelope_print(buffer_span(&raw), &s->print, err);
     if (r < 0)
         return r;
     s->envelope = raw;

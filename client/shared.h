@@ -4,7 +4,8 @@
  * last handle goes, the payload's mapping and descriptors go too (the store may then evict the file); envelope
  * and tables of the last SHARED_IDLE_MAX artifacts are kept.
  *
- * Any thread. Immutable once returned, but for the metadata and the verification marks (own lock).
+ * Any thread. Immutable once returned, but for the metadata and the verification marks (own lock) and the print
+ * (the list's).
  */
 #ifndef QUANTD_CLIENT_SHARED_H
 #define QUANTD_CLIENT_SHARED_H
@@ -32,9 +33,10 @@ struct shared {
     unsigned n_users;
     unsigned n_hints;       /* requests under way that named it */
     struct buffer envelope; /* the bytes that were verified */
-    struct digest print;    /* of them: what the daemon is told that we have */
-    uint64_t serial;        /* state of trust that verified them last */
-    struct arena *arena;    /* owned: manifest, files, tensors, views, index */
+    struct digest print;    /* of them: what the daemon is told that we have; made by the first hint */
+    bool has_print;
+    uint64_t serial;     /* state of trust that verified them last */
+    struct arena *arena; /* owned: manifest, files, tensors, views, index */
     struct manifest manifest;
     struct tensor_table table;
     struct qd_tensor *views;

@@ -23,11 +23,12 @@ struct fake_peer {
     pthread_t thread;
     int listen_fd;
     _Atomic int lie;
-    _Atomic unsigned n_requests, n_connections;
+    _Atomic unsigned n_requests, n_connections, n_informed;
     _Atomic bool stop;
     struct public_key key;
     uint8_t secret[crypto_sign_SECRETKEYBYTES];
     char artifact_key[DIGEST_HEX_BYTES];
+    struct digest print; /* of the envelope */
 };
 
 static const char *const names[1 + N_FILES] = {"envelope", "model.gguf", "tensors", "metadata", "shards"};
@@ -142,6 +143,7 @@ static void make_artifact(struct fake_peer *p)
     assert_int_equal(crypto_sign_detached(e.signature, NULL, message.data, message.n, p->secret), 0);
     assert_int_equal(envelope_encode(&e, &sealed, NULL), 0);
     write_file(p, "envelope", buffer_span(&sealed));
+    assert_int_equal(envelope_print(buffer_span(&sealed), &p->print, NULL), 0);
     assert_int_equal(public_key_format(&p->key, "test", &pub), 0);
     write_file(p, "quantd.pub", buffer_span(&pub));
 }
@@ -182,6 +184,14 @@ static int file_for(const struct fake_peer *p, int i)
 static void send_all(int fd, const struct buffer *wire, const int *fds, size_t n_fds)
 {
     (void)conn_send(fd, buffer_span(wire), fds, n_fds, NULL); /* the client may be gone on purpose */
+}
+
+static void note_have(struct fake_peer *p, struct incoming *in)
+{
+    struct msg_open m;
+    assert_int_equal(incoming_decode(in, INTO(open, &m), NULL), 0);
+    if (m.have.n == DIGEST_BYTES && memcmp(m.have.data, p->print.bytes, DIGEST_BYTES) == 0)
+        p->n_informed++;
 }
 
 static void answer_open(struct fake_peer *p, int fd, uint32_t id)
@@ -226,7 +236,7 @@ static void say_no(int fd, uint32_t id)
 }
 
 /* False: the connection is to be closed. */
-static bool answer(struct fake_peer *p, int fd, const struct incoming *in)
+static bool answer(struct fake_peer *p, int fd, struct incoming *in)
 {
     if (strcmp(in->name, "hello") == 0) {
         answer_hello(p, fd, in->id);
@@ -261,6 +271,8 @@ static bool answer(struct fake_peer *p, int fd, const struct incoming *in)
     case PEER_OTHER_KEY:
         break;
     }
+    if (strcmp(in->name, "open") == 0)
+        note_have(p, in);
     answer_open(p, fd, in->id);
     return true;
 }
@@ -339,6 +351,11 @@ const char *fake_peer_folder(const struct fake_peer *p)
 unsigned fake_peer_requests(const struct fake_peer *p)
 {
     return p->n_requests;
+}
+
+unsigned fake_peer_informed(const struct fake_peer *p)
+{
+    return p->n_informed;
 }
 
 unsigned fake_peer_connections(const struct fake_peer *p)

@@ -34,6 +34,7 @@ void fake_peer_lie(struct fake_peer *p, enum peer_lie lie);
 const char *fake_peer_socket(const struct fake_peer *p);
 const char *fake_peer_folder(const struct fake_peer *p);
 unsigned fake_peer_requests(const struct fake_peer *p); /* but hello */
+unsigned fake_peer_informed(const struct fake_peer *p); /* opens that said to have this very envelope */
 unsigned fake_peer_connections(const struct fake_peer *p);
 
 /* Flips a bit of the payload file on disk; once more: flips it back. */

@@ -299,6 +299,21 @@ static void qd_open_step__polled__comes_to_the_artifact(void **state)
     qd_client_free(c);
 }
 
+/* Each peer signs with a key of its own: what other tests left in this process is another envelope. */
+static void qd_open__again__tells_the_daemon_which_envelope_is_here(void **state)
+{
+    struct qd_client *c = connected(*state);
+    struct qd_artifact *first = opened(c);
+    assert_int_equal(fake_peer_informed(*state), 0);
+    for (unsigned i = 1; i <= 2; i++) {
+        struct qd_artifact *again = opened(c);
+        assert_int_equal(fake_peer_informed(*state), i);
+        qd_artifact_free(again);
+    }
+    qd_artifact_free(first);
+    qd_client_free(c);
+}
+
 static void qd_open__again__shares_mapping_and_descriptors(void **state)
 {
     struct qd_client *c = connected(*state);
@@ -448,6 +463,7 @@ int main(void)
         T(qd_call__method_that_must_not_happen_twice__is_not_repeated),
         T(qd_open__progress__is_told_for_this_request_alone),
         T(qd_open_step__polled__comes_to_the_artifact),
+        T(qd_open__again__tells_the_daemon_which_envelope_is_here),
         T(qd_open__again__shares_mapping_and_descriptors),
         T(qd_verify__flipped_bit__is_found_in_its_shard_alone),
         T(qd_open__key_that_others_may_write__is_not_trusted),
