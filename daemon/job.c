@@ -9,9 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "artifact/manifest.h"
 #include "daemon/config.h"
 #include "daemon/failures.h"
+#include "daemon/key_memo.h"
 #include "daemon/known.h"
 #include "daemon/launcher.h"
 #include "daemon/log.h"
@@ -87,6 +87,7 @@ struct jobs {
         struct digest key;
         uint64_t turn;
     } recent;
+    struct key_memo key_memo;
     uv_timer_t *kick; /* schedules from the loop, never from inside a call */
     uv_timer_t *stop_timer;
     bool stopping;
@@ -881,7 +882,7 @@ int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *r
         return 1;
     }
     if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, r->stamp, &source) ||
-        artifact_key(&source, recipe, "portable", recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
+        key_memo_get(&j->key_memo, &source, recipe, recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
         return 0;
     note_recent(j, r, recipe, ret_key);
     return 1;

@@ -13,9 +13,11 @@ enum { KNOWN_MAX = 4096 }; /* models remembered; the oldest go first */
 
 struct entry {
     struct file_stamp first;
-    struct source_file_id *files; /* owned, and the texts in it */
+    struct source_file_id *files; /* owned, and the texts in it; bytes and digests as they were asked for last */
     size_t n_files;
-    struct entry *next; /* newest first */
+    bool has_identity;
+    struct digest identity; /* of @files as they stand there */
+    struct entry *next;     /* newest first */
 };
 
 struct known {
@@ -199,16 +201,28 @@ static int folder_of(const char *path)
     return folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 }
 
-static bool digest_companions(const struct entry *e, struct hints *hints, const char *path,
-                              struct source_file_id *files)
+/* File @i is as @st says and its digest is known: into the list, whose identity holds while nothing in it changes. */
+static bool digest_file_at(struct entry *e, size_t i, struct hints *hints, const struct stat *st)
+{
+    struct source_file_id *f = &e->files[i];
+    struct digest d;
+    if (!hint_get(hints, st, &d))
+        return false;
+    if (f->bytes != (uint64_t)st->st_size || !digest_equal(&f->digest, &d))
+        e->has_identity = false;
+    f->bytes = (uint64_t)st->st_size;
+    f->digest = d;
+    return true;
+}
+
+static bool digest_companions(struct entry *e, struct hints *hints, const char *path)
 {
     CLEANUP(fd_close) int folder = e->n_files > 1 ? folder_of(path) : -1;
     for (size_t i = 1; i < e->n_files; i++) {
         struct stat st;
         if (folder < 0 || fstatat(folder, e->files[i].name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode) ||
-            !hint_get(hints, &st, &files[i].digest))
+            !digest_file_at(e, i, hints, &st))
             return false;
-        files[i].bytes = (uint64_t)st.st_size;
     }
     return true;
 }
@@ -220,14 +234,14 @@ bool known_identity(struct known *k, struct hints *hints, const char *path, int 
     if ((fd >= 0 ? fstat(fd, &st) : stat(path, &st)) < 0)
         return false;
     struct file_stamp stamp = stamp_of(&st);
-    const struct entry *e = *find(k, &stamp);
+    struct entry *e = *find(k, &stamp);
     if ((is && !stamp_equal(is, &stamp)) || !e || !stamp_equal(&e->first, &stamp))
         return false;
-    CLEANUP(free) struct source_file_id *files = calloc(e->n_files, sizeof *files);
-    if (!files)
+    if (!digest_file_at(e, 0, hints, &st) || !digest_companions(e, hints, path))
         return false;
-    memcpy(files, e->files, e->n_files * sizeof *files);
-    files[0].bytes = stamp.bytes;
-    return hint_get(hints, &st, &files[0].digest) && digest_companions(e, hints, path, files) &&
-           source_identity(files, e->n_files, ret, NULL) == 0;
+    if (!e->has_identity)
+        e->has_identity = source_identity(e->files, e->n_files, &e->identity, NULL) == 0;
+    if (e->has_identity)
+        *ret = e->identity;
+    return e->has_identity;
 }

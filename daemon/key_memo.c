@@ -1,0 +1,29 @@
+#include "daemon/key_memo.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "artifact/manifest.h"
+
+static bool is_of(const struct kept_key *k, const struct digest *source, const char *recipe, uint32_t encoder_revision)
+{
+    return k->used && k->encoder_revision == encoder_revision && digest_equal(&k->source, source) &&
+           strcmp(k->recipe, recipe) == 0;
+}
+
+int key_memo_get(struct key_memo *m, const struct digest *source, const char *recipe, uint32_t encoder_revision,
+                 struct digest *ret, struct qd_error *err)
+{
+    struct kept_key *k = &m->kept[source->bytes[0] % KEYS_KEPT];
+    if (!is_of(k, source, recipe, encoder_revision)) {
+        struct kept_key made = {.used = true, .source = *source, .encoder_revision = encoder_revision};
+        assert(strlen(recipe) < RECIPE_TEXT_MAX);
+        memcpy(made.recipe, recipe, strlen(recipe) + 1);
+        int r = artifact_key(source, recipe, "portable", encoder_revision, &made.key, err);
+        if (r < 0)
+            return r;
+        *k = made;
+    }
+    *ret = k->key;
+    return 0;
+}
