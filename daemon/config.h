@@ -39,6 +39,7 @@ struct config {
     uint64_t keep_free;                                      /* bytes of disk left alone */
     uint64_t worker_memory;                                  /* ceiling of one job, default 256 MiB */
     uint32_t jobs_max;                                       /* at once; 0: by memory and cores */
+    bool keep_page_cache;                                    /* of sources that were not cached before a job */
     uint32_t threads;                                        /* per job; 0: all allowed cores */
     uint32_t quiet_ms;                                       /* a model's files must rest this long, default 1000 */
     uint32_t leave_grace_ms;                                 /* before a job nobody waits for pauses, default 5000 */

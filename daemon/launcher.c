@@ -18,6 +18,8 @@
 #include "daemon/workerproc.h"
 #include "kernels/core/io.h"
 #include "kernels/core/processors.h"
+#include "quant/page_cache.h"
+#include "quant/run.h"
 #include "quant/source.h"
 
 enum {
@@ -52,6 +54,7 @@ struct launch {
     bool idle, plan_only;
     uint64_t memory_bytes, keep_free; /* of the configuration, which may be another by the time the pool asks */
     unsigned n_threads;
+    bool found_cached, hashed_cold; /* files of the source that were, or were not, in the page cache before we came */
 
     struct workerproc *worker; /* NULL: none, or reaped */
     step_fn *next;             /* after the pool's or the worker's answer */
@@ -344,12 +347,20 @@ static void on_run_reply(struct launch *l, struct incoming *in, struct packet *p
     workerproc_stop(l->worker);
 }
 
+/* Hashing has read the source already: whether it was cached before is known from then. */
+static uint32_t page_cache_mode(const struct launch *l)
+{
+    if (l->d->config->keep_page_cache || l->found_cached)
+        return RUN_CACHE_KEEP;
+    return l->hashed_cold ? RUN_CACHE_DROP : RUN_CACHE_AS_FOUND;
+}
+
 static void step_run(struct launch *l)
 {
     char hex[DIGEST_HEX_BYTES], tag[TAG_MAX];
     digest_hex(&l->key, hex);
     (void)snprintf(tag, sizeof tag, "%s %s", hex, l->boot_id);
-    const struct msg_w_run params = {.journal_tag = tag, .threads = l->n_threads};
+    const struct msg_w_run params = {.journal_tag = tag, .threads = l->n_threads, .cache = page_cache_mode(l)};
     const int fds[] = {l->work->part_fd, l->work->journal_fd};
     l->hooks.state(l->data, JOB_RUNNING);
     struct qd_error err;
@@ -454,6 +465,9 @@ static void step_plan(struct launch *l)
 static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
 {
     struct stat after;
+    bool cached = page_cache_has(f->fd, 0, (uint64_t)f->st.st_size);
+    l->found_cached |= cached;
+    l->hashed_cold |= !cached;
     int r =
         digest_file(f->fd, (uint64_t)f->st.st_size, l->n_threads, &f->digest, NULL, &l->cancel, &l->done_bytes, err);
     if (r < 0)

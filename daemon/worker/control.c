@@ -267,7 +267,10 @@ int handle_w_run(struct session *s, struct request *rq, const struct msg_w_run *
     int r = s->memory_bytes ? run_fit_threads(s->model, s->plan, &ceiling, n_threads, &n_threads, err) : 0;
     if (r < 0)
         return r;
+    if (p->cache > RUN_CACHE_DROP)
+        return err_new(err, QD_E_PROTOCOL, "w_run: page cache mode %u", p->cache);
     const struct run_options options = {.ops = ops_native(),
+                                        .cache = (enum run_cache)p->cache,
                                         .n_threads = n_threads,
                                         .out_fd = out_fd,
                                         .journal_fd = journal_fd,
