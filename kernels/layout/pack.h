@@ -18,6 +18,18 @@ static inline void pack_nibbles_256(uint8_t q[128], const uint8_t codes[256])
             q[32 * p + l] = (uint8_t)((codes[64 * p + l] & 15) | codes[64 * p + 32 + l] << 4);
 }
 
+/* Codes of 6 bits: low nibbles and upper pairs of 128 elements at a time, as struct block_q6_k has them. */
+static inline void pack_sixes_256(uint8_t low[128], uint8_t high[64], const uint8_t codes[256])
+{
+    for (size_t h = 0; h < 2; h++) {
+        const uint8_t *c = codes + 128 * h;
+        for (size_t l = 0; l < 64; l++)
+            low[64 * h + l] = (uint8_t)((c[l] & 15) | c[64 + l] << 4);
+        for (size_t l = 0; l < 32; l++)
+            high[32 * h + l] = (uint8_t)(c[l] >> 4 | c[32 + l] >> 4 << 2 | c[64 + l] >> 4 << 4 | c[96 + l] >> 4 << 6);
+    }
+}
+
 /* 8 scales and 8 minima of 6 bits (docs/formats/blocks.md, "q4_k"). */
 static inline void pack_scales_k4(uint8_t dst[12], const uint8_t scales[8], const uint8_t mins[8])
 {

@@ -173,3 +173,70 @@ float search_positive(int n, int n_max, const float *x, const float *weights, ui
             break;
     return sum_l2 > 0 ? sum_lx / sum_l2 : 0;
 }
+
+/* --- x ~ scale * (code - n_max), codes 0 .. 2 * n_max - 1 --- */
+
+/* The element of largest magnitude with its sign: the first of equals. */
+static float extreme_of(int n, const float *x)
+{
+    float extreme = 0;
+    for (int i = 0; i < n; i++)
+        if (fabsf(x[i]) > fabsf(extreme))
+            extreme = x[i];
+    return extreme;
+}
+
+/* What least squares asks of the codes of an inverse scale: the best scale for them is lx / l2. */
+struct symmetric_sums {
+    float lx, l2;
+};
+
+static int symmetric_level(int n_max, float quotient)
+{
+    return clamp_int(nearest_int(quotient), -n_max, n_max - 1);
+}
+
+/* @n: a multiple of 16. Terms first, then their sums in order: compilers make vectors of the former. */
+static struct symmetric_sums sums_of(int n, int n_max, const float *x, const float *weights, float inverse)
+{
+    struct symmetric_sums s = {0, 0};
+    for (int first = 0; first < n; first += 16) {
+        float lx[16], l2[16];
+        for (int i = 0; i < 16; i++) {
+            const float v = x[first + i], w = weights[first + i], l = (float)symmetric_level(n_max, inverse * v);
+            lx[i] = w * v * l;
+            l2[i] = w * l * l;
+        }
+        for (int i = 0; i < 16; i++) {
+            s.lx += lx[i];
+            s.l2 += l2[i];
+        }
+    }
+    return s;
+}
+
+float search_symmetric(int n, int n_max, const float *x, const float *weights, uint8_t *codes)
+{
+    const float extreme = extreme_of(n, x);
+    if (fabsf(extreme) < smallest) {
+        memset(codes, 0, (size_t)n);
+        return 0;
+    }
+    float inverse = (float)-n_max / extreme;
+    struct symmetric_sums s = sums_of(n, n_max, x, weights, inverse);
+    float scale = s.l2 != 0 ? s.lx / s.l2 : 0, best = scale * s.lx;
+    for (int i = -9; i <= 9; i++) {
+        const float tried = -((float)n_max + 0.1f * (float)i) / extreme;
+        if (i == 0)
+            continue;
+        s = sums_of(n, n_max, x, weights, tried);
+        if (s.l2 > 0 && s.lx * s.lx > best * s.l2) {
+            scale = s.lx / s.l2;
+            best = scale * s.lx;
+            inverse = tried;
+        }
+    }
+    for (int i = 0; i < n; i++)
+        codes[i] = (uint8_t)(symmetric_level(n_max, inverse * x[i]) + n_max);
+    return scale;
+}

@@ -46,4 +46,11 @@ float search_affine(int n, int n_max, const float *x, const float *weights, cons
  */
 float search_positive(int n, int n_max, const float *x, const float *weights, uint8_t *codes);
 
+/*
+ * Codes 0..2 * @n_max - 1 and a scale with x ~ scale * (code - n_max) of least weighted error (make_qx_quants,
+ * rmse_type 1): the extreme has code 0 or nearly so. Returns the scale, of either sign; 0 and codes of 0 for a run
+ * without a value from 1e-15.
+ */
+float search_symmetric(int n, int n_max, const float *x, const float *weights, uint8_t *codes);
+
 #endif
