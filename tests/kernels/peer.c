@@ -49,6 +49,11 @@ static void fill_row(int kind, uint64_t seed)
     }
 }
 
+static bool can_run(const struct kernel_entry *e)
+{
+    return (cpu_features_detected() & e->needs) == e->needs;
+}
+
 /* A 16-bit NaN or Inf as scale: what a product with it gives is the CPU's choice of NaN; left to check.c. */
 static uint64_t count_differences(const struct kernel_entry *e, const char *data, size_t bytes, size_t n)
 {
@@ -59,13 +64,21 @@ static uint64_t count_differences(const struct kernel_entry *e, const char *data
     return differ;
 }
 
-static uint64_t race_row(const struct kernel_entry *e, const struct rival *rival, int kind, uint64_t seed)
+/* All variants of one operation that this CPU can run. */
+struct contest {
+    const struct kernel_entry *entries; /* of the same op */
+    size_t n;
+    struct rival rival;
+    uint64_t differ[16]; /* by variant */
+};
+
+/* The rival once, then every variant on the same row. */
+static void race_row(struct contest *c, int kind, uint64_t seed)
 {
+    const struct kernel_entry *e = c->entries;
     const struct qd_type_info *type = qd_type_info(e->type);
     const char *data = kind == REAL ? "the shipped model" : data_name((enum data_kind)kind);
     size_t n_blocks = ROW / type->block_elements, block_bytes = type->block_bytes;
-    memset(want, 0x11, sizeof want);
-    memset(got, 0x22, sizeof got);
     const float *weights = e->kind == KERNEL_quantize_weighted ? importance : NULL;
     const void *src = row;
     if (e->kind == KERNEL_dequantize) {
@@ -76,24 +89,60 @@ static uint64_t race_row(const struct kernel_entry *e, const struct rival *rival
         fill_row(kind, seed);
         data_fill_importance(importance, ROW, seed);
     }
-    rival_run(rival, e, src, want, ROW, weights);
-    entry_run(e, src, got, ROW, weights);
-    return count_differences(e, data, block_bytes, n_blocks);
+    memset(want, 0x11, sizeof want);
+    rival_run(&c->rival, e, src, want, ROW, weights);
+    for (size_t i = 0; i < c->n; i++) {
+        if (!can_run(&e[i]))
+            continue;
+        memset(got, 0x22, sizeof got);
+        entry_run(&e[i], src, got, ROW, weights);
+        c->differ[i] += count_differences(&e[i], data, block_bytes, n_blocks);
+    }
 }
 
-static bool compare(const struct kernel_entry *e, const struct rival *rival, int number)
+static int compare(struct contest *c, uint64_t n_wanted, int *n_tests)
 {
-    uint64_t n = 0, differ = 0, a_row = ROW / qd_type_info(e->type)->block_elements;
-    int n_kinds = DATA_N_KINDS + (model ? 1 : 0);
-    for (uint64_t seed = 1; n < BLOCKS_AN_OPERATION && differ == 0; seed++)
+    uint64_t n = 0, a_row = ROW / qd_type_info(c->entries->type)->block_elements;
+    int n_kinds = DATA_N_KINDS + (model ? 1 : 0), n_failed = 0;
+    for (uint64_t seed = 1; n < n_wanted; seed++)
         for (int kind = 0; kind < n_kinds; kind++, n += a_row)
-            differ += race_row(e, rival, kind, seed);
-    printf("%sok %d - %s %s: %llu of %llu blocks of %d kinds differ from ggml\n", differ ? "not " : "", number, e->op,
-           e->variant, (unsigned long long)differ, (unsigned long long)n, n_kinds);
-    return differ == 0;
+            race_row(c, kind, seed);
+    for (size_t i = 0; i < c->n; i++) {
+        const struct kernel_entry *e = &c->entries[i];
+        if (!can_run(e)) {
+            printf("# left out: not on this CPU: %s %s\n", e->op, e->variant);
+            continue;
+        }
+        printf("%sok %d - %s %s: %llu of %llu blocks of %d kinds differ from ggml\n", c->differ[i] ? "not " : "",
+               ++*n_tests, e->op, e->variant, (unsigned long long)c->differ[i], (unsigned long long)n, n_kinds);
+        n_failed += c->differ[i] != 0;
+    }
+    return n_failed;
 }
 
-/* usage: peer [FOLDER [MODEL [WORD]]]: only operations whose name holds WORD */
+static size_t n_of_same_op(const struct kernel_entry *list, size_t n)
+{
+    size_t same = 1;
+    while (same < n && strcmp(list[same].op, list->op) == 0)
+        same++;
+    return same;
+}
+
+/* A kind of operation by its name, or any that the word is part of. */
+static bool is_asked(const struct kernel_entry *e, const char *word)
+{
+    static const char *const kinds[] = {
+#define K(name) #name,
+        KERNEL_KINDS(K)
+#undef K
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(kinds[i], word) == 0)
+            return e->kind == (enum kernel_kind)i;
+    return strstr(e->op, word) != NULL;
+}
+
+/* usage: peer FOLDER MODEL [WORD [BLOCKS]]: only operations of the kind or name WORD; BLOCKS of each */
 int main(int argc, char **argv)
 {
     void *lib = rival_library(argc > 1 ? argv[1] : NULL);
@@ -104,19 +153,20 @@ int main(int argc, char **argv)
     size_t n;
     int n_tests = 0, n_failed = 0;
     const struct kernel_entry *list = kernels_list(&n);
+    const char *word = argc > 3 ? argv[3] : "";
+    uint64_t n_blocks = argc > 4 ? strtoull(argv[4], NULL, 10) : BLOCKS_AN_OPERATION;
     read_model(argc > 2 ? argv[2] : NULL);
     if (!model)
         printf("# left out: weights of the shipped model\n");
-    for (size_t i = 0; i < n; i++) {
-        const struct rival rival = rival_of(lib, &list[i]);
-        if (argc > 3 && !strstr(list[i].op, argv[3]))
+    for (size_t i = 0, same; i < n; i += same) {
+        same = n_of_same_op(&list[i], n - i);
+        struct contest c = {.entries = &list[i], .n = same, .rival = rival_of(lib, &list[i])};
+        if (!is_asked(&list[i], word))
             continue;
-        if (!rival.quantize && !rival.rows)
-            printf("# the peer has no counterpart: %s %s\n", list[i].op, list[i].variant);
-        else if ((cpu_features_detected() & list[i].needs) != list[i].needs)
-            printf("# left out: not on this CPU: %s %s\n", list[i].op, list[i].variant);
+        if (c.rival.quantize || c.rival.rows)
+            n_failed += compare(&c, n_blocks, &n_tests);
         else
-            n_failed += !compare(&list[i], &rival, ++n_tests);
+            printf("# the peer has no counterpart: %s\n", list[i].op);
     }
     printf("1..%d\n", n_tests);
     return n_failed != 0;
