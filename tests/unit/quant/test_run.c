@@ -62,6 +62,19 @@ static uint8_t *output_of(const struct bench *b)
     return data;
 }
 
+/* Row by row, with the row's mean square and the importance of its matrix. */
+static void encode_weighted(const struct plan_tensor *pt, const float *x, uint8_t *dst)
+{
+    const struct tensor *t = pt->source;
+    const struct ops *ops = ops_for(0);
+    uint64_t columns = t->shape[0], n_rows = t->n_elements / columns;
+    for (uint64_t row = 0; row < n_rows; row++, x += columns, dst += qd_type_row_bytes(pt->type, columns)) {
+        const float *importance = pt->importance + row / t->shape[1] * columns;
+        float mean_square = ops->sum_squares(0, x, columns) / (float)columns;
+        ops->quantize_weighted[pt->type](dst, x, columns, importance, mean_square);
+    }
+}
+
 /*
  * What the tensor must hold, by the scalar kernels over the whole of it in one call; rows moved as the rotary pairing
  * says.
@@ -84,7 +97,10 @@ static uint8_t *expected_of(const struct plan_tensor *pt)
     }
     ops->quantize[t->type](raw, x, t->n_elements);
     ops->dequantize[t->type](x, raw, t->n_elements);
-    ops->quantize[pt->type](made, x, t->n_elements);
+    if (pt->importance && pt->type != t->type)
+        encode_weighted(pt, x, made);
+    else
+        ops->quantize[pt->type](made, x, t->n_elements);
     free(x);
     free(raw);
     return made;
@@ -316,6 +332,76 @@ static void assert_refused(struct fixture *f, enum scheme scheme, const char *me
         assert_non_null(strstr(b.err.hint, hint));
         bench_close(&b);
     }
+}
+
+/*
+ * Rows that straddle granules and shards, experts with an importance each, and rows longer than a granule: what looks at
+ * a whole row sees it, wherever it lies.
+ */
+static void make_weighted(struct fixture *f)
+{
+    fixture_init(f, "gguf", "llama");
+    fixture_tensor(f, "rows.weight", QD_TYPE_F16, 0, 10, 2, 1600, 6000, 1);
+    fixture_tensor(f, "experts.weight", QD_TYPE_F32, 0, 2, 3, 512, 300, 12);
+    fixture_tensor(f, "wide.weight", QD_TYPE_F32, 0, 4, 2, 1572864, 4, 1);
+    fixture_source(f, 1);
+}
+
+/* Importances for every tensor of the plan; the caller frees the one block. */
+static float *give_importance(struct plan *p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_tensors; i++)
+        n += p->tensors[i].source->shape[0] * p->tensors[i].source->shape[2];
+    float *all = malloc(n * sizeof *all);
+    for (size_t i = 0; i < n; i++)
+        all[i] = (float)(i * 2654435761u % 1021) / 64;
+    float *at = all;
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        p->tensors[i].importance = at;
+        at += p->tensors[i].source->shape[0] * p->tensors[i].source->shape[2];
+    }
+    return all;
+}
+
+static void plan_run__importance__weighs_whole_rows_of_the_right_expert(void **state)
+{
+    (void)state;
+    static const enum scheme schemes[] = {SCHEME_Q4_0, SCHEME_Q8_0}; /* by the row; importance makes no difference */
+    struct fixture f;
+    make_weighted(&f);
+    for (size_t s = 0; s < sizeof schemes / sizeof schemes[0]; s++) {
+        struct bench b;
+        bench_open(&b, &f, schemes[s]);
+        float *importance = give_importance(b.plan);
+        for (size_t i = 0; i < b.plan->n_tensors && !ops_for(0)->quantize_weighted[b.plan->tensors[i].type]; i++)
+            b.plan->tensors[i].importance = NULL;
+        for (b.options.n_threads = 1; b.options.n_threads <= 3; b.options.n_threads++) {
+            assert_int_equal(bench_run(&b), 0);
+            assert_output_right(&b);
+        }
+        bench_close(&b);
+        free(importance);
+    }
+    fixture_clear(&f);
+}
+
+static void plan_run__row_longer_than_a_shard__cannot_be_weighed(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, "gguf", "llama");
+    fixture_tensor(&f, "wide.weight", QD_TYPE_F32, 0, 0, 2, SHARD_BYTES / 4 + 32, 2, 1);
+    fixture_source(&f, 0);
+    struct bench b;
+    bench_open(&b, &f, SCHEME_Q4_0);
+    float *importance = give_importance(b.plan);
+    assert_int_equal(bench_run(&b), QD_E_LIMIT);
+    assert_non_null(strstr(b.err.message, "wide.weight"));
+    assert_non_null(strstr(b.err.hint, "q4_k"));
+    bench_close(&b);
+    free(importance);
+    fixture_clear(&f);
 }
 
 static void plan_run__several_bad_values__names_the_first_in_the_file(void **state)
@@ -655,6 +741,8 @@ int main(void)
         cmocka_unit_test(plan_run__block_over_two_shards__counts_in_the_quality),
         cmocka_unit_test(plan_run__witness__is_the_digest_of_every_file),
         cmocka_unit_test(plan_run__many_tiny_tensors_and_threads__gives_the_same_bytes),
+        cmocka_unit_test(plan_run__importance__weighs_whole_rows_of_the_right_expert),
+        cmocka_unit_test(plan_run__row_longer_than_a_shard__cannot_be_weighed),
         cmocka_unit_test(plan_run__several_bad_values__names_the_first_in_the_file),
         cmocka_unit_test(plan_run__bad_value_in_a_seam__is_found_before_later_ones),
         cmocka_unit_test(plan_run__value_beyond_f16__is_refused_with_bf16_as_hint),
