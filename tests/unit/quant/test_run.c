@@ -335,8 +335,8 @@ static void assert_refused(struct fixture *f, enum scheme scheme, const char *me
 }
 
 /*
- * Rows that straddle granules and shards, experts with an importance each, and rows longer than a granule: what looks at
- * a whole row sees it, wherever it lies.
+ * Rows that straddle granules and shards, experts with an importance each, rows longer than a granule: what looks at a
+ * whole row sees it, wherever it lies.
  */
 static void make_weighted(struct fixture *f)
 {
