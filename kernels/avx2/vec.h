@@ -182,6 +182,10 @@ static inline vi vi_or(vi a, vi b)
 {
     return _mm256_or_si256(a, b);
 }
+static inline vi vi_xor(vi a, vi b)
+{
+    return _mm256_xor_si256(a, b);
+}
 static inline vi vi_shift_left(vi a, int n)
 {
     return _mm256_slli_epi32(a, n);
@@ -189,6 +193,16 @@ static inline vi vi_shift_left(vi a, int n)
 static inline vi vi_shift_right(vi a, int n)
 {
     return _mm256_srli_epi32(a, n);
+}
+/* @a, with the bits of @b flipped where @m */
+static inline vf vf_flip(vm m, vf a, vf b)
+{
+    return _mm256_xor_ps(a, _mm256_and_ps(m, b));
+}
+/* a + b where m, else a */
+static inline vi vi_add_where(vm m, vi a, vi b)
+{
+    return _mm256_add_epi32(a, _mm256_and_si256(_mm256_castps_si256(m), b));
 }
 /* table[a] for 16 floats; only the low 4 bits of an index count */
 static inline vf vf_look_up_16(const float table[16], vi a)

@@ -180,6 +180,10 @@ static inline vi vi_or(vi a, vi b)
 {
     return _mm512_or_si512(a, b);
 }
+static inline vi vi_xor(vi a, vi b)
+{
+    return _mm512_xor_si512(a, b);
+}
 static inline vi vi_shift_left(vi a, int n)
 {
     return _mm512_slli_epi32(a, (unsigned)n);
@@ -187,6 +191,16 @@ static inline vi vi_shift_left(vi a, int n)
 static inline vi vi_shift_right(vi a, int n)
 {
     return _mm512_srli_epi32(a, (unsigned)n);
+}
+/* @a, with the bits of @b flipped where @m */
+static inline vf vf_flip(vm m, vf a, vf b)
+{
+    return _mm512_mask_xor_ps(a, m, a, b);
+}
+/* a + b where m, else a */
+static inline vi vi_add_where(vm m, vi a, vi b)
+{
+    return _mm512_mask_add_epi32(a, m, a, b);
 }
 /* table[a] for 16 floats; only the low 4 bits of an index count */
 static inline vf vf_look_up_16(const float table[16], vi a)

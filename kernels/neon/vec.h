@@ -188,6 +188,10 @@ static inline vi vi_or(vi a, vi b)
 {
     return vorrq_s32(a, b);
 }
+static inline vi vi_xor(vi a, vi b)
+{
+    return veorq_s32(a, b);
+}
 static inline vi vi_shift_left(vi a, int n)
 {
     return vshlq_s32(a, vdupq_n_s32(n));
@@ -196,15 +200,23 @@ static inline vi vi_shift_right(vi a, int n)
 {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)));
 }
+/* @a, with the bits of @b flipped where @m */
+static inline vf vf_flip(vm m, vf a, vf b)
+{
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(a), vandq_u32(m, vreinterpretq_u32_f32(b))));
+}
+/* a + b where m, else a */
+static inline vi vi_add_where(vm m, vi a, vi b)
+{
+    return vaddq_s32(a, vandq_s32(vreinterpretq_s32_u32(m), b));
+}
 /* table[a] for 16 floats; only the low 4 bits of an index count */
 static inline vf vf_look_up_16(const float table[16], vi a)
 {
-    float v[LANES];
-    int32_t at[LANES];
-    vst1q_s32(at, a);
-    for (int i = 0; i < LANES; i++)
-        v[i] = table[at[i] & 15];
-    return vld1q_f32(v);
+    const uint8_t *t = (const uint8_t *)table;
+    const uint8x16x4_t bytes = {{vld1q_u8(t), vld1q_u8(t + 16), vld1q_u8(t + 32), vld1q_u8(t + 48)}};
+    const uint32x4_t first = vmulq_n_u32(vandq_u32(vreinterpretq_u32_s32(a), vdupq_n_u32(15)), 0x04040404);
+    return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(vaddq_u32(first, vdupq_n_u32(0x03020100)))));
 }
 /* clang-format on */
 
