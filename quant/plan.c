@@ -11,7 +11,8 @@
 enum {
     PROVENANCE_VERSION = 1,   /* docs/formats/provenance.md */
     QUANTIZATION_VERSION = 2, /* what general.quantization_version says of blocks laid out as ggml does today */
-    META_ADDED_MAX = 8,
+    META_ADDED_MAX = 16,
+    DATASET_BYTES = 127, /* as many as llama-quantize keeps of the text's name */
     REASONS_BYTES = 256, /* budget per tensor for texts */
     PLAN_BASE_BYTES = 1 << 16,
 };
@@ -88,7 +89,39 @@ static int set_provenance(struct plan *p, struct qd_error *err)
     return meta_set_u32(p, "quantd.encoder_revision", recipe_encoder_revision(&p->recipe), err);
 }
 
-static int plan_meta(struct plan *p, struct qd_error *err)
+/* As much of a text as llama-quantize keeps, without a half character at the end. */
+static void cut_text(const char *text, char dst[DATASET_BYTES + 1])
+{
+    size_t n = strnlen(text, DATASET_BYTES);
+    while (n > 0 && text[n] && ((unsigned char)text[n] & 0xc0) == 0x80)
+        n--;
+    memcpy(dst, text, n);
+    dst[n] = '\0';
+}
+
+/*
+ * What llama-quantize says of an importance matrix, and its digest. The file's name is not said: two names of one
+ * content have one key, so they must make one file.
+ */
+static int set_importance(struct plan *p, const struct importance *i, struct qd_error *err)
+{
+    char dataset[DATASET_BYTES + 1], hex[DIGEST_HEX_BYTES];
+    if (!i)
+        return 0;
+    cut_text(i->dataset ? i->dataset : "", dataset);
+    digest_hex(&i->digest, hex);
+    int r =
+        meta_set_text(p, "quantize.imatrix.file", strcmp(i->form, "gguf") == 0 ? "imatrix.gguf" : "imatrix.dat", err);
+    if (r == 0 && i->dataset)
+        r = meta_set_text(p, "quantize.imatrix.dataset", dataset, err);
+    if (r == 0)
+        r = meta_set_u32(p, "quantize.imatrix.entries_count", (uint32_t)i->n_entries, err); /* at most LIMIT_TENSORS */
+    if (r == 0 && i->n_chunks)
+        r = meta_set_u32(p, "quantize.imatrix.chunks_count", i->n_chunks, err);
+    return r < 0 ? r : meta_set_text(p, "quantd.imatrix", hex, err);
+}
+
+static int plan_meta(struct plan *p, const struct importance *importance, struct qd_error *err)
 {
     const struct meta_table *from = &p->model->meta;
     p->meta.entries = arena_alloc(p->arena, from->n + META_ADDED_MAX, sizeof *p->meta.entries);
@@ -105,6 +138,8 @@ static int plan_meta(struct plan *p, struct qd_error *err)
     if (r < 0)
         return r;
     r = meta_set_u32(p, "general.alignment", PLAN_ALIGNMENT, err);
+    if (r == 0)
+        r = set_importance(p, importance, err);
     return r < 0 ? r : set_provenance(p, err);
 }
 
@@ -115,11 +150,42 @@ static int too_large(const struct tensor *t, struct qd_error *err)
     return err_new(err, QD_E_LIMIT, "tensor '%s': its place in the output passes 2^64 bytes", t->name);
 }
 
-static int plan_one(struct plan *p, const struct plan_rules *rules, struct plan_tensor *pt, uint64_t *at,
-                    struct qd_error *err)
+static int refuse_unweighted(const struct plan *p, const struct plan_tensor *pt, bool weighted, struct qd_error *err)
+{
+    const char *type = qd_type_info(pt->type)->name;
+    if (weighted) {
+        int r = err_new(err, QD_E_INVALID, "tensor '%s': the importance matrix has nothing for it, and %s needs it",
+                        pt->source->name, type);
+        return err_hint(err, r, "make the matrix again from this model over more text, or choose another scheme");
+    }
+    int r = err_new(err, QD_E_INVALID, "tensor '%s' becomes %s in scheme %s, which needs an importance matrix",
+                    pt->source->name, type, scheme_name(p->recipe.scheme));
+    return err_hint(err, r, "make one with llama-imatrix and give it by --imatrix FILE, or choose another scheme");
+}
+
+/* The importance of a tensor whose type is decided. */
+static int plan_importance(struct plan *p, const struct importance *importance, struct plan_tensor *pt,
+                           struct qd_error *err)
+{
+    char reason[REASONS_BYTES];
+    pt->importance = importance_for(importance, pt->source, pt->type);
+    if (!pt->importance)
+        return pt->type != pt->source->type &&
+                       importance_required(pt->source->name, pt->type, scheme_file_type(p->recipe.scheme))
+                   ? refuse_unweighted(p, pt, importance != NULL, err)
+                   : 0;
+    (void)snprintf(reason, sizeof reason, "%s; weighted", pt->reason); /* cut: for people */
+    pt->reason = arena_text(p->arena, (struct bytes){(const uint8_t *)reason, strlen(reason)});
+    return pt->reason ? 0 : no_memory(err);
+}
+
+static int plan_one(struct plan *p, const struct plan_rules *rules, const struct importance *importance,
+                    struct plan_tensor *pt, uint64_t *at, struct qd_error *err)
 {
     const struct tensor *t = pt->source;
     int r = plan_decide(rules, t, p->arena, &pt->type, &pt->reason, err);
+    if (r == 0)
+        r = plan_importance(p, importance, pt, err);
     if (r < 0)
         return r;
 
@@ -137,7 +203,8 @@ static int plan_one(struct plan *p, const struct plan_rules *rules, struct plan_
 }
 
 /* Offsets are relative to the data section until the header's size is known. */
-static int plan_tensors(struct plan *p, uint64_t *ret_data_bytes, struct qd_error *err)
+static int plan_tensors(struct plan *p, const struct importance *importance, uint64_t *ret_data_bytes,
+                        struct qd_error *err)
 {
     struct plan_rules rules = plan_rules_of(p->model, &p->recipe);
     uint64_t at = 0;
@@ -147,7 +214,7 @@ static int plan_tensors(struct plan *p, uint64_t *ret_data_bytes, struct qd_erro
         return no_memory(err);
     for (size_t i = 0; i < p->n_tensors; i++) {
         p->tensors[i].source = &p->model->tensors[i];
-        int r = plan_one(p, &rules, &p->tensors[i], &at, err);
+        int r = plan_one(p, &rules, importance, &p->tensors[i], &at, err);
         if (r < 0)
             return r;
     }
@@ -178,23 +245,32 @@ static int plan_header(struct plan *p, uint64_t data_bytes, struct qd_error *err
 
 static size_t arena_budget(const struct model *m)
 {
-    size_t per_tensor = sizeof(struct plan_tensor) + REASONS_BYTES;
+    size_t per_tensor = sizeof(struct plan_tensor) + 2 * REASONS_BYTES;
     return PLAN_BASE_BYTES + (m->n_tensors + 1) * per_tensor + (m->meta.n + META_ADDED_MAX) * sizeof(struct meta_entry);
 }
 
-int plan_build(const struct model *m, const struct recipe *r, struct plan **ret, struct qd_error *err)
+static bool is_of_recipe(const struct importance *i, const struct recipe *r)
 {
+    return r->weighted ? i && digest_equal(&i->digest, &r->importance) : !i;
+}
+
+int plan_build(const struct model *m, const struct recipe *r, const struct importance *importance, struct plan **ret,
+               struct qd_error *err)
+{
+    if (!is_of_recipe(importance, r))
+        return err_new(err, QD_E_INTERNAL, "the importance matrix is not the recipe's");
     CLEANUP(plan_free) struct plan *p = calloc(1, sizeof *p);
     if (!p || !(p->arena = arena_new(arena_budget(m))))
         return no_memory(err);
     p->model = m;
     p->recipe = *r;
     p->file_name = "model.gguf";
+    p->importance_bytes = importance ? arena_used(importance->arena) : 0;
 
     uint64_t data_bytes = 0;
-    int done = plan_meta(p, err);
+    int done = plan_meta(p, importance, err);
     if (done == 0)
-        done = plan_tensors(p, &data_bytes, err);
+        done = plan_tensors(p, importance, &data_bytes, err);
     if (done == 0)
         done = plan_header(p, data_bytes, err);
     if (done < 0)

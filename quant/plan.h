@@ -6,6 +6,7 @@
 #ifndef QUANTD_QUANT_PLAN_H
 #define QUANTD_QUANT_PLAN_H
 
+#include "quant/importance.h"
 #include "quant/model.h"
 #include "quant/recipe.h"
 
@@ -28,12 +29,18 @@ struct plan {
     struct buffer header;        /* owned: the output file up to its data */
     struct plan_tensor *tensors; /* output order = model order */
     size_t n_tensors;
-    struct meta_table meta; /* as written: the source's keys and quantd.* provenance */
-    uint64_t file_bytes;    /* of the whole output */
-    uint64_t source_bytes;  /* to be read */
+    struct meta_table meta;    /* as written: the source's keys and quantd.* provenance */
+    uint64_t file_bytes;       /* of the whole output */
+    uint64_t source_bytes;     /* to be read */
+    uint64_t importance_bytes; /* of memory, that tensors borrow while the plan is in use */
 };
 
-int plan_build(const struct model *m, const struct recipe *r, struct plan **ret, struct qd_error *err);
+/*
+ * @importance: what @r is weighted by, checked (importance_check), outlives the plan; NULL: nothing. A tensor whose
+ * type needs an entry that is not there: QD_E_INVALID by name.
+ */
+int plan_build(const struct model *m, const struct recipe *r, const struct importance *importance, struct plan **ret,
+               struct qd_error *err);
 struct plan *plan_free(struct plan *p);
 DEFINE_CLEANUP(plan_free, struct plan *)
 

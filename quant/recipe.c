@@ -79,17 +79,24 @@ int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err)
 
 void recipe_text(const struct recipe *r, char *dst)
 {
-    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d", scheme_name(r->scheme),
-                   r->pure ? 1 : 0); /* fits by far */
+    char hex[DIGEST_HEX_BYTES];
+    digest_hex(&r->importance, hex);
+    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d%s%s", scheme_name(r->scheme), r->pure ? 1 : 0,
+                   r->weighted ? " imatrix=" : "", r->weighted ? hex : ""); /* fits by far */
 }
 
 /* One canonical text per recipe, so parsing is finding the recipe that prints it. */
 int recipe_parse(const char *text, struct recipe *ret, struct qd_error *err)
 {
+    static const char weighted[] = " imatrix=";
+    const char *found = strstr(text, weighted);
+    struct recipe r = {0};
+    r.weighted = found && digest_parse(found + sizeof weighted - 1, &r.importance);
     for (int scheme = SCHEME_AUTO + 1; scheme < N_SCHEMES; scheme++) {
         for (int pure = 0; pure <= 1; pure++) {
-            struct recipe r = {(enum scheme)scheme, pure != 0};
             char canonical[RECIPE_TEXT_MAX];
+            r.scheme = (enum scheme)scheme;
+            r.pure = pure != 0;
             recipe_text(&r, canonical);
             if (strcmp(canonical, text) == 0) {
                 *ret = r;

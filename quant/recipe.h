@@ -10,6 +10,7 @@
 
 #include <quantd/dtype.h>
 
+#include "artifact/digest.h"
 #include "kernels/core/error.h"
 
 enum { RECIPE_TEXT_MAX = 256 };
@@ -29,8 +30,10 @@ enum scheme {
 };
 
 struct recipe {
-    enum scheme scheme; /* not SCHEME_AUTO */
-    bool pure;          /* one type for every matrix that its rows allow, the fall-back otherwise */
+    enum scheme scheme;       /* not SCHEME_AUTO */
+    bool pure;                /* one type for every matrix that its rows allow, the fall-back otherwise */
+    bool weighted;            /* by an importance matrix */
+    struct digest importance; /* of its content, where weighted */
 };
 
 const char *scheme_name(enum scheme s);
@@ -40,7 +43,7 @@ uint32_t scheme_file_type(enum scheme s); /* general.file_type */
 /* An unknown name is QD_E_INVALID, with the nearest one and the list as hint. */
 int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err);
 
-/* Canonical text such as "scheme=q4_0 pure=1". @dst[RECIPE_TEXT_MAX]. */
+/* Canonical text such as "scheme=q4_0 pure=1"; where weighted with " imatrix=<64 hex digits>". @dst[RECIPE_TEXT_MAX] */
 void recipe_text(const struct recipe *r, char *dst);
 int recipe_parse(const char *text, struct recipe *ret, struct qd_error *err);
 

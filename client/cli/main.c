@@ -30,8 +30,8 @@ const struct command commands[] = {
     {"rescan", "", "look at the watched folders and the hardware again", cmd_rescan},
     {"hw", "", "what this CPU has and what is used of it", cmd_hw},
     {"key", "[show | trust FILE.pub | revoke FILE.pub]", "the signing key, and which keys are trusted", cmd_key},
-    {"quantize", "IN -o OUT --scheme S [--pure] [--threads N] [--force]", "quantize one file, without a daemon",
-     cmd_quantize},
+    {"quantize", "IN -o OUT --scheme S [--pure] [--imatrix FILE] [--threads N] [--force]",
+     "quantize one file, without a daemon", cmd_quantize},
     {NULL, NULL, NULL, NULL},
 };
 

@@ -41,6 +41,7 @@ struct session {
     bool idle, no_sandbox;
     struct source *source; /* owned, as all below */
     struct model *model;
+    struct importance *importance; /* NULL: the recipe has none */
     struct plan *plan;
     struct buffer message; /* being sent */
     _Atomic int cancel;
@@ -174,6 +175,25 @@ static int plan_table(const struct plan *plan, struct buffer *dst, struct qd_err
     return r;
 }
 
+/* What the recipe is weighted by came as a companion; more than half of the ceiling is not for it. */
+static int read_importance(struct session *s, const struct recipe *recipe, struct qd_error *err)
+{
+    int file = importance_file(s->source);
+    if (recipe->weighted != (file >= 0))
+        return err_new(err, QD_E_PROTOCOL, "a recipe without its importance matrix, or the reverse");
+    if (!recipe->weighted)
+        return 0;
+    uint64_t budget = s->memory_bytes ? s->memory_bytes / 2 : LIMIT_IMPORTANCE_BYTES;
+    int r = importance_read(s->source, (size_t)file, (size_t)budget, &s->importance, err);
+    if (r < 0)
+        return r;
+    if (!digest_equal(&s->importance->digest, &recipe->importance)) {
+        r = err_new(err, QD_E_SOURCE_CHANGED, "the importance matrix was changed since it was asked for");
+        return err_hint(err, r, "ask again when its writer is done");
+    }
+    return importance_check(s->importance, s->model, err);
+}
+
 int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan *p, struct qd_error *err)
 {
     struct recipe recipe;
@@ -183,7 +203,9 @@ int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan
     if (r == 0)
         r = model_read(s->source, LIMIT_HEADER_BUDGET_BYTES, &s->model, err);
     if (r == 0)
-        r = plan_build(s->model, &recipe, &s->plan, err);
+        r = read_importance(s, &recipe, err);
+    if (r == 0)
+        r = plan_build(s->model, &recipe, s->importance, &s->plan, err);
     if (r < 0)
         return r;
 
@@ -408,6 +430,7 @@ int control_main(int argc, char **argv)
     if (r < 0)
         (void)fprintf(stderr, "%s%s%s\n", err.message, err.hint[0] ? "; " : "", err.hint);
     (void)plan_free(s.plan); /* these return NULL by convention */
+    (void)importance_free(s.importance);
     (void)model_free(s.model);
     (void)source_free(s.source);
     buffer_clear(&s.message);

@@ -1,8 +1,10 @@
 #include "daemon/worker/direct.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,6 +35,7 @@ struct direct {
     struct direct_args args;
     struct source *source; /* owned, as all below */
     struct model *model;
+    struct importance *importance; /* NULL: none was given */
     struct plan *plan;
     struct run_result *result;
     char why[POLICY_WHY_MAX];
@@ -127,6 +130,29 @@ static int read_model(struct direct *d, struct qd_error *err)
     return r < 0 ? r : model_read(d->source, LIMIT_HEADER_BUDGET_BYTES, &d->model, err);
 }
 
+/* A companion of the model as far as reading goes: what changes under us is noticed. */
+static int add_importance(struct direct *d, struct qd_error *err)
+{
+    char name[PATH_MAX + 2]; /* a slash in it: no companion of the model has one */
+    const char *path = d->args.imatrix;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a fifo must not hold us */
+    if (fd < 0)
+        return err_sys(err, errno, "open '%s'", path);
+    (void)snprintf(name, sizeof name, "%s%s", strchr(path, '/') ? "" : "./", path); /* fits: it was opened */
+    return source_add(d->source, fd, IMPORTANCE_ROLE, name, err);
+}
+
+static int read_importance(struct direct *d, struct qd_error *err)
+{
+    if (!d->args.imatrix)
+        return 0;
+    int file = add_importance(d, err);
+    if (file < 0)
+        return file;
+    int r = importance_read(d->source, (size_t)file, (size_t)(d->args.max_memory_bytes / 2), &d->importance, err);
+    return r < 0 ? r : importance_check(d->importance, d->model, err);
+}
+
 static int make_plan(struct direct *d, struct qd_error *err)
 {
     struct policy_facts facts = {.memory_bytes = policy_memory_bytes(), .cpu_features = cpu_features()};
@@ -136,7 +162,12 @@ static int make_plan(struct direct *d, struct qd_error *err)
     }
     struct recipe recipe;
     int r = policy_resolve(d->args.scheme, d->args.pure, &facts, &recipe, d->why, err);
-    return r < 0 ? r : plan_build(d->model, &recipe, &d->plan, err);
+    if (r < 0)
+        return r;
+    recipe.weighted = d->importance != NULL;
+    if (d->importance)
+        recipe.importance = d->importance->digest;
+    return plan_build(d->model, &recipe, d->importance, &d->plan, err);
 }
 
 /* --force replaces an older result, never the model: the original is what every other scheme is made from. */
@@ -306,6 +337,8 @@ static int direct_run(struct direct *d, struct qd_error *err)
 {
     int r = read_model(d, err);
     if (r == 0)
+        r = read_importance(d, err);
+    if (r == 0)
         r = make_plan(d, err);
     if (r == 0 && d->args.dry_run)
         return print_plan(d, err);
@@ -350,6 +383,7 @@ int direct_main(int argc, char **argv)
     int code = r < 0 ? complain(&d, &err) : EX_OK;
     (void)run_result_free(d.result); /* these return NULL by convention */
     (void)plan_free(d.plan);
+    (void)importance_free(d.importance);
     (void)model_free(d.model);
     (void)source_free(d.source);
     return code;

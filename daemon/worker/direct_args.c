@@ -15,6 +15,7 @@ const char direct_usage[] =
     "  -o, --output OUT  the GGUF to write; it appears when it is whole\n"
     "  -s, --scheme S    auto (default), f16, bf16, q8_0, q4_0\n"
     "  -p, --pure        one type for every matrix whose rows allow it\n"
+    "  -i, --imatrix FILE   weigh errors by an importance matrix (llama-imatrix makes one)\n"
     "  -t, --threads N   default: the processors this process may use\n"
     "  -f, --force       replace OUT where it exists\n"
     "  -m, --max-memory BYTES[K|M|G]   ceiling, default 256M\n"
@@ -24,12 +25,19 @@ const char direct_usage[] =
     "  -q, --quiet       no progress\n";
 
 static const struct option options[] = {
-    {"output", required_argument, NULL, 'o'}, {"scheme", required_argument, NULL, 's'},
-    {"pure", no_argument, NULL, 'p'},         {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},        {"max-memory", required_argument, NULL, 'm'},
-    {"keep-cache", no_argument, NULL, 'K'},   {"dry-run", no_argument, NULL, 'n'},
-    {"json", no_argument, NULL, 'j'},         {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+    {"output", required_argument, NULL, 'o'},
+    {"scheme", required_argument, NULL, 's'},
+    {"imatrix", required_argument, NULL, 'i'},
+    {"pure", no_argument, NULL, 'p'},
+    {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},
+    {"max-memory", required_argument, NULL, 'm'},
+    {"keep-cache", no_argument, NULL, 'K'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"json", no_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
 };
 
 static unsigned default_threads(void)
@@ -73,6 +81,9 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         return 0;
     case 's':
         return scheme_parse(optarg, &a->scheme, err);
+    case 'i':
+        a->imatrix = optarg;
+        return 0;
     case 't':
         return parse_threads(optarg, &a->n_threads, err);
     case 'm':
@@ -128,7 +139,7 @@ int direct_args_parse(int argc, char **argv, struct direct_args *ret, struct qd_
     struct direct_args a = {.scheme = SCHEME_AUTO, .n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
     int c;
     optind = 0; /* glibc: start over */
-    while ((c = getopt_long(argc, argv, ":o:s:pt:fm:njqh", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:s:i:pt:fm:njqh", options, NULL)) != -1) {
         if (c == '?' || c == ':')
             return wrong_option(argv, c, err);
         int r = parse_option(c, &a, err);

@@ -6,7 +6,8 @@
 
 struct direct_args {
     const char *in;
-    const char *out; /* NULL with --dry-run */
+    const char *out;     /* NULL with --dry-run */
+    const char *imatrix; /* file of an importance matrix; NULL: none */
     enum scheme scheme;
     bool pure, force, dry_run, json, quiet, help;
     bool keep_cache; /* pages of the source that were not cached before stay, too */

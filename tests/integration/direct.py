@@ -14,9 +14,10 @@ import time
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import gguf
+import imatrix
 import tap
 
-ROOT, WORKER = sys.argv[1:3]
+ROOT, WORKER = (os.path.abspath(p) for p in sys.argv[1:3])
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_TEMPFAIL = 64, 65, 66, 73, 75
 
@@ -182,6 +183,32 @@ def follows_links(folder):
     shutil.rmtree(f"{folder}/hub")
 
 
+def takes_an_importance_matrix(folder):
+    """One content under two names and in two folders makes one file; what is none, or another model's, says what to do."""
+    os.mkdir(f"{folder}/sub")
+    imatrix.make(MODEL, f"{folder}/a.imatrix", seed=5)
+    shutil.copy(f"{folder}/a.imatrix", f"{folder}/sub/other")
+    expect(run(MODEL, f"{folder}/w1.gguf", "-s", "q4_0", "--imatrix", f"{folder}/a.imatrix"), 0)
+    expect(run(MODEL, f"{folder}/w2.gguf", "-s", "q4_0", "--imatrix", "other", cwd=f"{folder}/sub"), 0)
+    facts, _ = gguf.read(f"{folder}/w1.gguf")
+    if facts["quantize.imatrix.file"] != "imatrix.gguf" or facts["quantize.imatrix.entries_count"] != 14 or len(facts["quantd.imatrix"]) != 64:
+        raise AssertionError(facts)
+    with open(f"{folder}/w1.gguf", "rb") as one, open(f"{folder}/w2.gguf", "rb") as two:
+        if one.read() != two.read():
+            raise AssertionError("the name of the matrix is in the file")
+    for wrong, status, words in ((MODEL, EX_DATAERR, ("no importance matrix", "llama-imatrix")), (f"{folder}/none", EX_NOINPUT, ("none",)),
+                                 (folder, EX_DATAERR, ("not a regular file",))):
+        expect(run(MODEL, f"{folder}/x.gguf", "-s", "q4_0", "--imatrix", wrong), status, *words)
+    imatrix.write_dat(f"{folder}/b.imatrix", {"blk.0.attn_q.weight": ([1.0] * 255, [1])}, "text", 1)
+    expect(run(MODEL, f"{folder}/x.gguf", "-s", "q4_0", "--imatrix", f"{folder}/b.imatrix"), EX_USAGE, "'blk.0.attn_q.weight' has 256 columns", "255 values")
+    expect(run(MODEL, f"{folder}/x.gguf", "-s", "q4_0", "--imatrix", f"{folder}/b.imatrix", "-m", "0"), EX_DATAERR, "more memory than")
+    if os.path.exists(f"{folder}/x.gguf"):
+        raise AssertionError("a failed run left its output")
+    for name in ("a.imatrix", "b.imatrix", "w1.gguf", "w2.gguf"):
+        os.unlink(f"{folder}/{name}")
+    shutil.rmtree(f"{folder}/sub")
+
+
 def short_run_tells_no_progress(folder):
     done = run(MODEL, f"{folder}/p.gguf", "--scheme", "q8_0")
     if done.stderr:
@@ -205,7 +232,7 @@ def long_run_tells_progress(folder):
 
 with tempfile.TemporaryDirectory() as work:
     for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization,
-                  never_replaces_the_model, says_json_of_any_name, follows_links, shows_no_control_bytes, short_run_tells_no_progress, long_run_tells_progress):
+                  never_replaces_the_model, says_json_of_any_name, follows_links, takes_an_importance_matrix, shows_no_control_bytes, short_run_tells_no_progress, long_run_tells_progress):
         tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
     tap.case("direct killed with SIGKILL leaves nothing under the name", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))
     tap.case("direct interrupted says so and leaves nothing under the name", lambda: killed(work, signal.SIGTERM, EX_TEMPFAIL))

@@ -1,7 +1,9 @@
 /*
  * peer_quantize [--fd-from-path] MODEL OUT FTYPE [pure] [THREADS]: the peer quantizes a GGUF, and what it cost.
- * FTYPE is a name such as q8_0. Prints one line: wall_s, cpu_s and peak_rss_kib.
+ * FTYPE is a name such as q8_0. Prints one line: wall_s, cpu_s and peak_rss_kib. $PEER_IMPORTANCE names a file of an
+ * importance matrix's values as tests/tools/imatrix.py leaves them (write_raw).
  */
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +31,50 @@ static enum llama_ftype file_type_named(const char *name)
     peer_die("no file type '%s'", name);
 }
 
+/* ---- importance: u32 length and name, u32 number, floats; again and again ----------------------------- */
+
+enum { MATRICES_MAX = 4096, NAME_BYTES = 128 };
+
+static uint32_t read_u32(FILE *f, bool *ret_end)
+{
+    uint32_t v = 0;
+    *ret_end = fread(&v, sizeof v, 1, f) != 1;
+    return v;
+}
+
+static bool read_matrix(FILE *f, struct llama_model_imatrix_data *ret)
+{
+    bool end;
+    uint32_t n_name = read_u32(f, &end);
+    if (end)
+        return false;
+    char *name = calloc(1, NAME_BYTES);
+    if (!name || n_name >= NAME_BYTES || fread(name, 1, n_name, f) != n_name)
+        peer_die("importance: no name");
+    uint32_t n = read_u32(f, &end);
+    float *values = calloc(n, sizeof *values);
+    if (!values || fread(values, sizeof *values, n, f) != n)
+        peer_die("importance: '%s' is cut", name);
+    *ret = (struct llama_model_imatrix_data){.name = name, .data = values, .size = n};
+    return true;
+}
+
+/* Ended by a NULL name; lives as long as the program. */
+static const struct llama_model_imatrix_data *read_importance(const char *path)
+{
+    static struct llama_model_imatrix_data list[MATRICES_MAX + 1];
+    size_t n = 0;
+    FILE *f = path ? fopen(path, "rb") : NULL;
+    if (!path)
+        return NULL;
+    if (!f)
+        peer_die("cannot open '%s'", path);
+    while (n < MATRICES_MAX && read_matrix(f, &list[n]))
+        n++;
+    (void)fclose(f); /* only read */
+    return list;
+}
+
 int main(int argc, char **argv)
 {
     bool by_descriptor = peer_option(&argc, argv, "--fd-from-path");
@@ -39,6 +85,7 @@ int main(int argc, char **argv)
     struct llama_model_quantize_params params = p.llama_model_quantize_default_params();
     params.ftype = file_type_named(argv[3]);
     params.pure = argc > 4 && strcmp(argv[4], "pure") == 0;
+    params.imatrix = read_importance(getenv("PEER_IMPORTANCE"));
     int threads_at = params.pure ? 5 : 4;
     params.nthread = argc > threads_at ? atoi(argv[threads_at]) : 1;
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "quant/plan.h"
 #include "tests/unit/quant/fixture.h"
 
@@ -73,7 +74,7 @@ static void check_plan(struct fixture *f, enum scheme scheme, bool pure, const c
     struct plan *p = NULL;
     struct recipe recipe = {scheme, pure};
     CLEANUP(buffer_clear) struct buffer text = {0};
-    assert_int_equal(plan_build(&f->model, &recipe, &p, NULL), 0);
+    assert_int_equal(plan_build(&f->model, &recipe, NULL, &p, NULL), 0);
     assert_int_equal(plan_print(p, &text), 0);
     assert_golden(golden, buffer_span(&text));
     (void)plan_free(p);
@@ -157,13 +158,13 @@ static void plan_build__quantized_source__is_refused_with_the_next_step(void **s
     struct plan *p = NULL;
     struct recipe recipe = {SCHEME_Q4_0, true};
     struct qd_error err = {0};
-    assert_int_equal(plan_build(&f.model, &recipe, &p, &err), QD_E_UNSUPPORTED);
+    assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, &err), QD_E_UNSUPPORTED);
     assert_null(p);
     assert_non_null(strstr(err.message, "token_embd.weight"));
     assert_non_null(strstr(err.message, "q8_0"));
     assert_non_null(strstr(err.hint, "original"));
     recipe.scheme = SCHEME_Q8_0; /* the same type again is a copy */
-    assert_int_equal(plan_build(&f.model, &recipe, &p, &err), 0);
+    assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, &err), 0);
     (void)plan_free(p);
     fixture_clear(&f);
 }
@@ -186,7 +187,7 @@ static void plan_build__metadata__is_kept_in_order_with_ours_set(void **state)
     fixture_meta_u32(&f, "general.alignment", 64);
     struct plan *p = NULL;
     struct recipe recipe = {SCHEME_Q4_0, true};
-    assert_int_equal(plan_build(&f.model, &recipe, &p, NULL), 0);
+    assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, NULL), 0);
     static const char *const keys[] = {
         "general.architecture",         "general.file_type",         "llama.block_count", "general.alignment",
         "general.quantization_version", "quantd.provenance_version", "quantd.scheme",     "quantd.recipe",
@@ -209,7 +210,7 @@ static void plan_build__offsets__are_cumulative_pages(void **state)
     make_llama(&f, "gguf", QD_TYPE_F16, 64, 128, false);
     struct plan *p = NULL;
     struct recipe recipe = {SCHEME_Q8_0, true};
-    assert_int_equal(plan_build(&f.model, &recipe, &p, NULL), 0);
+    assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, NULL), 0);
     uint64_t at = p->header.n;
     assert_int_equal(at % PLAN_ALIGNMENT, 0);
     for (size_t i = 0; i < p->n_tensors; i++) {
@@ -218,6 +219,87 @@ static void plan_build__offsets__are_cumulative_pages(void **state)
     }
     assert_int_equal(p->file_bytes, at);
     (void)plan_free(p);
+    fixture_clear(&f);
+}
+
+/* An importance matrix for one tensor of make_llama. */
+struct weights {
+    float ones[128];
+    struct importance_entry entry;
+    struct importance importance;
+};
+
+static void make_weights(struct weights *w, const char *tensor, size_t n)
+{
+    *w = (struct weights){.entry = {.name = tensor, .values = w->ones, .n = n}};
+    w->importance = (struct importance){.arena = arena_new(1 << 16),
+                                        .entries = &w->entry,
+                                        .n_entries = 1,
+                                        .form = "dat",
+                                        .dataset = "texts/a.txt",
+                                        .n_chunks = 9,
+                                        .digest = {{1, 2, 3}}};
+    assert_non_null(arena_alloc(w->importance.arena, 1000, 1));
+}
+
+static void assert_text(const struct plan *p, const char *key, const char *want)
+{
+    const struct meta_value *v = meta_find(&p->meta, key);
+    assert_non_null(v);
+    assert_int_equal(v->type, META_STRING);
+    const struct bytes *text = v->data;
+    assert_int_equal(text->n, strlen(want));
+    assert_memory_equal(text->data, want, text->n);
+}
+
+static const struct plan_tensor *planned(const struct plan *p, const char *name)
+{
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (strcmp(p->tensors[i].source->name, name) == 0)
+            return &p->tensors[i];
+    return NULL;
+}
+
+static void plan_build__weighted__says_so_as_llama_quantize_does_and_by_digest(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct weights w;
+    struct plan *p = NULL;
+    make_llama(&f, "gguf", QD_TYPE_F16, 64, 128, false);
+    make_weights(&w, "blk.0.ffn_down.weight", 128);
+    struct recipe recipe = {.scheme = SCHEME_Q4_0, .pure = true, .weighted = true, .importance = w.importance.digest};
+    assert_int_equal(plan_build(&f.model, &recipe, &w.importance, &p, NULL), 0);
+    assert_text(p, "quantize.imatrix.file", "imatrix.dat");
+    assert_text(p, "quantize.imatrix.dataset", "texts/a.txt");
+    assert_int_equal(meta_u32(p, "quantize.imatrix.entries_count"), 1);
+    assert_int_equal(meta_u32(p, "quantize.imatrix.chunks_count"), 9);
+    assert_text(p, "quantd.imatrix", "0102030000000000000000000000000000000000000000000000000000000000");
+    assert_true(p->importance_bytes >= 1000);
+    assert_null(planned(p, "blk.1.ffn_down.weight")->importance);
+    bool looked_at = ops_for(0)->quantize_weighted[QD_TYPE_Q4_0] != NULL;
+    const struct plan_tensor *down = planned(p, "blk.0.ffn_down.weight");
+    assert_ptr_equal(down->importance, looked_at ? w.ones : NULL);
+    assert_int_equal(strstr(down->reason, "; weighted") != NULL, looked_at);
+    (void)plan_free(p);
+    (void)arena_free(w.importance.arena);
+    fixture_clear(&f);
+}
+
+static void plan_build__another_importance_than_the_recipes__is_a_bug_that_is_seen(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct weights w;
+    struct plan *p = NULL;
+    make_llama(&f, "gguf", QD_TYPE_F16, 64, 128, false);
+    make_weights(&w, "blk.0.ffn_down.weight", 128);
+    struct recipe recipe = {.scheme = SCHEME_Q4_0, .pure = true};
+    assert_int_equal(plan_build(&f.model, &recipe, &w.importance, &p, NULL), QD_E_INTERNAL);
+    recipe.weighted = true;
+    assert_int_equal(plan_build(&f.model, &recipe, &w.importance, &p, NULL), QD_E_INTERNAL);
+    assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, NULL), QD_E_INTERNAL);
+    (void)arena_free(w.importance.arena);
     fixture_clear(&f);
 }
 
@@ -232,6 +314,8 @@ int main(void)
         cmocka_unit_test(plan_build__eight_experts__keep_attention_in_q8_0),
         cmocka_unit_test(plan_build__quantized_source__is_refused_with_the_next_step),
         cmocka_unit_test(plan_build__metadata__is_kept_in_order_with_ours_set),
+        cmocka_unit_test(plan_build__weighted__says_so_as_llama_quantize_does_and_by_digest),
+        cmocka_unit_test(plan_build__another_importance_than_the_recipes__is_a_bug_that_is_seen),
         cmocka_unit_test(plan_build__offsets__are_cumulative_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

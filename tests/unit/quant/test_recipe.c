@@ -43,6 +43,23 @@ static void recipe_text__every_recipe__is_parsed_back(void **state)
     }
 }
 
+static void recipe_text__weighted__holds_the_digest_and_is_parsed_back(void **state)
+{
+    (void)state;
+    struct recipe r = {.scheme = SCHEME_Q4_0, .weighted = true, .importance = {{0xab, 1}}}, back = {0};
+    char text[RECIPE_TEXT_MAX];
+    recipe_text(&r, text);
+    assert_string_equal(text, "scheme=q4_0 pure=0 imatrix="
+                              "ab01000000000000000000000000000000000000000000000000000000000000");
+    assert_int_equal(recipe_parse(text, &back, NULL), 0);
+    assert_true(back.weighted);
+    assert_true(digest_equal(&back.importance, &r.importance));
+    text[strlen(text) - 1] = 'x';
+    assert_int_equal(recipe_parse(text, &back, NULL), QD_E_INVALID);
+    text[strlen(text) - 1] = '\0';
+    assert_int_equal(recipe_parse(text, &back, NULL), QD_E_INVALID);
+}
+
 static void recipe_parse__anything_but_the_canonical_text__is_refused(void **state)
 {
     (void)state;
@@ -100,6 +117,7 @@ int main(void)
         cmocka_unit_test(scheme_parse__every_name__comes_back),
         cmocka_unit_test(scheme_parse__misspelt__suggests_the_nearest),
         cmocka_unit_test(recipe_text__every_recipe__is_parsed_back),
+        cmocka_unit_test(recipe_text__weighted__holds_the_digest_and_is_parsed_back),
         cmocka_unit_test(recipe_parse__anything_but_the_canonical_text__is_refused),
         cmocka_unit_test(policy_resolve__auto__follows_memory_and_says_why),
         cmocka_unit_test(policy_resolve__scheme_named__is_kept),

@@ -36,7 +36,7 @@ static void bench_open(struct bench *b, struct fixture *f, enum scheme scheme)
                                     .out_fd = memfd_create("out", MFD_CLOEXEC),
                                     .journal_fd = -1,
                                     .journal_tag = ""}};
-    assert_int_equal(plan_build(&f->model, &recipe, &b->plan, NULL), 0);
+    assert_int_equal(plan_build(&f->model, &recipe, NULL, &b->plan, NULL), 0);
 }
 
 static int bench_run(struct bench *b)
