@@ -11,10 +11,13 @@ enum { HALF = BLOCK_32 / 2 };
 /* The element of largest magnitude, with its sign: the first of equals. +0 for a zero block. */
 static float extreme_of(const float x[BLOCK_32])
 {
-    float extreme = 0;
-    for (int j = 0; j < BLOCK_32; j++)
-        if (fabsf(x[j]) > fabsf(extreme))
+    float extreme = 0, largest = 0;
+    for (int j = 0; j < BLOCK_32; j++) {
+        if (largest < fabsf(x[j])) {
+            largest = fabsf(x[j]);
             extreme = x[j];
+        }
+    }
     return extreme;
 }
 

@@ -51,10 +51,11 @@ static struct {
     double read_gb_s;
 } bench;
 
+/* Processor time of this thread: a contestant is not charged for what else runs on the machine. */
 static double now(void)
 {
     struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t); /* this clock always is */
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* this clock always is */
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
