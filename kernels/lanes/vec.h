@@ -58,20 +58,26 @@ static inline const char *whole_batch(const char *src, size_t n, size_t batch, s
 }
 
 /*
- * dst[j][lane] = element j of the run of @n (a multiple of 16) f32 that starts @stride_bytes * lane behind @src: a run
- * in each lane, WIDTH of them side by side.
+ * dst[j * width + lane] = element j of the run of @n (a multiple of 16) f32 that starts @stride_bytes * lane behind
+ * @src: a run in each lane, @width (a multiple of LANES) of them side by side.
  */
-static inline void load_columns(float dst[][WIDTH], const void *src, size_t stride_bytes, size_t n)
+static inline void load_runs(float *dst, size_t width, const void *src, size_t stride_bytes, size_t n)
 {
-    for (size_t first = 0; first < WIDTH; first += LANES)
+    for (size_t first = 0; first < width; first += LANES)
         for (size_t j = 0; j < n; j += LANES) {
             vf v[LANES];
             for (size_t lane = 0; lane < LANES; lane++)
                 v[lane] = vf_load((const char *)src + (first + lane) * stride_bytes + j * sizeof(float));
             transpose(v);
             for (size_t i = 0; i < LANES; i++)
-                vf_store(&dst[j + i][first], v[i]);
+                vf_store(dst + (j + i) * width + first, v[i]);
         }
+}
+
+/* The same, WIDTH side by side. */
+static inline void load_columns(float dst[][WIDTH], const void *src, size_t stride_bytes, size_t n)
+{
+    load_runs(dst[0], WIDTH, src, stride_bytes, n);
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kernels/layout/blocks.h"
 
@@ -16,6 +17,25 @@ static inline void pack_nibbles_256(uint8_t q[128], const uint8_t codes[256])
     for (size_t p = 0; p < 4; p++)
         for (size_t l = 0; l < 32; l++)
             q[32 * p + l] = (uint8_t)((codes[64 * p + l] & 15) | codes[64 * p + 32 + l] << 4);
+}
+
+/* q[32 h + l] = code[128 h + l + {0, 32, 64, 96}] << {0, 2, 4, 6}, codes of 2 bits (upper bits are dropped). */
+static inline void pack_pairs_256(uint8_t q[64], const uint8_t codes[256])
+{
+    for (size_t h = 0; h < 2; h++)
+        for (size_t l = 0; l < 32; l++) {
+            const uint8_t *c = codes + 128 * h + l;
+            q[32 * h + l] = (uint8_t)((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | c[96] << 6);
+        }
+}
+
+/* Bit k of high[l]: bit @bit of code[32 k + l]. */
+static inline void pack_bits_256(uint8_t high[32], const uint8_t codes[256], int bit)
+{
+    memset(high, 0, 32);
+    for (size_t k = 0; k < 8; k++)
+        for (size_t l = 0; l < 32; l++)
+            high[l] = (uint8_t)(high[l] | (codes[32 * k + l] >> bit & 1) << k);
 }
 
 /* Codes of 6 bits: low nibbles and upper pairs of 128 elements at a time, as struct block_q6_k has them. */

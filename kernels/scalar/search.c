@@ -93,13 +93,17 @@ float search_affine(int n, int n_max, const float *x, const float *weights, cons
 
 /* --- x ~ scale * code, x >= 0 --- */
 
-static float positive_error(int n, int n_max, const float *x, const float *weights, float inverse)
+/*
+ * x[i] < 0 has no business here, but a scale can be that by rounding, and then the field's bytes decide: @byte is
+ * the code as its first pass sees it.
+ */
+static float positive_error(int n, int n_max, const float *x, const float *weights, float inverse, bool byte)
 {
     const float scale = 1 / inverse;
     float sum = 0;
     for (int i = 0; i < n; i++) {
-        const int l = nearest_int(inverse * x[i]);
-        const float diff = x[i] - scale * (float)(l < n_max ? l : n_max);
+        const int l = nearest_int(inverse * x[i]), code = byte ? (uint8_t)l : l < n_max ? l : n_max;
+        const float diff = x[i] - scale * (float)code;
         sum += weights[i] * diff * diff;
     }
     return sum;
@@ -109,12 +113,12 @@ static float positive_error(int n, int n_max, const float *x, const float *weigh
 static float best_inverse(int n, int n_max, const float *x, const float *weights, float max)
 {
     float best = (float)n_max / max;
-    float least = positive_error(n, n_max, x, weights, best);
+    float least = positive_error(n, n_max, x, weights, best, true);
     for (int i = -4; i <= 4; i++) {
         if (i == 0)
             continue;
         const float inverse = (0.1f * (float)i + (float)n_max) / max;
-        const float error = positive_error(n, n_max, x, weights, inverse);
+        const float error = positive_error(n, n_max, x, weights, inverse, false);
         if (error < least) {
             least = error;
             best = inverse;
@@ -162,9 +166,9 @@ float search_positive(int n, int n_max, const float *x, const float *weights, ui
     const float inverse = best_inverse(n, n_max, x, weights, max);
     float sum_lx = 0, sum_l2 = 0;
     for (int i = 0; i < n; i++) {
-        const int l = nearest_int(inverse * x[i]);
-        codes[i] = (uint8_t)(l < n_max ? l : n_max);
-        const float code = codes[i];
+        const int l = nearest_int(inverse * x[i]), least = l < n_max ? l : n_max;
+        const float code = (float)least;
+        codes[i] = (uint8_t)least;
         sum_lx += weights[i] * x[i] * code;
         sum_l2 += weights[i] * code * code;
     }
