@@ -26,7 +26,7 @@ static int encode(struct qd_client *c, struct call *call, struct qd_error *err)
 static int send_once(struct qd_client *c, struct call *call, struct qd_error *err)
 {
     int r = encode(c, call, err);
-    return r < 0 ? r : client_send(c, call->fd, err);
+    return r < 0 ? r : client_send(c, call->fds, call->n_fds, err);
 }
 
 int call_send(struct qd_client *c, struct call *call, struct qd_error *err)

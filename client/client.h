@@ -16,7 +16,8 @@ enum {
     HELLO_WAIT_MS = 5000,
     RECONNECT_MS = 5000, /* a daemon that is restarted is back by then */
     RECONNECT_STEP_MS = 20,
-    REPEATS_MAX = 3, /* of one request, over lost connections */
+    REPEATS_MAX = 3,  /* of one request, over lost connections */
+    CALL_FDS_MAX = 2, /* a source and an importance matrix */
     PROTOCOL_VERSION = 1
 };
 
@@ -38,8 +39,11 @@ void client_disconnect(struct qd_client *c);
 /* Tries to connect until RECONNECT_MS have passed. */
 int client_reconnect(struct qd_client *c, struct qd_error *err);
 
-/* Sends c->out with @fd (-1: none), waiting for room. QD_E_UNAVAILABLE: the connection is gone and c->fd is -1. */
-int client_send(struct qd_client *c, int fd, struct qd_error *err);
+/*
+ * Sends c->out with @fds, which stay the caller's, waiting for room. QD_E_UNAVAILABLE: the connection is gone and c->fd
+ * is -1.
+ */
+int client_send(struct qd_client *c, const int *fds, size_t n_fds, struct qd_error *err);
 
 /*
  * The next message that is there or comes within @wait_ms (negative: for ever; 0: now): 1 and @ret, or
@@ -52,8 +56,9 @@ int client_receive(struct qd_client *c, int wait_ms, struct incoming *ret, struc
 /* What to send, made anew for every connection. */
 struct call {
     const char *method;
-    uint32_t id;       /* of the request under way */
-    int fd;            /* goes with it; -1: none */
+    uint32_t id;           /* of the request under way */
+    int fds[CALL_FDS_MAX]; /* go with it; borrowed */
+    size_t n_fds;
     enum message type; /* with params */
     const void *params;
     const struct param *loose; /* or these @n_loose */

@@ -114,7 +114,7 @@ static bool add_artifacts(struct qd_list *l, const struct msg_artifact_list *pag
 static int read_page(struct qd_client *c, const char *method, struct qd_list *l, uint32_t *from, struct qd_error *err)
 {
     struct msg_page params = {.has_from = *from > 0, .from = *from};
-    struct call call = {.method = method, .type = MSG_page, .params = &params, .fd = -1};
+    struct call call = {.method = method, .type = MSG_page, .params = &params};
     CLEANUP(incoming_clear) struct incoming in = {0};
     union any_message page;
     bool is_models = strcmp(method, "models") == 0;
@@ -200,7 +200,7 @@ static int watch_one(struct qd_client *c, int64_t until, qd_event_fn *event, voi
 int qd_watch(struct qd_client *c, uint32_t for_ms, qd_event_fn *event, void *data, struct qd_error *err)
 {
     struct msg_subscribe params = {.jobs = true};
-    struct call call = {.method = "subscribe", .type = MSG_subscribe, .params = &params, .fd = -1};
+    struct call call = {.method = "subscribe", .type = MSG_subscribe, .params = &params};
     int64_t until = for_ms ? now_ms() + for_ms : 0;
     int r = call_send(c, &call, err);
     while (r == 0) {

@@ -1,3 +1,5 @@
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 
@@ -9,6 +11,7 @@ struct qd_open_request {
     struct call call;
     struct msg_open params;
     char *model, *scheme, *layout; /* owned; params borrow them */
+    int imatrix_fd;                /* owned; -1: none */
     enum qd_verify verify;
     qd_progress_fn *progress;
     void *progress_data;
@@ -22,6 +25,20 @@ static int copy_text(const char *text, char **dst, struct qd_error *err)
         return 0;
     *dst = strdup(text);
     return *dst ? 0 : err_new(err, QD_E_NO_MEMORY, "request");
+}
+
+/* The descriptors that go with the request, in the protocol's order. */
+static int add_descriptors(struct qd_open_request *r, const struct qd_open_options *o, struct qd_error *err)
+{
+    if (o->use_source_fd)
+        r->call.fds[r->call.n_fds++] = o->source_fd;
+    if (!o->imatrix)
+        return 0;
+    r->imatrix_fd = open(o->imatrix, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a fifo must not hold us */
+    if (r->imatrix_fd < 0)
+        return err_sys(err, errno, "open '%s'", o->imatrix);
+    r->call.fds[r->call.n_fds++] = r->imatrix_fd;
+    return 0;
 }
 
 static int fill(struct qd_open_request *r, const struct qd_open_options *o, struct qd_error *err)
@@ -41,18 +58,18 @@ static int fill(struct qd_open_request *r, const struct qd_open_options *o, stru
         .no_build = o->no_build,
         .strict = o->strict,
         .by_fd = o->use_source_fd,
+        .imatrix = o->imatrix != NULL,
         .has_wait_ms = o->wait_ms > 0,
         .wait_ms = o->wait_ms,
     };
     r->hint = result == 0 && !o->use_source_fd && !o->strict ? shared_hint(r->model, r->scheme) : NULL;
     if (r->hint)
         r->params.have = (struct bytes){r->hint->print.bytes, DIGEST_BYTES};
-    r->call = (struct call){
-        .method = "open", .type = MSG_open, .params = &r->params, .fd = o->use_source_fd ? o->source_fd : -1};
+    r->call = (struct call){.method = "open", .type = MSG_open, .params = &r->params};
     r->verify = o->verify;
     r->progress = o->progress;
     r->progress_data = o->progress_data;
-    return result;
+    return result < 0 ? result : add_descriptors(r, o, err);
 }
 
 static void request_free(struct qd_open_request *r)
@@ -61,6 +78,7 @@ static void request_free(struct qd_open_request *r)
     free(r->model);
     free(r->scheme);
     free(r->layout);
+    (void)fd_close(r->imatrix_fd); /* only read */
     free(r);
 }
 
@@ -77,6 +95,7 @@ int qd_open_start(struct qd_client *c, const struct qd_open_options *o, struct q
     if (!r)
         return err_new(err, QD_E_NO_MEMORY, "request");
     r->client = c;
+    r->imatrix_fd = -1;
     int result = fill(r, o, err);
     if (result == 0)
         result = call_send(c, &r->call, err);

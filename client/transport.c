@@ -43,12 +43,12 @@ static int lost(struct qd_client *c, int r, struct qd_error *err)
     return r == QD_E_UNAVAILABLE ? err_hint(err, r, "see why it stopped: journalctl -u quantd, or start it again") : r;
 }
 
-int client_send(struct qd_client *c, int fd, struct qd_error *err)
+int client_send(struct qd_client *c, const int *fds, size_t n_fds, struct qd_error *err)
 {
     if (c->fd < 0)
         return err_new(err, QD_E_UNAVAILABLE, "not connected to '%s'", c->path);
     int r;
-    while ((r = conn_send(c->fd, buffer_span(&c->out), &fd, fd >= 0, err)) == QD_E_WOULD_BLOCK) {
+    while ((r = conn_send(c->fd, buffer_span(&c->out), fds, n_fds, err)) == QD_E_WOULD_BLOCK) {
         r = wait_for(c->fd, POLLOUT, -1, err);
         if (r < 0)
             return r;
@@ -84,7 +84,7 @@ static int hello(struct qd_client *c, struct qd_error *err)
     uint32_t id = ++c->last_id;
     int r = request_encode(&c->out, id, "hello", MESSAGE(hello, &params), err);
     if (r == 0)
-        r = client_send(c, -1, err);
+        r = client_send(c, NULL, 0, err);
     if (r == 0)
         r = client_receive(c, HELLO_WAIT_MS, &in, err);
     if (r == 0)

@@ -81,7 +81,16 @@ bool qd_value_bool(const struct qd_value *v)
 
 /* ---- calls --------------------------------------------------------------------------------------- */
 
-static int loose_params(const struct qd_param *params, struct param dst[PARAMS_MAX], size_t *ret_n,
+/* A parameter that stands for a descriptor is said as true; the descriptors go in the order of their parameters. */
+static int add_fd(struct call *call, const struct qd_param *p, struct qd_error *err)
+{
+    if (call->n_fds == CALL_FDS_MAX)
+        return err_new(err, QD_E_LIMIT, "more than %d descriptors", CALL_FDS_MAX);
+    call->fds[call->n_fds++] = (int)p->u64;
+    return 0;
+}
+
+static int loose_params(const struct qd_param *params, struct param dst[PARAMS_MAX], struct call *call,
                         struct qd_error *err)
 {
     size_t n = 0;
@@ -99,9 +108,15 @@ static int loose_params(const struct qd_param *params, struct param dst[PARAMS_M
         case QD_PARAM_BOOL:
             dst[n].kind = PARAM_BOOL;
             break;
+        case QD_PARAM_FD:
+            dst[n].kind = PARAM_BOOL;
+            dst[n].number = 1;
+            if (add_fd(call, &params[n], err) < 0)
+                return QD_E_LIMIT;
+            break;
         }
     }
-    *ret_n = n;
+    call->n_loose = n;
     return 0;
 }
 
@@ -109,10 +124,10 @@ int qd_call(struct qd_client *c, const char *method, const struct qd_param *para
             struct qd_value **ret, struct qd_error *err)
 {
     struct param loose[PARAMS_MAX];
-    struct call call = {.method = method, .fd = -1, .loose = loose};
+    struct call call = {.method = method, .loose = loose};
     CLEANUP(incoming_clear) struct incoming answer = {0};
     CLEANUP(value_free) struct value *tree = NULL;
-    int r = loose_params(params, loose, &call.n_loose, err);
+    int r = loose_params(params, loose, &call, err);
     if (r == 0)
         r = call_run(c, &call, event, data, &answer, err);
     if (r == 0)

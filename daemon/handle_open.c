@@ -14,6 +14,7 @@
 #include "cache/store.h"
 #include "daemon/config.h"
 #include "daemon/handlers.h"
+#include "daemon/imatrix.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pool.h"
@@ -34,7 +35,8 @@ struct ask {
     bool pure, no_build, strict, background;
     int source_fd; /* -1: by name */
     uint64_t source_bytes;
-    struct bytes have; /* print of an envelope; borrows the packet: for an answer at once only */
+    struct imatrix imatrix; /* its descriptor is owned */
+    struct bytes have;      /* print of an envelope; borrows the packet: for an answer at once only */
 };
 
 /* What it comes to. */
@@ -51,11 +53,11 @@ struct target {
 struct opening {
     struct pending pending; /* first: abandon() casts back */
     struct daemon *daemon;
-    struct ask ask; /* model and scheme owned; source_fd owned */
+    struct ask ask; /* model and scheme owned; descriptors owned */
     struct target target;
     struct job_waiter waiter;
     bool joined;  /* a job has @waiter */
-    bool on_pool; /* strict check under way */
+    bool on_pool; /* strict check or digest under way */
     bool checked; /* strict check passed */
     bool waits_for_catalog, due;
     unsigned n_behind; /* how often the catalog was behind the file */
@@ -173,6 +175,7 @@ static struct job_request job_request_of(const struct peer *p, const struct ask 
     return (struct job_request){.model = t->model,
                                 .first_file = t->first_file,
                                 .source_fd = a->source_fd,
+                                .imatrix_fd = a->imatrix.fd,
                                 .recipe = t->recipe,
                                 .stamp = a->source_fd >= 0 ? NULL : &t->stamp,
                                 .interactive = !a->background,
@@ -192,6 +195,7 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
     r = resolve_recipe(p->daemon, m ? m->bytes : a->source_bytes, a->scheme, a->pure, &ret->recipe, ret->why, err);
     if (r < 0)
         return r;
+    imatrix_weigh(&a->imatrix, &ret->recipe);
     struct job_request rq = job_request_of(p, a, ret);
     ret->known = jobs_known_key(p->daemon->jobs, &rq, &ret->key) == 1;
     return 1;
@@ -226,6 +230,7 @@ static void opening_free(struct opening *o)
     o->daemon->serving->n_openings--;
     free((char *)o->ask.model);
     free((char *)o->ask.scheme);
+    imatrix_clear(&o->ask.imatrix);
     (void)fd_close(o->ask.source_fd);
     free(o);
 }
@@ -342,6 +347,32 @@ static void wait_for_new_look(struct opening *o)
     wait_for_catalog(o, true);
 }
 
+/* The job takes descriptors of its own. */
+static int copy_descriptor(int fd, const char *of, int *ret, struct qd_error *err)
+{
+    *ret = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    return fd >= 0 && *ret < 0 ? err_sys(err, errno, "descriptor of %s", of) : 0;
+}
+
+static int submit_job(struct opening *o, struct job_request *rq, struct qd_error *err)
+{
+    CLEANUP(fd_close) int source = -1;
+    CLEANUP(fd_close) int imatrix = -1;
+    int r = copy_descriptor(o->ask.source_fd, "the source", &source, err);
+    if (r == 0)
+        r = copy_descriptor(o->ask.imatrix.fd, "the importance matrix", &imatrix, err);
+    if (r < 0)
+        return r;
+    rq->source_fd = source;
+    rq->imatrix_fd = imatrix;
+    r = jobs_submit(o->daemon->jobs, rq, &o->waiter, err);
+    if (r == 0) {
+        (void)steal_fd(&source); /* the job has them */
+        (void)steal_fd(&imatrix);
+    }
+    return r;
+}
+
 static void join_job(struct opening *o)
 {
     struct qd_error err;
@@ -352,20 +383,36 @@ static void join_job(struct opening *o)
         return;
     }
     struct job_request rq = job_request_of(o->pending.peer, &o->ask, &o->target);
-    rq.source_fd = o->ask.source_fd >= 0 ? fcntl(o->ask.source_fd, F_DUPFD_CLOEXEC, 0) : -1; /* the job takes its own */
-    if (o->ask.source_fd >= 0 && rq.source_fd < 0) {
-        (void)err_sys(&err, errno, "descriptor of the source");
-        opening_fail(o, &err);
-        return;
-    }
     o->waiter = (struct job_waiter){.progress = on_progress, .done = on_done, .data = o};
     o->progress_state = JOB_STATES;
-    int r = jobs_submit(o->daemon->jobs, &rq, &o->waiter, &err);
+    int r = submit_job(o, &rq, &err);
     o->joined = r == 0;
     if (r == QD_E_SOURCE_CHANGED && rq.stamp && o->n_behind++ < BEHIND_MAX)
         wait_for_new_look(o);
     else if (r < 0)
         opening_fail(o, &err);
+}
+
+/* ---- on the pool ---- */
+
+static void start_on_pool(struct opening *o, pool_work *work, pool_done *done)
+{
+    struct qd_error err;
+    if (pool_submit_long(o->daemon->loop, work, done, o, &err) < 0)
+        opening_fail(o, &err);
+    else
+        o->on_pool = true;
+}
+
+/* True where the answer is for nobody: the opening is gone. */
+static bool ended_on_pool(struct opening *o)
+{
+    o->on_pool = false;
+    if (!o->finished && !o->pending.peer->closing) /* abandoned meanwhile, or about to be */
+        return false;
+    o->finished = false;
+    opening_end(o);
+    return true;
 }
 
 /*
@@ -382,12 +429,8 @@ static int check_work(void *data, struct qd_error *err)
 static void check_done(void *data, int result, const struct qd_error *err)
 {
     struct opening *o = data;
-    o->on_pool = false;
-    if (o->finished || o->pending.peer->closing) { /* abandoned meanwhile, or about to be */
-        o->finished = false;
-        opening_end(o);
+    if (ended_on_pool(o))
         return;
-    }
     if (result == QD_E_CORRUPT) {
         log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", shown_model(o)),
                  log_field("reason", o->verify.bad));
@@ -401,13 +444,23 @@ static void check_done(void *data, int result, const struct qd_error *err)
     opening_step(o);
 }
 
-static void start_check(struct opening *o)
+/* ---- the digest of an importance matrix, on the pool ---- */
+
+static int digest_work(void *data, struct qd_error *err)
 {
-    struct qd_error err;
-    if (pool_submit_long(o->daemon->loop, check_work, check_done, o, &err) < 0)
-        opening_fail(o, &err);
+    struct opening *o = data;
+    return imatrix_digest(o->daemon, &o->ask.imatrix, err);
+}
+
+static void digest_done(void *data, int result, const struct qd_error *err)
+{
+    struct opening *o = data;
+    if (ended_on_pool(o))
+        return;
+    if (result < 0)
+        opening_fail(o, err);
     else
-        o->on_pool = true;
+        opening_step(o);
 }
 
 /*
@@ -435,6 +488,10 @@ static void opening_step(struct opening *o)
     struct qd_error err;
     struct lease *lease = NULL;
     struct peer *p = o->pending.peer;
+    if (imatrix_is_open(&o->ask.imatrix)) {
+        start_on_pool(o, digest_work, digest_done);
+        return;
+    }
     int r = aim(p, &o->ask, &o->target, &err);
     if (r == 0 && !is_patient(o))
         r = err.code;
@@ -451,7 +508,7 @@ static void opening_step(struct opening *o)
         r = 0;
     if (r > 0 && o->ask.strict && !o->checked) {
         (void)lease_release(lease);
-        start_check(o);
+        start_on_pool(o, check_work, check_done);
         return;
     }
     if (r > 0) {
@@ -506,7 +563,7 @@ static int opening_new(struct peer *p, struct request *rq, struct ask *a, const 
     o->daemon = p->daemon;
     o->ask = *a;
     o->ask.have = (struct bytes){0};
-    o->ask.source_fd = -1;
+    o->ask.source_fd = o->ask.imatrix.fd = -1;
     o->ask.model = a->model ? strdup(a->model) : NULL;
     o->ask.scheme = a->scheme ? strdup(a->scheme) : NULL;
     o->started_ms = uv_now(p->daemon->loop);
@@ -518,8 +575,8 @@ static int opening_new(struct peer *p, struct request *rq, struct ask *a, const 
         opening_free(o);
         return r;
     }
-    o->ask.source_fd = a->source_fd;
-    a->source_fd = -1;
+    o->ask.source_fd = steal_fd(&a->source_fd);
+    o->ask.imatrix.fd = steal_fd(&a->imatrix.fd);
     if (m->has_wait_ms) {
         (void)uv_timer_init(p->daemon->loop, &o->timer); /* never fails */
         o->timer.data = o;
@@ -549,7 +606,23 @@ static int check_source_fd(int fd, struct ask *a, struct qd_error *err)
     return 0;
 }
 
-static int read_ask(struct request *rq, const struct msg_open *p, struct ask *ret, struct qd_error *err)
+/* Descriptors go in the order of the protocol: the source, then the importance matrix. */
+static int take_descriptors(struct daemon *d, struct request *rq, const struct msg_open *p, struct ask *ret,
+                            struct qd_error *err)
+{
+    if (!p->by_fd && !p->model)
+        return err_new(err, QD_E_INVALID, "open: neither a model's name nor a descriptor");
+    if (p->by_fd && rq->packet->cut)
+        return err_new(err, QD_E_PROTOCOL, "open: descriptors were lost on the way");
+    ret->source_fd = p->by_fd ? packet_steal_fd(rq->packet, 0) : -1;
+    if (p->by_fd && ret->source_fd < 0)
+        return err_new(err, QD_E_INVALID, "open: the packet carries no descriptor");
+    int r = p->by_fd ? check_source_fd(ret->source_fd, ret, err) : 0;
+    return r == 0 && p->imatrix ? imatrix_take(d, rq, p->by_fd ? 1 : 0, &ret->imatrix, err) : r;
+}
+
+static int read_ask(struct daemon *d, struct request *rq, const struct msg_open *p, struct ask *ret,
+                    struct qd_error *err)
 {
     if (p->layout && strcmp(p->layout, "portable") != 0)
         return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this daemon serves \"portable\"", p->layout);
@@ -560,14 +633,9 @@ static int read_ask(struct request *rq, const struct msg_open *p, struct ask *re
                         .strict = p->strict,
                         .background = p->background,
                         .source_fd = -1,
+                        .imatrix.fd = -1,
                         .have = p->have};
-    if (!p->by_fd)
-        return p->model ? 0 : err_new(err, QD_E_INVALID, "open: neither a model's name nor a descriptor");
-    if (rq->packet->cut)
-        return err_new(err, QD_E_PROTOCOL, "open: descriptors were lost on the way");
-    ret->source_fd = packet_steal_fd(rq->packet, 0);
-    return ret->source_fd >= 0 ? check_source_fd(ret->source_fd, ret, err)
-                               : err_new(err, QD_E_INVALID, "open: the packet carries no descriptor");
+    return take_descriptors(d, rq, p, ret, err);
 }
 
 /* The warm way. 1: answered; 0: it takes waiting. */
@@ -575,7 +643,7 @@ static int answer_at_once(struct peer *p, uint32_t id, const struct ask *a, stru
 {
     struct target t = {0};
     struct lease *lease = NULL;
-    int r = a->strict ? 0 : aim(p, a, &t, err);
+    int r = a->strict || imatrix_is_open(&a->imatrix) ? 0 : aim(p, a, &t, err);
     if (r <= 0 || !t.known)
         return r < 0 ? r : 0;
     r = look_up(p->daemon, &t, &lease, err);
@@ -586,13 +654,14 @@ static int answer_at_once(struct peer *p, uint32_t id, const struct ask *a, stru
 
 int handle_open(struct peer *peer, struct request *rq, const struct msg_open *p, struct qd_error *err)
 {
-    struct ask a = {.source_fd = -1};
-    int r = read_ask(rq, p, &a, err);
+    struct ask a = {.source_fd = -1, .imatrix.fd = -1};
+    int r = read_ask(peer->daemon, rq, p, &a, err);
     if (r == 0)
         r = answer_at_once(peer, rq->id, &a, err);
     if (r == 0)
         r = opening_new(peer, rq, &a, p, err);
     (void)fd_close(a.source_fd);
+    imatrix_clear(&a.imatrix);
     return r < 0 ? r : 0;
 }
 
@@ -625,6 +694,11 @@ int build_in_background(struct daemon *d, const char *model, const struct recipe
 {
     if (d->serving->stopping) /* the catalog may be gone */
         return err_new(err, QD_E_UNAVAILABLE, "the daemon is stopping");
+    if (recipe->weighted) {
+        int r = err_new(err, QD_E_UNSUPPORTED, "'%s' is weighted by an importance matrix, which only a request brings",
+                        model);
+        return err_hint(err, r, "open it again with its importance matrix");
+    }
     const struct catalog_model *m = catalog_find(d->catalog, model);
     if (!m || m->state != MODEL_READY)
         return err_new(err, QD_E_NOT_FOUND, "no model '%s'", model);

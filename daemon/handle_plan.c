@@ -7,12 +7,22 @@
 #include <unistd.h>
 
 #include "daemon/handlers.h"
+#include "daemon/imatrix.h"
+#include "daemon/pool.h"
 #include "ipc/records.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
 
 enum { PLAN_PAGE_BYTES = 64 << 20 /* of a table; a million tensors need a hundred bytes each */ };
+
+/* What a request asks for; strings are borrowed. */
+struct plan_ask {
+    const char *model, *scheme;
+    bool pure;
+    uint32_t from;
+    struct imatrix imatrix; /* its descriptor is owned */
+};
 
 struct planning {
     struct pending pending; /* first: abandon() casts back */
@@ -42,13 +52,21 @@ static void on_abandon(struct pending *pending)
 
 /* ---- kept plans ---- */
 
+static bool same_recipe(const struct recipe *a, const struct recipe *b)
+{
+    char x[RECIPE_TEXT_MAX], y[RECIPE_TEXT_MAX];
+    recipe_text(a, x);
+    recipe_text(b, y);
+    return strcmp(x, y) == 0;
+}
+
 static struct kept_plan *find_plan(struct serving *s, const char *model, uint64_t generation,
                                    const struct recipe *recipe)
 {
     for (size_t i = 0; i < PLANS_KEPT; i++) {
         struct kept_plan *k = &s->plans[i];
         bool same = k->model && strcmp(k->model, model) == 0 && k->generation == generation;
-        if (same && k->recipe.scheme == recipe->scheme && k->recipe.pure == recipe->pure)
+        if (same && same_recipe(&k->recipe, recipe))
             return k;
     }
     return NULL;
@@ -161,8 +179,8 @@ static void on_done(struct job_waiter *w, const struct job_outcome *o)
     planning_free(g);
 }
 
-static int start_planning(struct peer *p, struct request *rq, const struct catalog_model *m,
-                          const struct recipe *recipe, const char *why, uint32_t from, struct qd_error *err)
+static int start_planning(struct peer *p, uint32_t id, const struct catalog_model *m, struct plan_ask *a,
+                          const struct recipe *recipe, const char *why, struct qd_error *err)
 {
     struct planning *g = calloc(1, sizeof *g);
     if (!g || !(g->model = strdup(m->name))) {
@@ -172,15 +190,16 @@ static int start_planning(struct peer *p, struct request *rq, const struct catal
     g->daemon = p->daemon;
     g->generation = m->generation;
     g->recipe = *recipe;
-    g->from = from;
+    g->from = a->from;
     (void)memcpy(g->why, why, sizeof g->why);
     g->pending.abandon = on_abandon;
     g->waiter = (struct job_waiter){.done = on_done, .data = g};
     p->daemon->serving->n_openings++;
-    int r = peer_pend(p, &g->pending, rq->id, err);
+    int r = peer_pend(p, &g->pending, id, err);
     struct job_request request = {.model = m->name,
                                   .first_file = m->first_file,
                                   .source_fd = -1,
+                                  .imatrix_fd = a->imatrix.fd,
                                   .stamp = &m->stamp,
                                   .recipe = *recipe,
                                   .interactive = true,
@@ -190,25 +209,106 @@ static int start_planning(struct peer *p, struct request *rq, const struct catal
         r = jobs_submit(p->daemon->jobs, &request, &g->waiter, err);
     if (r < 0)
         planning_free(g);
+    else
+        (void)steal_fd(&a->imatrix.fd); /* the job has it */
     return r;
 }
 
-int handle_plan(struct peer *peer, struct request *rq, const struct msg_plan *p, struct qd_error *err)
+/* All is known: the answer, or a job for it. */
+static int plan_now(struct peer *peer, uint32_t id, struct plan_ask *a, struct qd_error *err)
 {
     const struct catalog_model *m;
     struct recipe recipe;
     char why[POLICY_WHY_MAX] = "";
-    int r = find_model(peer, p->model, &m, err);
+    int r = find_model(peer, a->model, &m, err);
     if (r < 0)
         return r;
     if (m->state == MODEL_BAD)
         return err_new(err, QD_E_CORRUPT, "model '%s': %s", m->name, m->problem);
     if (m->state == MODEL_SETTLING)
         return err_new(err, QD_E_BUSY, "model '%s' is still being written", m->name);
-    r = resolve_recipe(peer->daemon, m->bytes, p->scheme, p->pure, &recipe, why, err);
+    r = resolve_recipe(peer->daemon, m->bytes, a->scheme, a->pure, &recipe, why, err);
     if (r < 0)
         return r;
-    uint32_t from = p->has_from ? p->from : 0;
+    imatrix_weigh(&a->imatrix, &recipe);
     const struct kept_plan *k = find_plan(peer->daemon->serving, m->name, m->generation, &recipe);
-    return k ? reply_page(peer, rq->id, k, why, from, err) : start_planning(peer, rq, m, &recipe, why, from, err);
+    return k ? reply_page(peer, id, k, why, a->from, err) : start_planning(peer, id, m, a, &recipe, why, err);
+}
+
+/* ---- an importance matrix that is new here: digested on the pool, then all starts ---- */
+
+struct digesting {
+    struct pending pending; /* first: abandon() casts back */
+    struct daemon *daemon;
+    struct plan_ask ask; /* all owned */
+    bool abandoned;
+};
+
+static void digesting_free(struct digesting *g)
+{
+    g->daemon->serving->n_openings--;
+    imatrix_clear(&g->ask.imatrix);
+    free((char *)g->ask.model);
+    free((char *)g->ask.scheme);
+    free(g);
+}
+
+/* The pool still has it. */
+static void on_abandon_digest(struct pending *pending)
+{
+    struct digesting *g = (struct digesting *)pending;
+    g->abandoned = true;
+}
+
+static int digest_work(void *data, struct qd_error *err)
+{
+    struct digesting *g = data;
+    return imatrix_digest(g->daemon, &g->ask.imatrix, err);
+}
+
+static void digest_done(void *data, int result, const struct qd_error *err)
+{
+    struct digesting *g = data;
+    if (!g->abandoned) {
+        struct peer *peer = g->pending.peer;
+        uint32_t id = g->pending.id;
+        struct qd_error why = result < 0 ? *err : (struct qd_error){0};
+        pending_done(&g->pending);
+        if (!peer->closing && (result < 0 || plan_now(peer, id, &g->ask, &why) < 0))
+            peer_fail(peer, id, &why);
+    }
+    digesting_free(g);
+}
+
+static int start_digesting(struct peer *p, uint32_t id, struct plan_ask *a, struct qd_error *err)
+{
+    struct digesting *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_new(err, QD_E_NO_MEMORY, "plan");
+    g->daemon = p->daemon;
+    g->ask = *a;
+    g->ask.imatrix.fd = steal_fd(&a->imatrix.fd);
+    g->ask.model = strdup(a->model);
+    g->ask.scheme = a->scheme ? strdup(a->scheme) : NULL;
+    g->pending.abandon = on_abandon_digest;
+    p->daemon->serving->n_openings++;
+    int r = g->ask.model && (!a->scheme || g->ask.scheme) ? 0 : err_new(err, QD_E_NO_MEMORY, "plan");
+    if (r == 0)
+        r = peer_pend(p, &g->pending, id, err);
+    if (r == 0 && (r = pool_submit_long(p->daemon->loop, digest_work, digest_done, g, err)) < 0)
+        pending_done(&g->pending);
+    if (r < 0)
+        digesting_free(g);
+    return r;
+}
+
+int handle_plan(struct peer *peer, struct request *rq, const struct msg_plan *p, struct qd_error *err)
+{
+    struct plan_ask a = {
+        .model = p->model, .scheme = p->scheme, .pure = p->pure, .from = p->has_from ? p->from : 0, .imatrix.fd = -1};
+    int r = p->imatrix ? imatrix_take(peer->daemon, rq, 0, &a.imatrix, err) : 0;
+    if (r == 0)
+        r = imatrix_is_open(&a.imatrix) ? start_digesting(peer, rq->id, &a, err) : plan_now(peer, rq->id, &a, err);
+    imatrix_clear(&a.imatrix);
+    return r;
 }

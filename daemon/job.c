@@ -56,6 +56,7 @@ struct job {
     enum intent intent;
     char *model, *first_file; /* owned; first_file NULL: by descriptor */
     int source_fd;            /* owned; -1: by path */
+    int imatrix_fd;           /* owned; -1: none, or given back until somebody asks again */
     struct file_stamp stamp;
     struct recipe recipe;
     bool interactive, plan_only;
@@ -241,6 +242,7 @@ static struct job *job_free(struct job *job)
         return NULL;
     job->grace = timer_free(job->grace);
     (void)fd_close(job->source_fd); /* only read */
+    (void)fd_close(job->imatrix_fd);
     free(job->model);
     free(job->first_file);
     free(job);
@@ -383,6 +385,7 @@ static void job_failed(struct job *job, const struct qd_error *err)
     const struct config *c = j->d->config;
     job->err = *err;
     job->n_failures++;
+    job->imatrix_fd = fd_close(job->imatrix_fd); /* whoever asks again brings one */
     uint64_t wait = c->backoff_s;
     for (unsigned i = 1; i < job->n_failures && wait < c->backoff_max_s; i++)
         wait *= 2;
@@ -422,6 +425,7 @@ static void job_stopped(struct job *job, const struct qd_error *err)
         job_set_state(job, JOB_QUEUED);
         break;
     case INTENT_PAUSE:
+        job->imatrix_fd = fd_close(job->imatrix_fd); /* as above */
         job_set_state(job, JOB_PAUSED);
         break;
     case INTENT_CANCEL:
@@ -515,21 +519,25 @@ static void job_start(struct job *job)
     struct jobs *j = job->owner;
     struct qd_error err = {0};
     int fd = job->source_fd >= 0 ? fcntl(job->source_fd, F_DUPFD_CLOEXEC, 0) : -1; /* kept for another launch */
+    int imatrix_fd = job->imatrix_fd >= 0 ? fcntl(job->imatrix_fd, F_DUPFD_CLOEXEC, 0) : -1;
     const struct launch_spec spec = {.model = job->model,
                                      .first_file = job->first_file,
                                      .source_fd = fd,
+                                     .imatrix_fd = imatrix_fd,
                                      .stamp = job->stamp,
                                      .recipe = job->recipe,
                                      .idle = !job->interactive,
                                      .plan_only = job->plan_only,
                                      .boot_id = j->boot_id,
                                      .known = j->known};
-    int r = job->source_fd >= 0 && fd < 0 ? err_sys(&err, errno, "keep the descriptor") : 0;
+    bool lost = (job->source_fd >= 0 && fd < 0) || (job->imatrix_fd >= 0 && imatrix_fd < 0);
+    int r = lost ? err_sys(&err, errno, "keep the descriptor") : 0;
     if (r == 0)
         r = launch_start(j->d, &spec, &hooks, job, &job->launch, &err);
     if (r == 0)
         return;
     (void)fd_close(fd); /* only read */
+    (void)fd_close(imatrix_fd);
     job_failed(job, &err);
 }
 
@@ -637,7 +645,8 @@ static struct job *job_new(struct jobs *j, const struct job_request *r, const st
                         .interactive = r->interactive,
                         .plan_only = r->plan_only,
                         .uid = r->uid,
-                        .source_fd = -1};
+                        .source_fd = -1,
+                        .imatrix_fd = -1};
     job->model = strdup(r->model);
     job->first_file = r->first_file ? strdup(r->first_file) : NULL;
     if (!job->model || (r->first_file && !job->first_file))
@@ -703,6 +712,15 @@ static int submit_new(struct jobs *j, const struct job_request *r, const struct 
     return 0;
 }
 
+/* All that ask for the job have one of the same content. */
+static void take_imatrix(struct job *job, int fd)
+{
+    if (job->imatrix_fd < 0)
+        job->imatrix_fd = fd;
+    else
+        (void)fd_close(fd); /* only read */
+}
+
 int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *w, struct qd_error *err)
 {
     struct file_stamp stamp;
@@ -717,6 +735,8 @@ int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *
         return q;
     if (job && !r->first_file)
         (void)fd_close(r->source_fd); /* taken, and the job has one */
+    if (r->recipe.weighted)
+        take_imatrix(w->job, r->imatrix_fd);
     schedule_soon(j);
     return 0;
 }

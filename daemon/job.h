@@ -32,7 +32,8 @@ enum job_state {
 struct job_request {
     const char *model;              /* catalog name, or "fd" */
     const char *first_file;         /* absolute path; NULL with source_fd */
-    int source_fd;                  /* -1, or a descriptor taken by the job */
+    int source_fd;                  /* -1, or a descriptor that the job takes when it is submitted */
+    int imatrix_fd;                 /* looked at where the recipe is weighted; taken as @source_fd is */
     const struct file_stamp *stamp; /* the first file as it was when rights were judged, borrowed; NULL: as it is */
     struct recipe recipe;           /* resolved */
     bool interactive;

@@ -20,7 +20,11 @@
 #include "kernels/core/processors.h"
 #include "quant/page_cache.h"
 #include "quant/run.h"
+#include "quant/importance.h"
 #include "quant/source.h"
+
+/* What the importance matrix is called: no file of a model is, and whose it was is nobody's concern. */
+#define IMATRIX_NAME "<imatrix>"
 
 enum {
     STEP_STALL_MS = 120 * 1000,    /* a header of 100 MB from a slow disk, with much to spare */
@@ -69,6 +73,7 @@ struct launch {
     bool committing;
 
     int folder_fd;             /* owned; -1: by descriptor */
+    int imatrix_fd;            /* owned; -1: none, or among the files already */
     struct launch_file *files; /* owned; [0] is the first */
     size_t n_files, n_added;
     char format[16];
@@ -101,6 +106,7 @@ static struct launch *launch_free(struct launch *l)
         (void)fd_close(l->files[i].fd); /* only read */
     }
     (void)fd_close(l->folder_fd);
+    (void)fd_close(l->imatrix_fd);
     (void)fd_close(l->plan_fd);
     free(l->files);
     free(l->model);
@@ -462,6 +468,11 @@ static void step_plan(struct launch *l)
 
 /* ---- hash, key ------------------------------------------------------------------------------------- */
 
+static bool is_imatrix(const struct launch_file *f)
+{
+    return strcmp(f->role, IMPORTANCE_ROLE) == 0;
+}
+
 static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
 {
     struct stat after;
@@ -478,14 +489,17 @@ static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *e
     if (!stamp_equal(&was, &is))
         return err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was hashed", f->name);
     (void)hint_put(l->d->hints, &f->st, &f->digest, NULL); /* a hint that is lost costs hashing */
+    if (is_imatrix(f) && !digest_equal(&f->digest, &l->recipe.importance))
+        return err_new(err, QD_E_SOURCE_CHANGED, "the importance matrix was changed since it was asked for");
     return 0;
 }
 
+/* The model's: an importance matrix is a part of the recipe, by its digest. */
 static size_t list_files(const struct launch *l, struct source_file_id *ret)
 {
     size_t n = 0;
     for (size_t i = 0; i < l->n_files; i++)
-        if (l->files[i].fd >= 0)
+        if (l->files[i].fd >= 0 && !is_imatrix(&l->files[i]))
             ret[n++] = (struct source_file_id){.role = l->files[i].role,
                                                .name = l->files[i].name,
                                                .bytes = (uint64_t)l->files[i].st.st_size,
@@ -608,7 +622,8 @@ static int gather_on_pool(void *data, struct qd_error *err)
     struct launch *l = data;
     int r = 0;
     for (size_t i = 1; r == 0 && i < l->n_files; i++)
-        r = gather_one(l, &l->files[i], err);
+        if (l->files[i].fd < 0)
+            r = gather_one(l, &l->files[i], err);
     return r;
 }
 
@@ -637,6 +652,24 @@ static int take_file(struct launch *l, const struct msg_w_file *w, struct qd_err
     return f->role && f->name ? 0 : err_new(err, QD_E_NO_MEMORY, "file list");
 }
 
+/* It came with the request, and stands behind the model's own files. */
+static int add_imatrix(struct launch *l, struct qd_error *err)
+{
+    struct stat st;
+    if (l->imatrix_fd < 0)
+        return 0;
+    if (fstat(l->imatrix_fd, &st) < 0)
+        return err_sys(err, errno, "stat the importance matrix");
+    struct launch_file *f = &l->files[l->n_files];
+    *f = (struct launch_file){
+        .role = strdup(IMPORTANCE_ROLE), .name = strdup(IMATRIX_NAME), .required = true, .fd = -1, .st = st};
+    l->n_files++;
+    if (!f->role || !f->name)
+        return err_new(err, QD_E_NO_MEMORY, "file list");
+    f->fd = steal_fd(&l->imatrix_fd);
+    return 0;
+}
+
 static int take_probe(struct launch *l, struct incoming *in, struct qd_error *err)
 {
     static const char *const formats[] = {"gguf", "safetensors", NULL};
@@ -647,8 +680,8 @@ static int take_probe(struct launch *l, struct incoming *in, struct qd_error *er
     if (!is_one_of(probed.format, formats) || !is_one_of(probed.role, roles) || probed.files_n >= SOURCE_FILES_MAX)
         return err_new(err, QD_E_PROTOCOL, "the worker found format '%.16s' with %zu companions", probed.format,
                        probed.files_n);
-    (void)snprintf(l->format, sizeof l->format, "%s", probed.format); /* one of the above: fits */
-    struct launch_file *grown = realloc(l->files, (probed.files_n + 1) * sizeof *grown);
+    (void)snprintf(l->format, sizeof l->format, "%s", probed.format);                    /* one of the above: fits */
+    struct launch_file *grown = realloc(l->files, (probed.files_n + 2) * sizeof *grown); /* the imatrix, too */
     if (!grown)
         return err_new(err, QD_E_NO_MEMORY, "file list");
     l->files = grown;
@@ -658,7 +691,7 @@ static int take_probe(struct launch *l, struct incoming *in, struct qd_error *er
         return err_new(err, QD_E_NO_MEMORY, "file list");
     for (size_t i = 0; r == 0 && i < probed.files_n; i++)
         r = take_file(l, &probed.files[i], err);
-    return r;
+    return r < 0 ? r : add_imatrix(l, err);
 }
 
 static void on_probe_reply(struct launch *l, struct incoming *in, struct packet *p)
@@ -877,6 +910,7 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
                          .memory_bytes = d->config->worker_memory,
                          .keep_free = d->config->keep_free,
                          .folder_fd = -1,
+                         .imatrix_fd = -1,
                          .plan_fd = -1};
     l->n_threads = threads_of(d->config);
     l->model = strdup(s->model);
@@ -889,7 +923,8 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
     l->files[0] = (struct launch_file){.role = strdup("weights"), .name = first_name(s), .required = true, .fd = -1};
     if (!l->files[0].role || !l->files[0].name)
         return err_new(err, QD_E_NO_MEMORY, "job");
-    l->files[0].fd = s->source_fd;            /* no failure behind here */
+    l->files[0].fd = s->source_fd; /* no failure behind here */
+    l->imatrix_fd = s->imatrix_fd;
     (void)uv_timer_init(d->loop, &l->ticker); /* these cannot fail */
     l->ticker.data = l;
     (void)uv_timer_start(&l->ticker, on_started, 0, 0);

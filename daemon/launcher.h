@@ -4,7 +4,7 @@
  *     open      pool    the first file; it must be the one that was asked for
  *     probe     worker  format and companions
  *     gather    pool    companions, beneath the model's folder
- *     add       worker  one packet each
+ *     add       worker  one packet each; the importance matrix, where the recipe has one, is the last
  *     hash      pool    all files; their digests make the source identity and so the key
  *     plan      worker  what will be written, exact to the byte
  *     prepare   pool    room on the disk, work files (maybe of an earlier run, with journal)
@@ -26,6 +26,7 @@ struct launch_spec {
     const char *model;       /* for the manifest and the log */
     const char *first_file;  /* absolute path; NULL with @source_fd */
     int source_fd;           /* taken by launch_start when it succeeds; or -1 */
+    int imatrix_fd;          /* as @source_fd: what the recipe is weighted by */
     struct file_stamp stamp; /* of the first file as asked for */
     struct recipe recipe;
     bool idle;

@@ -313,7 +313,7 @@ static void receive(struct peer *p)
     struct qd_error err;
     if (p->first) /* it has not read what we sent */
         return;
-    int r = conn_recv(p->fd, 1, packet, &err);
+    int r = conn_recv(p->fd, REQUEST_FDS_MAX, packet, &err);
     if (r == QD_E_WOULD_BLOCK)
         return;
     if (r > 0) {

@@ -20,6 +20,7 @@
 #include "kernels/core/error.h"
 
 enum {
+    REQUEST_FDS_MAX = 2,    /* a source and an importance matrix */
     PEER_PENDING_MAX = 64,  /* unanswered requests of one connection */
     PEER_STUCK_MS = 30000,  /* replies left unread so long: dropped */
     PEER_EVENT_ROOM = 16384 /* events are left out while more than this waits to be sent */

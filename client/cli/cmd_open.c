@@ -197,6 +197,7 @@ int cmd_open(struct cli *cli, int argc, char **argv)
     const struct cli_option options[] = {{"scheme", 's', OPTION_TEXT, &args.options.scheme},
                                          {"layout", 0, OPTION_TEXT, &args.options.layout},
                                          {"pure", 0, OPTION_FLAG, &args.options.pure},
+                                         {"imatrix", 'i', OPTION_TEXT, &args.options.imatrix},
                                          {"no-build", 0, OPTION_FLAG, &args.options.no_build},
                                          {"strict", 0, OPTION_FLAG, &args.options.strict},
                                          {"verify", 0, OPTION_TEXT, &args.verify},

@@ -233,6 +233,59 @@ static void peer_that_never_reads__holds_one_reply_and_others_are_served(void **
     }
 }
 
+struct importance_row {
+    const char *what;
+    int flags;
+    const char *path; /* below the folder; NULL: none */
+    size_t n_fds;
+    int code;
+};
+
+static void ask_for(struct harness *h, const struct importance_row *row, bool plan)
+{
+    CLEANUP(fd_close) int fd = harness_hello(h);
+    CLEANUP(fd_close) int file = row->path ? open(harness_path(h, row->path), row->flags | O_CLOEXEC) : -1;
+    CLEANUP(incoming_clear) struct incoming in = {0};
+    CLEANUP(packet_clear) struct packet p = {0};
+    struct qd_error err = {0};
+    const struct msg_open to_open = {.model = "tiny", .scheme = "q4_0", .imatrix = true};
+    const struct msg_plan to_plan = {.model = "tiny", .scheme = "q4_0", .imatrix = true};
+    const int fds[] = {file, file, file};
+    if (plan)
+        harness_request(fd, 7, "plan", MESSAGE(plan, &to_plan), fds, row->n_fds);
+    else
+        harness_request(fd, 7, "open", MESSAGE(open, &to_open), fds, row->n_fds);
+    while (harness_receive(fd, &in, &p) && in.kind != INCOMING_REPLY)
+        incoming_clear(&in);
+    assert_true(in.failed && in.id == 7);
+    if (incoming_error(&in, &err) != row->code)
+        fail_msg("%s: %d '%s'", row->what, err.code, err.message);
+}
+
+/* An open and a plan with what no importance matrix is; each is answered with an error, and no descriptor stays. */
+static void imatrix__without_a_fit_descriptor__is_refused(void **state)
+{
+    struct harness *h = *state;
+    static const struct importance_row rows[] = {
+        {"no descriptor", O_RDONLY, NULL, 0, QD_E_INVALID},
+        {"a folder", O_RDONLY, "models", 1, QD_E_INVALID},
+        {"only for writing", O_WRONLY, "written", 1, QD_E_DENIED},
+        {"only a place", O_PATH, "written", 1, QD_E_DENIED},
+        {"empty", O_RDONLY, "empty", 1, QD_E_CORRUPT},
+        {"a model", O_RDONLY, "models/tiny.gguf", 1, QD_E_UNSUPPORTED},
+        {"three descriptors", O_RDONLY, "written", 3, QD_E_LIMIT},
+    };
+    harness_write(harness_path(h, "written"), "text", 4);
+    harness_write(harness_path(h, "empty"), "", 0);
+    ask_for(h, &rows[5], false);
+    unsigned before = harness_n_fds(h); /* with what the first job of a daemon opens for ever */
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        ask_for(h, &rows[i], false);
+        ask_for(h, &rows[i], true);
+    }
+    serves_on(h, before);
+}
+
 static void requests__too_many_unanswered__are_refused_not_queued(void **state)
 {
     struct harness *h = *state;
@@ -424,6 +477,7 @@ int main(void)
         T(connects__twenty_thousand_in_a_row__leave_nothing),
         T(peer_that_never_reads__holds_one_reply_and_others_are_served),
         T(requests__too_many_unanswered__are_refused_not_queued),
+        T(imatrix__without_a_fit_descriptor__is_refused),
         T(peer_that_stops_listening__with_requests_under_way__costs_only_itself),
         cmocka_unit_test(descriptors__of_the_daemon_run_out__it_pauses_and_recovers),
         T(another_user__may_only_what_he_could_read),

@@ -99,6 +99,9 @@ struct qd_open_options {
     int source_fd;            /* a readable regular file, borrowed; any user may pass one of its own */
     qd_progress_fn *progress; /* called from the thread that called qd_open; may be NULL */
     void *progress_data;
+    const char
+        *imatrix; /* file of an importance matrix (llama-imatrix) that errors are weighed by; opened here and now,
+                            so any user may give one of its own; NULL: none */
 };
 
 struct qd_artifact;
@@ -215,9 +218,9 @@ struct qd_value; /* immutable tree: nil, bool, integer, number, string, array, m
 
 struct qd_param {
     const char *key; /* NULL ends the list */
-    enum { QD_PARAM_STR, QD_PARAM_U64, QD_PARAM_BOOL } kind;
+    enum { QD_PARAM_STR, QD_PARAM_U64, QD_PARAM_BOOL, QD_PARAM_FD } kind;
     const char *str;
-    uint64_t u64; /* also 0 or 1 for a bool */
+    uint64_t u64; /* also 0 or 1 for a bool, and a descriptor (borrowed) that goes with the request, two at most */
 };
 
 typedef int qd_event_fn(const char *event, const struct qd_value *params, void *data); /* non-zero: stop */
