@@ -223,9 +223,27 @@ static void scale_places(enum qd_type type, int places[2])
     }
 }
 
+/* f16 bits at @place: Inf for every second @i, else a NaN, of either sign. */
+static void make_nonfinite(uint8_t *block, int place, size_t i)
+{
+    block[place] = i % 2 ? 0 : block[place] | 1;
+    block[place + 1] = (uint8_t)((block[place + 1] & (i % 2 ? 0x80 : 0xff)) | 0x7c);
+}
+
+/* Scales that are not f16 and have edges: all of them are met. */
+static void make_edges(uint8_t *block, enum qd_type type, size_t i)
+{
+    static const uint8_t e8m0[4] = {0, 1, 2, 255}, ue4m3[4] = {0, 0x7f, 0x80, 0xff};
+    if (type == QD_TYPE_MXFP4 && i % 4 == 0)
+        block[0] = e8m0[i / 4 % 4];
+    if (type == QD_TYPE_NVFP4 && i % 4 == 0)
+        memcpy(block, ue4m3, sizeof ue4m3);
+}
+
 void data_fill_blocks(void *dst, size_t n_blocks, enum qd_type type, int finite, uint64_t seed)
 {
     const size_t bytes = qd_type_info(type)->block_bytes;
+    const int is_block = qd_type_info(type)->block_elements > 1;
     int places[2];
     uint64_t s = seed;
     uint8_t *b = dst;
@@ -241,6 +259,14 @@ void data_fill_blocks(void *dst, size_t n_blocks, enum qd_type type, int finite,
             block[55] ^= 0x10;
         if (type == QD_TYPE_IQ1_M && (block[55] & 0xf0) == 0xf0)
             block[55] ^= 0x10;
+    }
+    for (size_t i = 0; !finite && is_block && i < n_blocks; i++) {
+        make_edges(b + i * bytes, type, i);
+        for (int k = 0; k < 2; k++)
+            if (places[k] >= 0 && i >> k & 1)
+                make_nonfinite(b + i * bytes, places[k], i / 4);
+        if (type == QD_TYPE_IQ1_M && i % 2)
+            b[i * bytes + 55] |= 0x70, b[i * bytes + 53] |= 0xc0;
     }
 }
 

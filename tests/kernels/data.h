@@ -62,7 +62,10 @@ void data_fill_importance(float *dst, size_t n, uint64_t seed);
 /* Any bits at all, every fourth element NaN or Inf. */
 void data_fill_nonfinite(float *dst, size_t n, uint64_t seed);
 
-/* Random bytes as @n_blocks blocks of @type; @finite: all of its f16 scales are finite. */
+/*
+ * Random bytes as @n_blocks blocks of @type; @finite: all of its f16 scales are finite, else many are not and scales of
+ * other kinds meet their edges.
+ */
 void data_fill_blocks(void *dst, size_t n_blocks, enum qd_type type, int finite, uint64_t seed);
 
 /* FNV-1a, 64 bits, over @n bytes, continued from @hash; begin with HASH_START. */
