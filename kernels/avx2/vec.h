@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/lanes/bytes_x86.h"
+
 enum { LANES = 8 };
 #define VARIANT(op) op##__avx2
 
@@ -26,6 +28,10 @@ static inline void vf_store(void *p, vf a)
 static inline vf vf_set1(float a)
 {
     return _mm256_set1_ps(a);
+}
+static inline vf vf_set1_f16(uint16_t a)
+{
+    return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(a)));
 }
 static inline vf vf_add(vf a, vf b)
 {
@@ -210,6 +216,18 @@ static inline vf vf_look_up_16(const float table[16], vi a)
     vf low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), a),
        high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), a);
     return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(a, 28)));
+}
+static inline vb vb_of_bits(uint32_t bits)
+{
+    const __m128i bytes = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m128i bit = _mm_set1_epi64x((long long)0x8040201008040201);
+    const __m128i spread = _mm_shuffle_epi8(_mm_cvtsi32_si128((int)bits), bytes);
+    return _mm_cmpeq_epi8(_mm_and_si128(spread, bit), bit);
+}
+static inline void vf_of_bytes(vb a, vf ret[16 / LANES])
+{
+    ret[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a));
+    ret[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a, a)));
 }
 /* clang-format on */
 

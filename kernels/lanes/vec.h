@@ -10,7 +10,16 @@
  *   vf_select(m,a,b)  a where m, else b
  *   vi_of_vf          nearest, ties to even; vi_trunc: towards zero; both for |a| < 2^31 only
  *   vi_store_bytes    the low byte of each lane, LANES bytes
+ *   vf_set1_f16       an f16, exactly, in every lane
  *   transpose         LANES vectors become their columns
+ * 16 bytes, from which decoders make 16 floats in every instruction set:
+ *   vb                bytes; vb_add, vb_sub modulo 256
+ *   vb_ge(a, b)       all bits where a >= b, unsigned
+ *   vb_field          each byte shifted right (left where the shift is negative), then masked; the mask holds no bit
+ *                     that such a shift leaves empty
+ *   vb_look_up        table[index], indices 0..15
+ *   vb_of_bits        byte j all ones where bit j is set, bits 0..15
+ *   vf_of_bytes       signed bytes, in order
  * Every operation is one IEEE operation, rounded by itself: no contraction, no approximation.
  */
 #ifndef QUANTD_KERNELS_LANES_VEC_H

@@ -62,12 +62,27 @@ static inline void pack_scales_k4(uint8_t dst[12], const uint8_t scales[8], cons
 
 static inline void unpack_scales_k4(const uint8_t src[12], uint8_t scales[8], uint8_t mins[8])
 {
-    for (size_t j = 0; j < 4; j++) {
-        scales[j] = src[j] & 63;
-        mins[j] = src[j + 4] & 63;
-        scales[j + 4] = (uint8_t)((src[j + 8] & 15) | (src[j] >> 6) << 4);
-        mins[j + 4] = (uint8_t)(src[j + 8] >> 4 | (src[j + 4] >> 6) << 4);
-    }
+    uint32_t first[2], last[2], w[3]; /* four scales or minima in a word */
+    memcpy(w, src, sizeof w);
+    first[0] = w[0] & 0x3f3f3f3f;
+    first[1] = (w[2] & 0x0f0f0f0f) | (w[0] >> 6 & 0x03030303) << 4;
+    last[0] = w[1] & 0x3f3f3f3f;
+    last[1] = (w[2] >> 4 & 0x0f0f0f0f) | (w[1] >> 6 & 0x03030303) << 4;
+    memcpy(scales, first, sizeof first);
+    memcpy(mins, last, sizeof last);
+}
+
+/* 16 scales of 6 bits (docs/formats/blocks.md, "q3_k"), scale j in byte j % 8 of word j / 8. */
+static inline void unpack_scales_q3(const uint8_t src[12], uint64_t scales[2])
+{
+    const uint64_t nibbles = 0x0f0f0f0f0f0f0f0f, pairs = 0x0303030303030303;
+    uint64_t low;  /* low nibbles of scales 0..7, of 8..15 */
+    uint32_t high; /* upper pairs of scales 0..3, 4..7, 8..11, 12..15 */
+    memcpy(&low, src, sizeof low);
+    memcpy(&high, src + 8, sizeof high);
+    const uint64_t both = high | (uint64_t)(high >> 2) << 32;
+    scales[0] = (low & nibbles) | (both & pairs) << 4;
+    scales[1] = (low >> 4 & nibbles) | (both >> 4 & pairs) << 4;
 }
 
 #endif

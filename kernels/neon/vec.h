@@ -14,6 +14,7 @@ enum { LANES = 4 };
 /* clang-format off: a table */
 typedef float32x4_t vf;
 typedef int32x4_t vi;
+typedef uint8x16_t vb;
 typedef uint32x4_t vm; /* all bits of a lane, or none */
 
 static inline vf vf_load(const void *p)
@@ -27,6 +28,10 @@ static inline void vf_store(void *p, vf a)
 static inline vf vf_set1(float a)
 {
     return vdupq_n_f32(a);
+}
+static inline vf vf_set1_f16(uint16_t a)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(a)));
 }
 static inline vf vf_add(vf a, vf b)
 {
@@ -217,6 +222,64 @@ static inline vf vf_look_up_16(const float table[16], vi a)
     const uint8x16x4_t bytes = {{vld1q_u8(t), vld1q_u8(t + 16), vld1q_u8(t + 32), vld1q_u8(t + 48)}};
     const uint32x4_t first = vmulq_n_u32(vandq_u32(vreinterpretq_u32_s32(a), vdupq_n_u32(15)), 0x04040404);
     return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(vaddq_u32(first, vdupq_n_u32(0x03020100)))));
+}
+static inline vb vb_load(const void *p)
+{
+    return vld1q_u8(p);
+}
+static inline vb vb_set1(int a)
+{
+    return vdupq_n_u8((uint8_t)a);
+}
+static inline vb vb_of_u64(uint64_t low, uint64_t high)
+{
+    return vcombine_u8(vcreate_u8(low), vcreate_u8(high));
+}
+static inline vb vb_and(vb a, vb b)
+{
+    return vandq_u8(a, b);
+}
+static inline vb vb_or(vb a, vb b)
+{
+    return vorrq_u8(a, b);
+}
+static inline vb vb_xor(vb a, vb b)
+{
+    return veorq_u8(a, b);
+}
+static inline vb vb_add(vb a, vb b)
+{
+    return vaddq_u8(a, b);
+}
+static inline vb vb_sub(vb a, vb b)
+{
+    return vsubq_u8(a, b);
+}
+static inline vb vb_ge(vb a, vb b)
+{
+    return vcgeq_u8(a, b);
+}
+static inline vb vb_field(vb a, int shift, int mask)
+{
+    return vandq_u8(vshlq_u8(a, vdupq_n_s8((int8_t)-shift)), vdupq_n_u8((uint8_t)mask));
+}
+static inline vb vb_look_up(vb table, vb index)
+{
+    return vqtbl1q_u8(table, index);
+}
+static inline vb vb_of_bits(uint32_t bits)
+{
+    const uint8x8_t bit = vcreate_u8(0x8040201008040201);
+    return vcombine_u8(vtst_u8(vdup_n_u8((uint8_t)bits), bit), vtst_u8(vdup_n_u8((uint8_t)(bits >> 8)), bit));
+}
+static inline void vf_of_bytes(vb a, vf ret[16 / LANES])
+{
+    const int8x16_t s = vreinterpretq_s8_u8(a);
+    const int16x8_t low = vmovl_s8(vget_low_s8(s)), high = vmovl_high_s8(s);
+    ret[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+    ret[1] = vcvtq_f32_s32(vmovl_high_s16(low));
+    ret[2] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+    ret[3] = vcvtq_f32_s32(vmovl_high_s16(high));
 }
 /* clang-format on */
 

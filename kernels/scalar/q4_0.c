@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/layout/blocks.h"
-#include "kernels/scalar/half.h"
+#include "kernels/scalar/decode.h"
 
 enum { HALF = BLOCK_32 / 2 };
 
@@ -52,16 +51,12 @@ void quantize_q4_0__scalar(void *dst, const float *src, size_t n_elements)
     }
 }
 
-void dequantize_q4_0__scalar(float *dst, const void *src, size_t n_elements)
+static inline void decode_q4_0(float_at *restrict x, const struct block_q4_0 *restrict b)
 {
-    const struct block_q4_0 *b = src;
-    for (size_t i = 0; i < n_elements / BLOCK_32; i++) {
-        const float d = f32_of_f16(b[i].d);
-        float x[BLOCK_32];
-        for (int j = 0; j < HALF; j++) {
-            x[j] = (float)((b[i].q[j] & 15) - 8) * d;
-            x[j + HALF] = (float)((b[i].q[j] >> 4) - 8) * d;
-        }
-        memcpy((char *)dst + i * sizeof x, x, sizeof x);
-    }
+    const float d = f32_of_f16(b->d);
+    for (int j = 0; j < HALF; j++)
+        x[j] = (float)((b->q[j] & 15) - 8) * d;
+    for (int j = 0; j < HALF; j++)
+        x[j + HALF] = (float)((b->q[j] >> 4) - 8) * d;
 }
+DECODER_SCALAR(q4_0, BLOCK_32)

@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/layout/blocks.h"
-#include "kernels/scalar/half.h"
+#include "kernels/scalar/decode.h"
 
 /*
  * Nearest integer, halves away from zero, for |x| < 2^22. The addend is the float below 0.5: with
@@ -42,14 +41,10 @@ void quantize_q8_0__scalar(void *dst, const float *src, size_t n_elements)
     }
 }
 
-void dequantize_q8_0__scalar(float *dst, const void *src, size_t n_elements)
+static inline void decode_q8_0(float_at *restrict x, const struct block_q8_0 *restrict b)
 {
-    const struct block_q8_0 *b = src;
-    for (size_t i = 0; i < n_elements / BLOCK_32; i++) {
-        const float d = f32_of_f16(b[i].d);
-        float x[BLOCK_32];
-        for (int j = 0; j < BLOCK_32; j++)
-            x[j] = (float)b[i].q[j] * d;
-        memcpy((char *)dst + i * sizeof x, x, sizeof x);
-    }
+    const float d = f32_of_f16(b->d);
+    for (int j = 0; j < BLOCK_32; j++)
+        x[j] = (float)b->q[j] * d;
 }
+DECODER_SCALAR(q8_0, BLOCK_32)
