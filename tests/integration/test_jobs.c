@@ -254,6 +254,23 @@ static void assert_good(struct fixture *f, const struct waiting *q)
     assert_memory_equal(&d, &first_digest, sizeof d);
 }
 
+/* Descriptors of this process on a file of the fixture's folder, also when it is removed. */
+static size_t count_open(const struct fixture *f, const char *name)
+{
+    char want[256], link[300], is[512];
+    DIR *dir = opendir("/proc/self/fd");
+    size_t n = 0;
+    (void)snprintf(want, sizeof want, "%s/%s", f->folder, name);
+    for (struct dirent *e; (e = readdir(dir));) {
+        (void)snprintf(link, sizeof link, "/proc/self/fd/%s", e->d_name);
+        ssize_t bytes = readlink(link, is, sizeof is - 1);
+        is[bytes > 0 ? bytes : 0] = '\0';
+        n += strncmp(is, want, strlen(want)) == 0;
+    }
+    (void)closedir(dir);
+    return n;
+}
+
 static size_t count_files(const struct fixture *f, const char *folder)
 {
     char path[256];
@@ -416,6 +433,61 @@ static void job__last_waiter_leaves__pauses_and_goes_on_when_asked_again(void **
     ask(f, &q);
     assert_good(f, &q);
     assert_int_equal(count_files(f, "work"), 0);
+}
+
+/* An importance matrix in the older form for the first tensor: its name, one call, all ones. */
+static int matrix_of_ones(struct fixture *f, struct digest *ret)
+{
+    static const char tensor[] = "blk.0.ffn_up.weight";
+    CLEANUP(buffer_clear) struct buffer b = {0};
+    char path[256];
+    buffer_put_u32(&b, 1);
+    buffer_put_u32(&b, sizeof tensor - 1);
+    buffer_put(&b, tensor, sizeof tensor - 1);
+    buffer_put_u32(&b, 1);
+    buffer_put_u32(&b, BIG_COLS);
+    for (size_t i = 0; i < BIG_COLS; i++)
+        buffer_put(&b, &(float){1}, sizeof(float));
+    assert_int_equal(digest_of_bytes(buffer_span(&b), ret, NULL), 0);
+    (void)snprintf(path, sizeof path, "%s/matrix", f->folder);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0 && write_whole(fd, b.data, b.n) == 0);
+    (void)unlink(path);
+    return fd;
+}
+
+static void submit_weighted(struct fixture *f, struct waiting *q)
+{
+    struct job_request r = request_for(f, "model");
+    r.recipe.weighted = true;
+    r.imatrix_fd = matrix_of_ones(f, &r.recipe.importance);
+    assert_int_equal(submit(f, &r, q), 0);
+}
+
+/* A paused job keeps no file of a client open; who asks again brings the matrix. */
+static void job__weighted_one_left_and_asked_again__goes_on_with_the_matrix_that_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting q, other;
+    f->config.leave_grace_ms = 0;
+    submit_weighted(f, &q);
+    submit_weighted(f, &other); /* joins: one matrix is enough */
+    while (f->n_states[JOB_RUNNING] == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    job_leave(f->d.jobs, &q.w);
+    job_leave(f->d.jobs, &other.w);
+    while (jobs_running(f->d.jobs) > 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    if (jobs_n(f->d.jobs) > 0) { /* else it was faster than we */
+        assert_int_equal(jobs_at(f->d.jobs, 0).progress.state, JOB_PAUSED);
+        assert_int_equal(count_open(f, "matrix"), 0);
+    }
+    submit_weighted(f, &q);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, 0);
+    assert_int_equal(count_open(f, "matrix"), 0);
+    struct digest weighted = payload_of(f, &q.o.key);
+    assert_memory_not_equal(&weighted, &first_digest, sizeof weighted); /* it says by what it is weighted */
 }
 
 static void job__background_one_that_is_asked_for__is_promoted(void **state)
@@ -878,6 +950,7 @@ int main(int argc, char **argv)
         T(job__descriptor_instead_of_a_path__same_artifact),
         T(job__cancelled__tells_its_waiter_and_leaves_no_worker),
         T(job__last_waiter_leaves__pauses_and_goes_on_when_asked_again),
+        T(job__weighted_one_left_and_asked_again__goes_on_with_the_matrix_that_comes),
         T(job__background_one_that_is_asked_for__is_promoted),
         T(job__background_one_in_the_way__gives_its_place),
         T(jobs__stopped__every_waiter_gets_an_answer),
