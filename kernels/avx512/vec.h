@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/avx512/lanes.h"
 #include "kernels/lanes/bytes_x86.h"
 
 enum { LANES = 16 };
@@ -120,6 +121,15 @@ static inline bool vm_all(vm a)
 static inline unsigned vm_bits(vm a)
 {
     return a;
+}
+
+static inline vf vf_largest_of_each(const vf v[LANES])
+{
+    return largest_of_each(v);
+}
+static inline void vf_store_f16(void *p, vf a)
+{
+    _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 static inline vi vi_set1(int a)

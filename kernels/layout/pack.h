@@ -38,6 +38,23 @@ static inline void pack_bits_256(uint8_t high[32], const uint8_t codes[256], int
             high[l] = (uint8_t)(high[l] | (codes[32 * k + l] >> bit & 1) << k);
 }
 
+/* The same for blocks of 32: q[j] = code[j] | code[j + 16] << 4. */
+static inline void pack_nibbles_32(uint8_t q[16], const uint8_t codes[32])
+{
+    for (size_t j = 0; j < 16; j++)
+        q[j] = (uint8_t)((codes[j] & 15) | codes[j + 16] << 4);
+}
+
+/* Bit 4 of code j to bit j of the 32. */
+static inline void pack_fifth_bits_32(uint8_t high[4], const uint8_t codes[32])
+{
+    for (size_t i = 0; i < 4; i++) {
+        high[i] = 0;
+        for (size_t j = 0; j < 8; j++)
+            high[i] = (uint8_t)(high[i] | (codes[8 * i + j] >> 4 & 1) << j);
+    }
+}
+
 /* Codes of 6 bits: low nibbles and upper pairs of 128 elements at a time, as struct block_q6_k has them. */
 static inline void pack_sixes_256(uint8_t low[128], uint8_t high[64], const uint8_t codes[256])
 {

@@ -123,6 +123,15 @@ static inline unsigned vm_bits(vm a)
     return vaddvq_u32(vandq_u32(a, place));
 }
 
+static inline vf vf_largest_of_each(const vf v[LANES])
+{
+    return vpmaxq_f32(vpmaxq_f32(v[0], v[1]), vpmaxq_f32(v[2], v[3]));
+}
+static inline void vf_store_f16(void *p, vf a)
+{
+    vst1_u8(p, vreinterpret_u8_f16(vcvt_f16_f32(a)));
+}
+
 static inline vi vi_set1(int a)
 {
     return vdupq_n_s32(a);

@@ -3,25 +3,16 @@
 
 #include <math.h>
 
+#include "kernels/scalar/ends.h"
 #include "kernels/variants.h"
 
 /* Code of the value nearest to @x, of two equally near the upper; 15 for NaN. */
 static uint8_t code_of(float x)
 {
     int n_not_below = 0;
-    for (int k = 0; k < 16; k++)
-        n_not_below += !(x < iq4_halfway[k]);
-    return (uint8_t)(n_not_below - 1);
-}
-
-/* The element of largest magnitude, with its sign: the first of equals. */
-static float extreme_of(const float x[32])
-{
-    float extreme = 0;
-    for (int j = 0; j < 32; j++)
-        if (fabsf(x[j]) > fabsf(extreme))
-            extreme = x[j];
-    return extreme;
+    for (int step = 8; step > 0; step /= 2)
+        n_not_below += step * !(x < iq4_halfway[n_not_below + step]);
+    return (uint8_t)n_not_below;
 }
 
 struct sums {
@@ -46,7 +37,7 @@ static struct sums sums_of(const float x[32], const float weights[32], float inv
  */
 static float search(const float x[32], const float weights[32])
 {
-    const float extreme = extreme_of(x);
+    const float extreme = extreme_of(32, x);
     if (fabsf(extreme) < 1e-15f)
         return 0;
     struct sums sums = sums_of(x, weights, 1 / (-extreme / IQ4_LOWEST));

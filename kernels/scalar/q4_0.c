@@ -4,21 +4,9 @@
 #include <string.h>
 
 #include "kernels/scalar/decode.h"
+#include "kernels/scalar/ends.h"
 
 enum { HALF = BLOCK_32 / 2 };
-
-/* The element of largest magnitude, with its sign: the first of equals. +0 for a zero block. */
-static float extreme_of(const float x[BLOCK_32])
-{
-    float extreme = 0, largest = 0;
-    for (int j = 0; j < BLOCK_32; j++) {
-        if (largest < fabsf(x[j])) {
-            largest = fabsf(x[j]);
-            extreme = x[j];
-        }
-    }
-    return extreme;
-}
 
 /* Code 0..15 of a quotient in -8 .. 8: the extreme has -8 and code 0, its opposite 16 capped to 15. */
 static uint8_t code_of(float quotient)
@@ -29,7 +17,7 @@ static uint8_t code_of(float quotient)
 
 static void quantize_block(struct block_q4_0 *b, const float x[BLOCK_32])
 {
-    const float d = extreme_of(x) / -8;
+    const float d = extreme_of(BLOCK_32, x) / -8;
     const float inverse = d != 0 ? 1 / d : 0; /* a zero block has code 8 everywhere, d = -0 */
 
     b->d = f16_of_f32(d);
