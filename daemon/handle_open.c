@@ -31,8 +31,8 @@ enum {
 /* What a request asks for; strings are borrowed. */
 struct ask {
     const char *model;
-    const char *scheme;
-    bool pure, no_build, strict, background;
+    struct recipe recipe; /* its scheme may be auto */
+    bool no_build, strict, background;
     int source_fd; /* -1: by name */
     uint64_t source_bytes;
     struct imatrix imatrix; /* its descriptor is owned */
@@ -53,7 +53,7 @@ struct target {
 struct opening {
     struct pending pending; /* first: abandon() casts back */
     struct daemon *daemon;
-    struct ask ask; /* model and scheme owned; descriptors owned */
+    struct ask ask; /* model owned; descriptors owned */
     struct target target;
     struct job_waiter waiter;
     bool joined;  /* a job has @waiter */
@@ -192,7 +192,7 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
     ret->model = m ? m->name : "fd";
     ret->first_file = m ? m->first_file : NULL;
     ret->stamp = m ? m->stamp : (struct file_stamp){0};
-    r = resolve_recipe(p->daemon, m ? m->bytes : a->source_bytes, a->scheme, a->pure, &ret->recipe, ret->why, err);
+    r = resolve_recipe(p->daemon, m ? m->bytes : a->source_bytes, &a->recipe, &ret->recipe, ret->why, err);
     if (r < 0)
         return r;
     imatrix_weigh(&a->imatrix, &ret->recipe);
@@ -229,7 +229,6 @@ static void opening_free(struct opening *o)
 {
     o->daemon->serving->n_openings--;
     free((char *)o->ask.model);
-    free((char *)o->ask.scheme);
     imatrix_clear(&o->ask.imatrix);
     (void)fd_close(o->ask.source_fd);
     free(o);
@@ -565,12 +564,10 @@ static int opening_new(struct peer *p, struct request *rq, struct ask *a, const 
     o->ask.have = (struct bytes){0};
     o->ask.source_fd = o->ask.imatrix.fd = -1;
     o->ask.model = a->model ? strdup(a->model) : NULL;
-    o->ask.scheme = a->scheme ? strdup(a->scheme) : NULL;
     o->started_ms = uv_now(p->daemon->loop);
     o->pending.abandon = on_abandon;
     p->daemon->serving->n_openings++;
-    int r = (a->model && !o->ask.model) || (a->scheme && !o->ask.scheme) ? err_new(err, QD_E_NO_MEMORY, "open")
-                                                                         : peer_pend(p, &o->pending, rq->id, err);
+    int r = a->model && !o->ask.model ? err_new(err, QD_E_NO_MEMORY, "open") : peer_pend(p, &o->pending, rq->id, err);
     if (r < 0) {
         opening_free(o);
         return r;
@@ -627,15 +624,14 @@ static int read_ask(struct daemon *d, struct request *rq, const struct msg_open 
     if (p->layout && strcmp(p->layout, "portable") != 0)
         return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this daemon serves \"portable\"", p->layout);
     *ret = (struct ask){.model = p->by_fd ? NULL : p->model,
-                        .scheme = p->scheme,
-                        .pure = p->pure,
                         .no_build = p->no_build,
                         .strict = p->strict,
                         .background = p->background,
                         .source_fd = -1,
                         .imatrix.fd = -1,
                         .have = p->have};
-    return take_descriptors(d, rq, p, ret, err);
+    int r = recipe_of_words(&RECIPE_WORDS(p), &ret->recipe, err);
+    return r < 0 ? r : take_descriptors(d, rq, p, ret, err);
 }
 
 /* The warm way. 1: answered; 0: it takes waiting. */

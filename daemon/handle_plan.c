@@ -18,8 +18,8 @@ enum { PLAN_PAGE_BYTES = 64 << 20 /* of a table; a million tensors need a hundre
 
 /* What a request asks for; strings are borrowed. */
 struct plan_ask {
-    const char *model, *scheme;
-    bool pure;
+    const char *model;
+    struct recipe recipe; /* its scheme may be auto */
     uint32_t from;
     struct imatrix imatrix; /* its descriptor is owned */
 };
@@ -52,21 +52,13 @@ static void on_abandon(struct pending *pending)
 
 /* ---- kept plans ---- */
 
-static bool same_recipe(const struct recipe *a, const struct recipe *b)
-{
-    char x[RECIPE_TEXT_MAX], y[RECIPE_TEXT_MAX];
-    recipe_text(a, x);
-    recipe_text(b, y);
-    return strcmp(x, y) == 0;
-}
-
 static struct kept_plan *find_plan(struct serving *s, const char *model, uint64_t generation,
                                    const struct recipe *recipe)
 {
     for (size_t i = 0; i < PLANS_KEPT; i++) {
         struct kept_plan *k = &s->plans[i];
         bool same = k->model && strcmp(k->model, model) == 0 && k->generation == generation;
-        if (same && same_recipe(&k->recipe, recipe))
+        if (same && recipe_equal(&k->recipe, recipe))
             return k;
     }
     return NULL;
@@ -227,7 +219,7 @@ static int plan_now(struct peer *peer, uint32_t id, struct plan_ask *a, struct q
         return err_new(err, QD_E_CORRUPT, "model '%s': %s", m->name, m->problem);
     if (m->state == MODEL_SETTLING)
         return err_new(err, QD_E_BUSY, "model '%s' is still being written", m->name);
-    r = resolve_recipe(peer->daemon, m->bytes, a->scheme, a->pure, &recipe, why, err);
+    r = resolve_recipe(peer->daemon, m->bytes, &a->recipe, &recipe, why, err);
     if (r < 0)
         return r;
     imatrix_weigh(&a->imatrix, &recipe);
@@ -249,7 +241,6 @@ static void digesting_free(struct digesting *g)
     g->daemon->serving->n_openings--;
     imatrix_clear(&g->ask.imatrix);
     free((char *)g->ask.model);
-    free((char *)g->ask.scheme);
     free(g);
 }
 
@@ -289,10 +280,9 @@ static int start_digesting(struct peer *p, uint32_t id, struct plan_ask *a, stru
     g->ask = *a;
     g->ask.imatrix.fd = steal_fd(&a->imatrix.fd);
     g->ask.model = strdup(a->model);
-    g->ask.scheme = a->scheme ? strdup(a->scheme) : NULL;
     g->pending.abandon = on_abandon_digest;
     p->daemon->serving->n_openings++;
-    int r = g->ask.model && (!a->scheme || g->ask.scheme) ? 0 : err_new(err, QD_E_NO_MEMORY, "plan");
+    int r = g->ask.model ? 0 : err_new(err, QD_E_NO_MEMORY, "plan");
     if (r == 0)
         r = peer_pend(p, &g->pending, id, err);
     if (r == 0 && (r = pool_submit_long(p->daemon->loop, digest_work, digest_done, g, err)) < 0)
@@ -304,9 +294,11 @@ static int start_digesting(struct peer *p, uint32_t id, struct plan_ask *a, stru
 
 int handle_plan(struct peer *peer, struct request *rq, const struct msg_plan *p, struct qd_error *err)
 {
-    struct plan_ask a = {
-        .model = p->model, .scheme = p->scheme, .pure = p->pure, .from = p->has_from ? p->from : 0, .imatrix.fd = -1};
-    int r = p->imatrix ? imatrix_take(peer->daemon, rq, 0, &a.imatrix, err) : 0;
+    struct plan_ask a = {.model = p->model, .from = p->has_from ? p->from : 0, .imatrix.fd = -1};
+    int r = recipe_of_words(&RECIPE_WORDS(p), &a.recipe, err);
+    if (r < 0)
+        return r;
+    r = p->imatrix ? imatrix_take(peer->daemon, rq, 0, &a.imatrix, err) : 0;
     if (r == 0)
         r = imatrix_is_open(&a.imatrix) ? start_digesting(peer, rq->id, &a, err) : plan_now(peer, rq->id, &a, err);
     imatrix_clear(&a.imatrix);

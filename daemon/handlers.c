@@ -88,17 +88,57 @@ int find_model(struct peer *p, const char *name, const struct catalog_model **re
     return 0;
 }
 
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why,
+static int refuse_rule(const char *line, struct qd_error *err)
+{
+    return err_new(err, QD_E_INVALID, "rule '%.80s' is neither tensor=REGEX=TYPE nor keep=REGEX", line);
+}
+
+/* "tensor=REGEX=TYPE" and "keep=REGEX", a line each. */
+static int add_rules(struct recipe *r, const char *rules, struct qd_error *err)
+{
+    CLEANUP(free) char *copy = strdup(rules);
+    char *rest = copy;
+    if (!copy)
+        return err_new(err, QD_E_NO_MEMORY, "rules");
+    for (char *line; (line = strsep(&rest, "\n"));) {
+        char *value = strchr(line, '=');
+        bool known = strncmp(line, "tensor=", 7) == 0 || strncmp(line, "keep=", 5) == 0;
+        if (!line[0])
+            continue;
+        if (!known)
+            return refuse_rule(line, err);
+        *value++ = '\0';
+        int done = recipe_set(r, line, value, err);
+        if (done < 0)
+            return done;
+    }
+    return 0;
+}
+
+int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_error *err)
+{
+    const struct {
+        const char *key, *value;
+    } choices[] = {{"scheme", w->scheme}, {"output", w->output}, {"embedding", w->embedding}};
+    struct recipe r = {.pure = w->pure, .leave_output = w->leave_output, .requantize = w->requantize};
+    int done = 0;
+    for (size_t i = 0; done == 0 && i < sizeof choices / sizeof choices[0]; i++)
+        if (choices[i].value && choices[i].value[0])
+            done = recipe_set(&r, choices[i].key, choices[i].value, err);
+    if (done == 0 && w->rules)
+        done = add_rules(&r, w->rules, err);
+    if (done == 0)
+        *ret = r;
+    return done;
+}
+
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
                    struct qd_error *err)
 {
-    enum scheme asked = SCHEME_AUTO;
-    int r = scheme && scheme[0] && strcmp(scheme, "auto") != 0 ? scheme_parse(scheme, &asked, err) : 0;
-    if (r < 0)
-        return r;
     const struct hardware *h = &d->serving->hardware;
     struct policy_facts facts = {
         .memory_bytes = h->memory_bytes, .model_bytes = model_bytes, .cpu_features = h->feature_bits};
-    return policy_resolve(asked, pure, &facts, ret, why, err);
+    return policy_resolve(asked, &facts, ret, why, err);
 }
 
 /* ---- envelopes as descriptors ---------------------------------------------------------------------- */

@@ -93,8 +93,21 @@ int find_model(struct peer *p, const char *name, const struct catalog_model **re
 /* QD_E_DENIED unless the caller is an admin. */
 int need_admin(const struct peer *p, const char *what, struct qd_error *err);
 
+/* What open and plan say of a recipe, in the words of their messages; NULL: not said. */
+struct recipe_words {
+    const char *scheme, *output, *embedding, *rules;
+    bool pure, leave_output, requantize;
+};
+#define RECIPE_WORDS(m)                                                                                 \
+    (struct recipe_words)                                                                               \
+    {                                                                                                   \
+        .scheme = (m)->scheme, .output = (m)->output, .embedding = (m)->embedding, .rules = (m)->rules, \
+        .pure = (m)->pure, .leave_output = (m)->leave_output, .requantize = (m)->requantize             \
+    }
+int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_error *err);
+
 /* Asks policy for the recipe of a model. @why[POLICY_WHY_MAX]. */
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const char *scheme, bool pure, struct recipe *ret, char *why,
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
                    struct qd_error *err);
 
 /* The envelope with its print and a sealed memfd of it, borrowed from the kept ones. */

@@ -567,14 +567,6 @@ static void schedule_soon(struct jobs *j)
  * ----------------------------------------------------------------------------------------------------------------
  */
 
-static bool same_recipe(const struct recipe *a, const struct recipe *b)
-{
-    char x[RECIPE_TEXT_MAX], y[RECIPE_TEXT_MAX];
-    recipe_text(a, x);
-    recipe_text(b, y);
-    return strcmp(x, y) == 0;
-}
-
 static int stamp_request(const struct job_request *r, struct file_stamp *ret, struct qd_error *err)
 {
     struct stat st;
@@ -599,7 +591,7 @@ static struct job *find_same(struct jobs *j, const struct job_request *r, const 
 {
     for (struct job *job = j->list; job; job = job->next)
         if (stamp_equal(&job->stamp, stamp) && job->plan_only == r->plan_only &&
-            same_recipe(&job->recipe, &r->recipe) && strcmp(job->model, r->model) == 0 &&
+            recipe_equal(&job->recipe, &r->recipe) && strcmp(job->model, r->model) == 0 &&
             !job->first_file == !r->first_file)
             return job;
     return NULL;

@@ -280,13 +280,14 @@ static int open_socket(struct run *run, int *ret_fd, struct qd_error *err)
 static void warm_up(struct daemon *d, const struct catalog_model *m)
 {
     struct qd_error err;
-    struct recipe recipe;
     char why[POLICY_WHY_MAX];
     for (size_t i = 0; i < d->config->n_roots; i++) {
         const struct config_root *root = &d->config->roots[i];
+        struct recipe recipe = {0};
         if (!root->warm || strcmp(root->path, m->root) != 0)
             continue;
-        if (resolve_recipe(d, m->bytes, root->warm, false, &recipe, why, &err) < 0 ||
+        if (recipe_set(&recipe, "scheme", root->warm, &err) < 0 ||
+            resolve_recipe(d, m->bytes, &recipe, &recipe, why, &err) < 0 ||
             build_in_background(d, m->name, &recipe, &err) < 0)
             log_line(LOG_AT_WARNING, "catalog", "not built ahead%s%s", log_field("model", m->name),
                      log_field("reason", err.message));

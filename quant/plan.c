@@ -13,8 +13,7 @@ enum {
     QUANTIZATION_VERSION = 2, /* what general.quantization_version says of blocks laid out as ggml does today */
     META_ADDED_MAX = 16,
     DATASET_BYTES = 127, /* as many as llama-quantize keeps of the text's name */
-    REASONS_BYTES = 256, /* budget per tensor for texts */
-    PLAN_BASE_BYTES = 1 << 16,
+    PLAN_BASE_BYTES = (1 << 16) + PLAN_RULES_BYTES,
 };
 
 /* --- metadata: the source's keys in order, a few set, the split ones dropped --- */
@@ -167,7 +166,7 @@ static int refuse_unweighted(const struct plan *p, const struct plan_tensor *pt,
 static int plan_importance(struct plan *p, const struct importance *importance, struct plan_tensor *pt,
                            struct qd_error *err)
 {
-    char reason[REASONS_BYTES];
+    char reason[PLAN_REASON_BYTES];
     pt->importance = importance_for(importance, pt->source, pt->type);
     if (!pt->importance)
         return pt->type != pt->source->type &&
@@ -179,13 +178,11 @@ static int plan_importance(struct plan *p, const struct importance *importance, 
     return pt->reason ? 0 : no_memory(err);
 }
 
-static int plan_one(struct plan *p, const struct plan_rules *rules, const struct importance *importance,
-                    struct plan_tensor *pt, uint64_t *at, struct qd_error *err)
+static int plan_one(struct plan *p, const struct importance *importance, struct plan_tensor *pt, uint64_t *at,
+                    struct qd_error *err)
 {
     const struct tensor *t = pt->source;
-    int r = plan_decide(rules, t, p->arena, &pt->type, &pt->reason, err);
-    if (r == 0)
-        r = plan_importance(p, importance, pt, err);
+    int r = plan_importance(p, importance, pt, err);
     if (r < 0)
         return r;
 
@@ -206,18 +203,20 @@ static int plan_one(struct plan *p, const struct plan_rules *rules, const struct
 static int plan_tensors(struct plan *p, const struct importance *importance, uint64_t *ret_data_bytes,
                         struct qd_error *err)
 {
-    struct plan_rules rules = plan_rules_of(p->model, &p->recipe);
     uint64_t at = 0;
     p->n_tensors = p->model->n_tensors;
     p->tensors = arena_alloc(p->arena, p->n_tensors + 1, sizeof *p->tensors);
-    if (!p->tensors)
+    CLEANUP(free) struct type_choice *choices = calloc(p->n_tensors + 1, sizeof *choices);
+    if (!p->tensors || !choices)
         return no_memory(err);
-    for (size_t i = 0; i < p->n_tensors; i++) {
-        p->tensors[i].source = &p->model->tensors[i];
-        int r = plan_one(p, &rules, importance, &p->tensors[i], &at, err);
-        if (r < 0)
-            return r;
+    int r = plan_decide(p->model, &p->recipe, p->arena, choices, err);
+    for (size_t i = 0; r == 0 && i < p->n_tensors; i++) {
+        p->tensors[i] =
+            (struct plan_tensor){.source = &p->model->tensors[i], .type = choices[i].type, .reason = choices[i].reason};
+        r = plan_one(p, importance, &p->tensors[i], &at, err);
     }
+    if (r < 0)
+        return r;
     *ret_data_bytes = at;
     return 0;
 }
@@ -245,7 +244,7 @@ static int plan_header(struct plan *p, uint64_t data_bytes, struct qd_error *err
 
 static size_t arena_budget(const struct model *m)
 {
-    size_t per_tensor = sizeof(struct plan_tensor) + 2 * REASONS_BYTES;
+    size_t per_tensor = sizeof(struct plan_tensor) + 2 * PLAN_REASON_BYTES;
     return PLAN_BASE_BYTES + (m->n_tensors + 1) * per_tensor + (m->meta.n + META_ADDED_MAX) * sizeof(struct meta_entry);
 }
 

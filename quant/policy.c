@@ -15,20 +15,26 @@
  */
 struct policy_rule {
     enum scheme scheme;
-    uint64_t share; /* weights fit in memory / share; 0: always holds */
+    uint32_t share;     /* weights fit in memory / share; 0: always holds */
+    uint32_t milli_bpw; /* bits per 1000 weights, of Llama 3.1 8B: llama.cpp's tools/quantize/README.md */
     const char *why;
 };
 
 static const struct policy_rule rules[] = {
-    {SCHEME_Q8_0, 4, "q8_0 is all but lossless and its %s of weights fit in a quarter of the %s this machine has"},
-    {SCHEME_Q4_0, 0, "q8_0 would pass a quarter of the machine's memory; q4_0 takes %s of the %s there is"},
+    {SCHEME_Q8_0, 4, 8501,
+     "q8_0 is all but lossless and its %s of weights fit in a quarter of the %s this machine has"},
+    {SCHEME_Q6_K, 4, 6563, "q8_0 would pass a quarter of memory; q6_k's %s fit in a quarter of the %s there is"},
+    {SCHEME_Q5_K_M, 4, 5704, "q6_k would pass a quarter of memory; q5_k_m's %s fit in a quarter of the %s there is"},
+    {SCHEME_Q4_K_M, 4, 4894, "q5_k_m would pass a quarter of memory; q4_k_m's %s fit in a quarter of the %s there is"},
+    {SCHEME_Q4_K_M, 2, 4894, "q4_k_m passes a quarter of memory, and its %s fit in half of the %s there is"},
+    {SCHEME_Q3_K_M, 2, 3996, "q4_k_m would pass half of memory; q3_k_m's %s fit in half of the %s there is"},
+    {SCHEME_Q2_K, 0, 3159, "q3_k_m would pass half of memory; q2_k is the smallest, %s of the %s there is"},
 };
 
-/* Bytes that @n_elements take in @type, without overflow for any count a model can have. */
-static uint64_t weight_bytes(enum qd_type type, uint64_t n_elements)
+/* Bytes that @n_elements take, without overflow for any count a model can have. */
+static uint64_t weight_bytes(const struct policy_rule *rule, uint64_t n_elements)
 {
-    const struct qd_type_info *info = qd_type_info(type);
-    return (n_elements / info->block_elements + 1) * info->block_bytes;
+    return n_elements / 8000 * rule->milli_bpw + n_elements % 8000 * rule->milli_bpw / 8000;
 }
 
 static const char *human(uint64_t n_bytes, char *dst, size_t n)
@@ -60,7 +66,7 @@ static int resolve_auto(const struct policy_facts *facts, struct recipe *ret, ch
     /* Where the elements are not known yet, a source is taken to hold two bytes for each. */
     uint64_t n_elements = facts->n_elements ? facts->n_elements : facts->model_bytes / 2;
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-        uint64_t n_bytes = weight_bytes(scheme_type(rules[i].scheme), n_elements);
+        uint64_t n_bytes = weight_bytes(&rules[i], n_elements);
         if (rules[i].share && n_bytes > facts->memory_bytes / rules[i].share)
             continue;
         ret->scheme = rules[i].scheme;
@@ -70,15 +76,15 @@ static int resolve_auto(const struct policy_facts *facts, struct recipe *ret, ch
     return QD_E_INTERNAL; /* the last rule always holds */
 }
 
-int policy_resolve(enum scheme asked, bool pure, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
+int policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
                    struct qd_error *err)
 {
-    struct recipe recipe = {asked, pure};
-    if (asked == SCHEME_AUTO) {
+    struct recipe recipe = *asked;
+    if (asked->scheme == SCHEME_AUTO) {
         if (resolve_auto(facts, &recipe, ret_why) < 0)
             return err_new(err, QD_E_INTERNAL, "no rule of the policy table holds");
     } else {
-        (void)snprintf(ret_why, POLICY_WHY_MAX, "%s was asked for", scheme_name(asked)); /* fits by far */
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "%s was asked for", scheme_name(asked->scheme)); /* fits by far */
     }
     *ret = recipe;
     return 0;

@@ -1,21 +1,28 @@
 #include "quant/recipe.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
+
+#include "quant/mixture.h"
+#include "quant/tensor_rules.h"
 
 /*
- * What an encoder's bytes are numbered by. A number rises when, and only when, the bytes of that
- * type change for some input; artifacts under the old number then no longer match their key.
+ * What an encoder's bytes are numbered by, with and without importance. A number rises when, and only when, the bytes
+ * of that type change for some input; artifacts under the old number then no longer match their key. 0: not made here.
  */
 static const uint32_t type_revision[QD_N_TYPES] = {
-    [QD_TYPE_F16] = 1,
-    [QD_TYPE_BF16] = 1,
-    [QD_TYPE_Q8_0] = 1,
-    [QD_TYPE_Q4_0] = 1,
+    [QD_TYPE_F32] = 1,   [QD_TYPE_F16] = 1,   [QD_TYPE_BF16] = 1,  [QD_TYPE_Q8_0] = 1,   [QD_TYPE_Q4_0] = 1,
+    [QD_TYPE_Q4_1] = 1,  [QD_TYPE_Q5_0] = 1,  [QD_TYPE_Q5_1] = 1,  [QD_TYPE_Q2_K] = 1,   [QD_TYPE_Q3_K] = 1,
+    [QD_TYPE_Q4_K] = 1,  [QD_TYPE_Q5_K] = 1,  [QD_TYPE_Q6_K] = 1,  [QD_TYPE_IQ4_NL] = 1, [QD_TYPE_IQ4_XS] = 1,
+    [QD_TYPE_TQ1_0] = 1, [QD_TYPE_TQ2_0] = 1, [QD_TYPE_MXFP4] = 1,
 };
 
-/* Rises when the planner gives some tensor another type, or the header other keys. */
-enum { PLAN_REVISION = 1 };
+/* Rises when the planner gives some tensor another type, or the header other keys. 2: mixtures with k-quants. */
+enum { PLAN_REVISION = 2 };
+
+/* --- schemes and types by name --- */
 
 struct scheme_info {
     const char *name;
@@ -24,18 +31,24 @@ struct scheme_info {
 };
 
 static const struct scheme_info schemes[N_SCHEMES] = {[SCHEME_AUTO] = {"auto", QD_TYPE_F32, 0},
-#define S(name, NAME, file_type) [SCHEME_##NAME] = {#name, QD_TYPE_##NAME, file_type},
+#define S(name, NAME, type, file_type) [SCHEME_##NAME] = {#name, QD_TYPE_##type, file_type},
                                                       SCHEMES(S)
 #undef S
 };
 
 static const char *const scheme_names[N_SCHEMES + 1] = {
     "auto",
-#define S(name, NAME, file_type) #name,
+#define S(name, NAME, type, file_type) #name,
     SCHEMES(S)
 #undef S
         NULL,
 };
+
+/* What llama-quantize calls the middle one of three. */
+static const struct {
+    const char *name;
+    enum scheme scheme;
+} other_names[] = {{"q3_k", SCHEME_Q3_K_M}, {"q4_k", SCHEME_Q4_K_M}, {"q5_k", SCHEME_Q5_K_M}};
 
 const char *scheme_name(enum scheme s)
 {
@@ -52,67 +65,202 @@ uint32_t scheme_file_type(enum scheme s)
     return schemes[s].file_type;
 }
 
-static int scheme_unknown(const char *name, struct qd_error *err)
+/* "unknown scheme 'x'", with the nearest of @names and all of them. */
+static int unknown_name(const char *what, const char *name, const char *const *names, struct qd_error *err)
 {
-    char list[RECIPE_TEXT_MAX] = "";
+    char list[256] = "";
     size_t n = 0;
-    for (size_t i = 0; scheme_names[i]; i++)
-        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", scheme_names[i]);
-
-    int r = err_new(err, QD_E_INVALID, "unknown scheme '%.64s'", name);
-    const char *near = nearest_name(name, scheme_names);
+    for (size_t i = 0; names[i] && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", names[i]);
+    int r = err_new(err, QD_E_INVALID, "unknown %s '%.64s'", what, name);
+    const char *near = nearest_name(name, names);
     if (near)
-        return err_hint(err, r, "did you mean '%s'? Schemes: %s", near, list);
-    return err_hint(err, r, "schemes: %s", list);
+        return err_hint(err, r, "did you mean '%s'? %ss: %s", near, what, list);
+    return err_hint(err, r, "%ss: %s", what, list);
 }
 
 int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err)
 {
-    for (int i = 0; i < N_SCHEMES; i++) {
-        if (strcmp(scheme_names[i], name) == 0) {
+    for (int i = 0; i < N_SCHEMES; i++)
+        if (strcasecmp(scheme_names[i], name) == 0) {
             *ret = (enum scheme)i;
             return 0;
         }
-    }
-    return scheme_unknown(name, err);
+    for (size_t i = 0; i < sizeof other_names / sizeof other_names[0]; i++)
+        if (strcasecmp(other_names[i].name, name) == 0) {
+            *ret = other_names[i].scheme;
+            return 0;
+        }
+    return unknown_name("scheme", name, scheme_names, err);
 }
+
+int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err)
+{
+    const char *names[QD_N_TYPES + 1] = {NULL};
+    size_t n = 0;
+    for (int t = 0; t < QD_N_TYPES; t++) {
+        if (!type_revision[t])
+            continue;
+        names[n++] = qd_type_info((enum qd_type)t)->name;
+        if (strcasecmp(names[n - 1], name) == 0) {
+            *ret = (enum qd_type)t;
+            return 0;
+        }
+    }
+    return unknown_name("type", name, names, err);
+}
+
+/* --- one choice by its key --- */
+
+static int set_scheme(struct recipe *r, const char *value, struct qd_error *err)
+{
+    return scheme_parse(value, &r->scheme, err);
+}
+
+static int set_output(struct recipe *r, const char *value, struct qd_error *err)
+{
+    int done = target_type_parse(value, &r->output, err);
+    r->has_output = r->has_output || done == 0;
+    return done;
+}
+
+static int set_embedding(struct recipe *r, const char *value, struct qd_error *err)
+{
+    int done = target_type_parse(value, &r->embedding, err);
+    r->has_embedding = r->has_embedding || done == 0;
+    return done;
+}
+
+static int set_importance(struct recipe *r, const char *value, struct qd_error *err)
+{
+    struct digest d;
+    if (!digest_parse(value, &d))
+        return err_new(err, QD_E_INVALID, "'%.80s' is no digest of an importance matrix", value);
+    r->importance = d;
+    r->weighted = true;
+    return 0;
+}
+
+/* Splits REGEX=TYPE at the last '=': an expression may hold others. */
+static int set_tensor(struct recipe *r, const char *value, struct qd_error *err)
+{
+    char pattern[TENSOR_PATTERN_MAX + 2]; /* one more than a pattern may have: tensor_rules_add says so */
+    const char *type = strrchr(value, '=');
+    if (!type) {
+        int done = err_new(err, QD_E_INVALID, "rule '%.80s' names no type", value);
+        return err_hint(err, done, "REGEX=TYPE, such as 'ffn_down=q6_k'");
+    }
+    (void)snprintf(pattern, sizeof pattern, "%.*s", (int)(type - value), value);
+    return tensor_rules_add(r->rules, pattern, type + 1, err);
+}
+
+static int set_keep(struct recipe *r, const char *value, struct qd_error *err)
+{
+    return tensor_rules_add(r->rules, value, NULL, err);
+}
+
+static const struct setter {
+    const char *key;
+    int (*set)(struct recipe *r, const char *value, struct qd_error *err); /* or: */
+    size_t flag;                                                           /* offset of a bool */
+} setters[] = {
+    {"scheme", set_scheme, 0},
+    {"pure", NULL, offsetof(struct recipe, pure)},
+    {"output", set_output, 0},
+    {"embedding", set_embedding, 0},
+    {"leave_output", NULL, offsetof(struct recipe, leave_output)},
+    {"requantize", NULL, offsetof(struct recipe, requantize)},
+    {"imatrix", set_importance, 0},
+    {"tensor", set_tensor, 0},
+    {"keep", set_keep, 0},
+};
+
+int recipe_set(struct recipe *r, const char *key, const char *value, struct qd_error *err)
+{
+    for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++) {
+        const struct setter *s = &setters[i];
+        if (strcmp(s->key, key) != 0)
+            continue;
+        if (s->set)
+            return s->set(r, value, err);
+        if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+            break;
+        *(bool *)((char *)r + s->flag) = value[0] == '1';
+        return 0;
+    }
+    return err_new(err, QD_E_INVALID, "'%.40s=%.80s' is no choice of a recipe", key, value);
+}
+
+/* --- canonical text --- */
 
 void recipe_text(const struct recipe *r, char *dst)
 {
-    char hex[DIGEST_HEX_BYTES];
-    digest_hex(&r->importance, hex);
-    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d%s%s", scheme_name(r->scheme), r->pure ? 1 : 0,
-                   r->weighted ? " imatrix=" : "", r->weighted ? hex : ""); /* fits by far */
+    char hex[DIGEST_HEX_BYTES] = "";
+    if (r->weighted)
+        digest_hex(&r->importance, hex);
+    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d%s%s%s%s%s%s%s%s%s", scheme_name(r->scheme), r->pure ? 1 : 0,
+                   r->has_output ? " output=" : "", r->has_output ? qd_type_info(r->output)->name : "",
+                   r->has_embedding ? " embedding=" : "", r->has_embedding ? qd_type_info(r->embedding)->name : "",
+                   r->leave_output ? " leave_output=1" : "", r->requantize ? " requantize=1" : "",
+                   r->weighted ? " imatrix=" : "", hex, r->rules); /* fits by far */
 }
 
-/* One canonical text per recipe, so parsing is finding the recipe that prints it. */
+bool recipe_equal(const struct recipe *a, const struct recipe *b)
+{
+    char x[RECIPE_TEXT_MAX], y[RECIPE_TEXT_MAX];
+    recipe_text(a, x);
+    recipe_text(b, y);
+    return strcmp(x, y) == 0;
+}
+
+static bool take_fields(char *text, struct recipe *ret)
+{
+    char *rest = text;
+    for (char *field; (field = strsep(&rest, " "));) {
+        char *value = strchr(field, '=');
+        if (!value)
+            return false;
+        *value++ = 0;
+        tensor_rules_unescape(value);
+        if (recipe_set(ret, field, value, NULL) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* There is one text for each recipe: what prints as something else was none. */
 int recipe_parse(const char *text, struct recipe *ret, struct qd_error *err)
 {
-    static const char weighted[] = " imatrix=";
-    const char *found = strstr(text, weighted);
+    char fields[RECIPE_TEXT_MAX], canonical[RECIPE_TEXT_MAX] = "";
     struct recipe r = {0};
-    r.weighted = found && digest_parse(found + sizeof weighted - 1, &r.importance);
-    for (int scheme = SCHEME_AUTO + 1; scheme < N_SCHEMES; scheme++) {
-        for (int pure = 0; pure <= 1; pure++) {
-            char canonical[RECIPE_TEXT_MAX];
-            r.scheme = (enum scheme)scheme;
-            r.pure = pure != 0;
+    if (strlen(text) < sizeof fields) {
+        (void)memcpy(fields, text, strlen(text) + 1);
+        if (take_fields(fields, &r))
             recipe_text(&r, canonical);
-            if (strcmp(canonical, text) == 0) {
-                *ret = r;
-                return 0;
-            }
-        }
     }
-    return err_new(err, QD_E_INVALID, "'%.*s' is not a recipe", RECIPE_TEXT_MAX, text);
+    if (r.scheme == SCHEME_AUTO || strcmp(canonical, text) != 0)
+        return err_new(err, QD_E_INVALID, "'%.256s' is not a recipe", text);
+    *ret = r;
+    return 0;
 }
 
-/* The sum rises when any part does: the scheme's type, and those that fall-backs and mixtures use (f16, q8_0). */
+/* --- revision --- */
+
+static uint64_t types_of(const struct recipe *r)
+{
+    uint64_t own = tensor_rules_types(r->rules);
+    own |= r->has_output ? 1ull << r->output : 0;
+    own |= r->has_embedding ? 1ull << r->embedding : 0;
+    return mixture_types(r->scheme, r->pure) | mixture_with_fallbacks(own);
+}
+
+/* The sum over all types that some model's tensors can become rises when any of them does. */
 uint32_t recipe_encoder_revision(const struct recipe *r)
 {
-    uint32_t sum = PLAN_REVISION + type_revision[scheme_type(r->scheme)];
-    if (qd_type_info(scheme_type(r->scheme))->kind != QD_KIND_BLOCK)
-        return sum;
-    sum += type_revision[QD_TYPE_F16];
-    return r->pure ? sum : sum + type_revision[QD_TYPE_Q8_0];
+    uint32_t sum = PLAN_REVISION;
+    uint64_t types = types_of(r);
+    for (int t = 0; t < QD_N_TYPES; t++)
+        if (types >> t & 1)
+            sum += type_revision[t];
+    return sum;
 }

@@ -161,7 +161,7 @@ static int make_plan(struct direct *d, struct qd_error *err)
         facts.n_elements += d->model->tensors[i].n_elements;
     }
     struct recipe recipe;
-    int r = policy_resolve(d->args.scheme, d->args.pure, &facts, &recipe, d->why, err);
+    int r = policy_resolve(&d->args.recipe, &facts, &recipe, d->why, err);
     if (r < 0)
         return r;
     recipe.weighted = d->importance != NULL;
@@ -267,20 +267,31 @@ static json_t *text(const char *s)
     return b.failed ? NULL : json_stringn(b.data ? (const char *)b.data : "", b.n);
 }
 
+/* Tensors whose source was quantized already: their first error is in no number here. */
+static size_t count_requantized(const struct plan *p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        enum qd_type from = p->tensors[i].source->type;
+        n += p->tensors[i].type != from && qd_type_info(from)->kind == QD_KIND_BLOCK;
+    }
+    return n;
+}
+
 static int print_json(const struct direct *d, struct qd_error *err)
 {
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&d->plan->recipe, recipe);
-    json_t *root =
-        json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "input",
-                  text(d->args.in), "output", text(d->args.out), "format", d->model->format, "scheme",
-                  scheme_name(d->plan->recipe.scheme), "recipe", recipe, "why", d->why, "source_bytes",
-                  (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes, "resumed_bytes",
-                  (json_int_t)d->result->resumed_bytes, "tensors", (json_int_t)d->plan->n_tensors, "threads",
-                  (int)d->args.n_threads, "sqnr_db", number(d->result->quality.sqnr_db), "rel_rmse",
-                  number(d->result->quality.rel_rmse), "max_abs", number(d->result->quality.max_abs), "worst_sqnr_db",
-                  number(d->result->quality.worst_sqnr_db), "worst",
-                  text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
+    json_t *root = json_pack(
+        "{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "input",
+        text(d->args.in), "output", text(d->args.out), "format", d->model->format, "scheme",
+        scheme_name(d->plan->recipe.scheme), "recipe", recipe, "why", d->why, "source_bytes",
+        (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes, "resumed_bytes",
+        (json_int_t)d->result->resumed_bytes, "tensors", (json_int_t)d->plan->n_tensors, "threads",
+        (int)d->args.n_threads, "requantized", (json_int_t)count_requantized(d->plan), "sqnr_db",
+        number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
+        number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
+        text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
     if (!root)
         return err_new(err, QD_E_NO_MEMORY, "summary");
     int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -305,10 +316,15 @@ static int print_words(const struct direct *d, struct qd_error *err)
     CLEANUP(buffer_clear) struct buffer text = {0};
     buffer_printf(&text, "%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out,
                   scheme_name(d->plan->recipe.scheme), d->plan->file_bytes, d->plan->source_bytes, d->seconds);
-    if (d->args.scheme == SCHEME_AUTO)
+    if (d->args.recipe.scheme == SCHEME_AUTO)
         buffer_printf(&text, "%s\n", d->why);
     if (res->resumed_bytes)
         buffer_printf(&text, "continued: %" PRIu64 " bytes of the source had been done before\n", res->resumed_bytes);
+    size_t n_again = count_requantized(d->plan);
+    if (n_again)
+        buffer_printf(&text,
+                      "quantized again: %zu of %zu tensors; the error of their first time is not in what follows\n",
+                      n_again, d->plan->n_tensors);
     if (isfinite(res->quality.sqnr_db))
         buffer_printf(&text, "error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n",
                       res->quality.sqnr_db, res->quality.rel_rmse, res->quality.worst, res->quality.worst_sqnr_db);

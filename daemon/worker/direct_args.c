@@ -13,9 +13,15 @@ const char direct_usage[] =
     "usage: quantctl quantize IN [-o] OUT [options]   (quantd-worker --direct IN OUT [options])\n"
     "  IN                a GGUF file, a safetensors file, or a folder with one\n"
     "  -o, --output OUT  the GGUF to write; it appears when it is whole\n"
-    "  -s, --scheme S    auto (default), f16, bf16, q8_0, q4_0\n"
+    "  -s, --scheme S    auto (default), f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...: see quantctl(1)\n"
     "  -p, --pure        one type for every matrix whose rows allow it\n"
     "  -i, --imatrix FILE   weigh errors by an importance matrix (llama-imatrix makes one)\n"
+    "      --tensor REGEX=TYPE    matrices whose name matches become TYPE; repeatable, the first match holds\n"
+    "      --keep REGEX           matrices whose name matches stay as they are; repeatable\n"
+    "      --output-type TYPE     of the output matrix\n"
+    "      --embedding-type TYPE  of the token embedding\n"
+    "      --leave-output         the output matrix stays as it is\n"
+    "      --allow-requantize     quantize again what is quantized: one error is added to another\n"
     "  -t, --threads N   default: the processors this process may use\n"
     "  -f, --force       replace OUT where it exists\n"
     "  -m, --max-memory BYTES[K|M|G]   ceiling, default 256M\n"
@@ -24,11 +30,23 @@ const char direct_usage[] =
     "  -j, --json        a summary as JSON on standard output\n"
     "  -q, --quiet       no progress\n";
 
-static const struct option options[] = {
-    {"output", required_argument, NULL, 'o'},
-    {"scheme", required_argument, NULL, 's'},
+/* Options that set a choice of the recipe (recipe_set): getopt's value is RECIPE_OPTION and the index. */
+enum { RECIPE_OPTION = 256 };
+static const struct {
+    const char *option;
+    int has_value;
+    const char *key;
+} recipe_options[] = {
+    {"scheme", required_argument, "scheme"},       {"pure", no_argument, "pure"},
+    {"tensor", required_argument, "tensor"},       {"keep", required_argument, "keep"},
+    {"output-type", required_argument, "output"},  {"embedding-type", required_argument, "embedding"},
+    {"leave-output", no_argument, "leave_output"}, {"allow-requantize", no_argument, "requantize"},
+};
+enum { N_RECIPE_OPTIONS = sizeof recipe_options / sizeof recipe_options[0] };
+
+static const struct option other_options[] = {
     {"imatrix", required_argument, NULL, 'i'},
-    {"pure", no_argument, NULL, 'p'},
+    {"output", required_argument, NULL, 'o'},
     {"threads", required_argument, NULL, 't'},
     {"force", no_argument, NULL, 'f'},
     {"max-memory", required_argument, NULL, 'm'},
@@ -39,6 +57,7 @@ static const struct option options[] = {
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
+enum { N_OTHER_OPTIONS = sizeof other_options / sizeof other_options[0] };
 
 static unsigned default_threads(void)
 {
@@ -80,7 +99,7 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         a->out = optarg;
         return 0;
     case 's':
-        return scheme_parse(optarg, &a->scheme, err);
+        return recipe_set(&a->recipe, "scheme", optarg, err);
     case 'i':
         a->imatrix = optarg;
         return 0;
@@ -89,7 +108,7 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
     case 'm':
         return parse_bytes(optarg, &a->max_memory_bytes, err);
     case 'p':
-        a->pure = true;
+        a->recipe.pure = true;
         return 0;
     case 'f':
         a->force = true;
@@ -110,7 +129,8 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         a->help = true;
         return 0;
     }
-    return QD_E_INVALID;
+    c -= RECIPE_OPTION;
+    return recipe_set(&a->recipe, recipe_options[c].key, recipe_options[c].has_value ? optarg : "1", err);
 }
 
 static int wrong_option(char **argv, int c, struct qd_error *err)
@@ -136,7 +156,11 @@ static int take_names(int argc, char **argv, struct direct_args *a, struct qd_er
 
 int direct_args_parse(int argc, char **argv, struct direct_args *ret, struct qd_error *err)
 {
-    struct direct_args a = {.scheme = SCHEME_AUTO, .n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
+    struct option options[N_RECIPE_OPTIONS + N_OTHER_OPTIONS];
+    struct direct_args a = {.n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
+    for (int i = 0; i < N_RECIPE_OPTIONS; i++)
+        options[i] = (struct option){recipe_options[i].option, recipe_options[i].has_value, NULL, RECIPE_OPTION + i};
+    (void)memcpy(options + N_RECIPE_OPTIONS, other_options, sizeof other_options);
     int c;
     optind = 0; /* glibc: start over */
     while ((c = getopt_long(argc, argv, ":o:s:i:pt:fm:njqh", options, NULL)) != -1) {

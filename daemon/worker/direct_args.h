@@ -6,10 +6,10 @@
 
 struct direct_args {
     const char *in;
-    const char *out;     /* NULL with --dry-run */
-    const char *imatrix; /* file of an importance matrix; NULL: none */
-    enum scheme scheme;
-    bool pure, force, dry_run, json, quiet, help;
+    const char *out;      /* NULL with --dry-run */
+    const char *imatrix;  /* file of an importance matrix; NULL: none */
+    struct recipe recipe; /* as asked for: its scheme may be auto */
+    bool force, dry_run, json, quiet, help;
     bool keep_cache; /* pages of the source that were not cached before stay, too */
     unsigned n_threads;
     uint64_t max_memory_bytes;

@@ -31,19 +31,25 @@ static void llama_layer(struct fixture *f, unsigned layer, enum qd_type type, ui
     }
 }
 
-static void make_llama(struct fixture *f, const char *format, enum qd_type type, uint64_t dim, uint64_t ffn, bool tied)
+static void make_layers(struct fixture *f, const char *format, enum qd_type type, uint64_t dim, uint64_t ffn, bool tied,
+                        unsigned n_layers)
 {
     fixture_init(f, format, "llama");
     fixture_meta_u32(f, "general.file_type", 0);
     fixture_meta_u32(f, "split.count", 2);
-    fixture_meta_u32(f, "llama.block_count", 2);
+    fixture_meta_u32(f, "llama.block_count", n_layers);
     fixture_meta_u32(f, "split.no", 0);
     fixture_tensor(f, "token_embd.weight", type, 0, 0, 2, dim, 320, 1);
-    for (unsigned layer = 0; layer < 2; layer++)
+    for (unsigned layer = 0; layer < n_layers; layer++)
         llama_layer(f, layer, type, dim, ffn);
     fixture_tensor(f, "output_norm.weight", QD_TYPE_F32, 0, 0, 1, dim, 1, 1);
     if (!tied)
         fixture_tensor(f, "output.weight", type, 0, 0, 2, dim, 320, 1);
+}
+
+static void make_llama(struct fixture *f, const char *format, enum qd_type type, uint64_t dim, uint64_t ffn, bool tied)
+{
+    make_layers(f, format, type, dim, ffn, tied, 2);
 }
 
 /* Compares @text with tests/golden/@name, or writes it there when asked to. */
@@ -69,16 +75,44 @@ static void assert_golden(const char *name, struct bytes text)
     free(got);
 }
 
-static void check_plan(struct fixture *f, enum scheme scheme, bool pure, const char *golden)
+static void check_recipe(struct fixture *f, const struct recipe *recipe, const char *golden)
 {
     struct plan *p = NULL;
-    struct recipe recipe = {scheme, pure};
+    struct qd_error err = {0};
     CLEANUP(buffer_clear) struct buffer text = {0};
-    assert_int_equal(plan_build(&f->model, &recipe, NULL, &p, NULL), 0);
+    if (plan_build(&f->model, recipe, NULL, &p, &err) < 0)
+        fail_msg("%s", err.message);
     assert_int_equal(plan_print(p, &text), 0);
     assert_golden(golden, buffer_span(&text));
     (void)plan_free(p);
     fixture_clear(f);
+}
+
+static void check_plan(struct fixture *f, enum scheme scheme, bool pure, const char *golden)
+{
+    check_recipe(f, &(struct recipe){.scheme = scheme, .pure = pure}, golden);
+}
+
+/* The type that @recipe gives the tensor of that name. */
+static enum qd_type type_of(struct fixture *f, const struct recipe *recipe, const char *name)
+{
+    struct plan *p = NULL;
+    struct qd_error err = {0};
+    if (plan_build(&f->model, recipe, NULL, &p, &err) < 0)
+        fail_msg("%s", err.message);
+    enum qd_type type = QD_N_TYPES;
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (strcmp(p->tensors[i].source->name, name) == 0)
+            type = p->tensors[i].type;
+    (void)plan_free(p);
+    return type;
+}
+
+static void set(struct recipe *r, const char *key, const char *value)
+{
+    struct qd_error err = {0};
+    if (recipe_set(r, key, value, &err) < 0)
+        fail_msg("%s", err.message);
 }
 
 static void plan_build__llama_q4_0__has_the_fields_mixture(void **state)
@@ -150,6 +184,148 @@ static void plan_build__eight_experts__keep_attention_in_q8_0(void **state)
     check_plan(&f, SCHEME_Q4_0, false, "llama-8-experts-q4_0.plan");
 }
 
+static void plan_build__sixteen_layers_q4_k_m__more_bits_where_the_field_has_them(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make_layers(&f, "gguf", QD_TYPE_F16, 256, 768, false, 16);
+    fixture_meta_u32(&f, "llama.attention.head_count", 8);
+    fixture_meta_u32(&f, "llama.attention.head_count_kv", 2);
+    check_plan(&f, SCHEME_Q4_K_M, false, "llama-16-layers-q4_k_m.plan");
+}
+
+static void plan_build__rows_of_many_lengths__fall_back_one_by_one(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make_llama(&f, "gguf", QD_TYPE_F32, 320, 172, false);
+    check_plan(&f, SCHEME_Q3_K_M, false, "llama-odd-rows-q3_k_m.plan");
+}
+
+static void plan_build__experts_mxfp4_moe__are_all_that_becomes_mxfp4(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make_llama(&f, "gguf", QD_TYPE_F16, 64, 128, false);
+    fixture_meta_u32(&f, "llama.expert_count", 4);
+    fixture_tensor(&f, "blk.0.ffn_up_exps.weight", QD_TYPE_F16, 0, 0, 3, 64, 32, 4);
+    fixture_tensor(&f, "blk.1.ffn_down_exps.weight", QD_TYPE_F16, 0, 0, 3, 172, 32, 4);
+    check_plan(&f, SCHEME_MXFP4_MOE, false, "llama-experts-mxfp4_moe.plan");
+}
+
+static void plan_build__rules_of_ones_own__come_before_the_mixture(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct recipe r = {.scheme = SCHEME_Q4_K_M};
+    set(&r, "output", "q8_0");
+    set(&r, "embedding", "q5_k");
+    set(&r, "keep", "blk\\.0\\.ffn_(up|gate)");
+    set(&r, "tensor", "ffn=iq4_nl");
+    set(&r, "tensor", "attn_v=bf16");
+    set(&r, "tensor", "norm=q8_0"); /* met, but norms stay */
+    make_llama(&f, "safetensors", QD_TYPE_BF16, 256, 172, false);
+    check_recipe(&f, &r, "llama-rules.plan");
+}
+
+static void plan_build__counters__run_by_layer_and_name_whatever_the_order(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct recipe r = {.scheme = SCHEME_Q4_K_S};
+    fixture_init(&f, "gguf", "llama");
+    fixture_meta_u32(&f, "llama.block_count", 12);
+    for (int layer = 11; layer >= 0; layer--) {
+        char name[64];
+        (void)snprintf(name, sizeof name, "blk.%d.attn_v.weight", layer);
+        fixture_tensor(&f, name, QD_TYPE_F16, 0, 0, 2, 256, 4, 1);
+    }
+    assert_int_equal(type_of(&f, &r, "blk.3.attn_v.weight"), QD_TYPE_Q5_K);
+    assert_int_equal(type_of(&f, &r, "blk.4.attn_v.weight"), QD_TYPE_Q4_K);
+    assert_int_equal(type_of(&f, &r, "blk.11.attn_v.weight"), QD_TYPE_Q4_K);
+    set(&r, "tensor", "blk\\.0\\.=q8_0"); /* what has its type by name is not counted */
+    assert_int_equal(type_of(&f, &r, "blk.4.attn_v.weight"), QD_TYPE_Q5_K);
+    fixture_clear(&f);
+}
+
+static void plan_build__tied_embedding__is_the_output_too(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct recipe r = {.scheme = SCHEME_Q4_K_S};
+    make_llama(&f, "gguf", QD_TYPE_F16, 256, 768, true);
+    assert_int_equal(type_of(&f, &r, "token_embd.weight"), QD_TYPE_Q6_K);
+    set(&r, "output", "q8_0");
+    assert_int_equal(type_of(&f, &r, "token_embd.weight"), QD_TYPE_Q8_0);
+    set(&r, "embedding", "q5_k");
+    assert_int_equal(type_of(&f, &r, "token_embd.weight"), QD_TYPE_Q5_K);
+    fixture_clear(&f);
+}
+
+static void plan_build__leave_output__is_left(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct recipe r = {.scheme = SCHEME_Q4_K_S, .leave_output = true};
+    make_llama(&f, "gguf", QD_TYPE_F16, 256, 768, false);
+    assert_int_equal(type_of(&f, &r, "output.weight"), QD_TYPE_F16);
+    fixture_clear(&f);
+}
+
+static void plan_build__q2_k_s__needs_importance(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct plan *p = NULL;
+    struct qd_error err = {0};
+    struct recipe r = {.scheme = SCHEME_Q2_K_S};
+    make_llama(&f, "gguf", QD_TYPE_F16, 256, 768, false);
+    assert_int_equal(plan_build(&f.model, &r, NULL, &p, &err), QD_E_INVALID);
+    assert_non_null(strstr(err.message, "importance matrix"));
+    assert_non_null(strstr(err.hint, "--imatrix"));
+    fixture_clear(&f);
+}
+
+static void plan_build__rule_that_meets_nothing__is_refused(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct plan *p = NULL;
+    struct qd_error err = {0};
+    struct recipe r = {.scheme = SCHEME_Q4_0};
+    set(&r, "tensor", "ffn_down=q8_0");
+    set(&r, "keep", "ffn_dwon");
+    make_llama(&f, "gguf", QD_TYPE_F16, 256, 768, false);
+    assert_int_equal(plan_build(&f.model, &r, NULL, &p, &err), QD_E_INVALID);
+    assert_non_null(strstr(err.message, "--keep 'ffn_dwon'"));
+    assert_non_null(strstr(err.hint, "lists the names"));
+    fixture_clear(&f);
+}
+
+static void plan_build__experts_outside_of_layers__are_refused_as_the_field_does(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct plan *p = NULL;
+    struct qd_error err = {0};
+    struct recipe r = {.scheme = SCHEME_Q4_0};
+    make_llama(&f, "gguf", QD_TYPE_F16, 64, 128, false);
+    fixture_meta_u32(&f, "llama.expert_count", 4);
+    fixture_tensor(&f, "blk.2.ffn_up.weight", QD_TYPE_F16, 0, 0, 2, 64, 32, 1);
+    assert_int_equal(plan_build(&f.model, &r, NULL, &p, &err), QD_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "blk.2.ffn_up.weight"));
+    fixture_clear(&f);
+}
+
+static void plan_build__requantize__is_allowed_by_name_and_said(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct recipe r = {.scheme = SCHEME_Q4_0, .pure = true, .requantize = true};
+    make_llama(&f, "gguf", QD_TYPE_Q8_0, 64, 128, false);
+    check_recipe(&f, &r, "llama-again-q4_0.plan");
+}
+
 static void plan_build__quantized_source__is_refused_with_the_next_step(void **state)
 {
     (void)state;
@@ -160,9 +336,10 @@ static void plan_build__quantized_source__is_refused_with_the_next_step(void **s
     struct qd_error err = {0};
     assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, &err), QD_E_UNSUPPORTED);
     assert_null(p);
-    assert_non_null(strstr(err.message, "token_embd.weight"));
+    assert_non_null(strstr(err.message, "output.weight"));
     assert_non_null(strstr(err.message, "q8_0"));
     assert_non_null(strstr(err.hint, "original"));
+    assert_non_null(strstr(err.hint, "--allow-requantize"));
     recipe.scheme = SCHEME_Q8_0; /* the same type again is a copy */
     assert_int_equal(plan_build(&f.model, &recipe, NULL, &p, &err), 0);
     (void)plan_free(p);
@@ -286,6 +463,26 @@ static void plan_build__weighted__says_so_as_llama_quantize_does_and_by_digest(v
     fixture_clear(&f);
 }
 
+static void plan_build__importance__guards_the_first_eighth_of_q4_0(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct weights w;
+    struct plan *p = NULL;
+    make_layers(&f, "gguf", QD_TYPE_F16, 64, 128, false, 16);
+    make_weights(&w, "blk.0.ffn_down.weight", 128);
+    struct recipe plain = {.scheme = SCHEME_Q4_0}, weighted = plain;
+    weighted.weighted = true;
+    weighted.importance = w.importance.digest;
+    assert_int_equal(type_of(&f, &plain, "blk.1.ffn_down.weight"), QD_TYPE_Q4_0);
+    assert_int_equal(plan_build(&f.model, &weighted, &w.importance, &p, NULL), 0);
+    assert_int_equal(planned(p, "blk.1.ffn_down.weight")->type, QD_TYPE_Q4_1);
+    assert_int_equal(planned(p, "blk.2.ffn_down.weight")->type, QD_TYPE_Q4_0);
+    (void)plan_free(p);
+    (void)arena_free(w.importance.arena);
+    fixture_clear(&f);
+}
+
 static void plan_build__another_importance_than_the_recipes__is_a_bug_that_is_seen(void **state)
 {
     (void)state;
@@ -312,9 +509,21 @@ int main(void)
         cmocka_unit_test(plan_build__safetensors_bf16__widens_what_stays_unquantized),
         cmocka_unit_test(plan_build__every_kept_name__says_why),
         cmocka_unit_test(plan_build__eight_experts__keep_attention_in_q8_0),
+        cmocka_unit_test(plan_build__sixteen_layers_q4_k_m__more_bits_where_the_field_has_them),
+        cmocka_unit_test(plan_build__rows_of_many_lengths__fall_back_one_by_one),
+        cmocka_unit_test(plan_build__experts_mxfp4_moe__are_all_that_becomes_mxfp4),
+        cmocka_unit_test(plan_build__rules_of_ones_own__come_before_the_mixture),
+        cmocka_unit_test(plan_build__counters__run_by_layer_and_name_whatever_the_order),
+        cmocka_unit_test(plan_build__tied_embedding__is_the_output_too),
+        cmocka_unit_test(plan_build__leave_output__is_left),
+        cmocka_unit_test(plan_build__q2_k_s__needs_importance),
+        cmocka_unit_test(plan_build__rule_that_meets_nothing__is_refused),
+        cmocka_unit_test(plan_build__experts_outside_of_layers__are_refused_as_the_field_does),
+        cmocka_unit_test(plan_build__requantize__is_allowed_by_name_and_said),
         cmocka_unit_test(plan_build__quantized_source__is_refused_with_the_next_step),
         cmocka_unit_test(plan_build__metadata__is_kept_in_order_with_ours_set),
         cmocka_unit_test(plan_build__weighted__says_so_as_llama_quantize_does_and_by_digest),
+        cmocka_unit_test(plan_build__importance__guards_the_first_eighth_of_q4_0),
         cmocka_unit_test(plan_build__another_importance_than_the_recipes__is_a_bug_that_is_seen),
         cmocka_unit_test(plan_build__offsets__are_cumulative_pages),
     };

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "quant/recipe.h"
+#include "quant/tensor_rules.h"
 
 static void scheme_parse__every_name__comes_back(void **state)
 {
@@ -26,6 +27,38 @@ static void scheme_parse__misspelt__suggests_the_nearest(void **state)
     assert_int_equal(scheme_parse("gigantic", &got, &err), QD_E_INVALID);
     assert_null(strstr(err.hint, "did you mean"));
     assert_non_null(strstr(err.hint, "auto, f16, bf16, q8_0, q4_0"));
+    assert_non_null(strstr(err.hint, ", mxfp4_moe")); /* the list is whole */
+    assert_int_equal(scheme_parse("q4_k_x", &got, &err), QD_E_INVALID);
+    assert_non_null(strstr(err.hint, "mxfp4_moe"));
+}
+
+static void scheme_parse__upper_case_and_short_names__are_understood(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        enum scheme scheme;
+    } names[] = {{"Q4_K_M", SCHEME_Q4_K_M}, {"MXFP4_MOE", SCHEME_MXFP4_MOE}, {"q3_k", SCHEME_Q3_K_M},
+                 {"Q4_K", SCHEME_Q4_K_M},   {"q5_k", SCHEME_Q5_K_M},         {"Auto", SCHEME_AUTO}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        enum scheme got = N_SCHEMES;
+        assert_int_equal(scheme_parse(names[i].name, &got, NULL), 0);
+        assert_int_equal(got, names[i].scheme);
+    }
+}
+
+static void target_type_parse__what_we_make__and_nothing_else(void **state)
+{
+    (void)state;
+    enum qd_type got = QD_N_TYPES;
+    struct qd_error err = {0};
+    assert_int_equal(target_type_parse("Q6_K", &got, &err), 0);
+    assert_int_equal(got, QD_TYPE_Q6_K);
+    static const char *const bad[] = {"q8_k", "q8_1", "iq2_xxs", "i8", "q4_k_m", ""};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(target_type_parse(bad[i], &got, &err), QD_E_INVALID);
+    assert_non_null(strstr(err.hint, "iq4_xs"));
+    assert_int_equal(got, QD_TYPE_Q6_K);
 }
 
 static void recipe_text__every_recipe__is_parsed_back(void **state)
@@ -33,14 +66,47 @@ static void recipe_text__every_recipe__is_parsed_back(void **state)
     (void)state;
     for (int s = SCHEME_AUTO + 1; s < N_SCHEMES; s++) {
         for (int pure = 0; pure < 2; pure++) {
-            struct recipe r = {(enum scheme)s, pure != 0}, back = {0};
+            struct recipe r = {.scheme = (enum scheme)s, .pure = pure != 0}, back = {0};
             char text[RECIPE_TEXT_MAX];
             recipe_text(&r, text);
             assert_int_equal(recipe_parse(text, &back, NULL), 0);
             assert_int_equal(back.scheme, r.scheme);
             assert_int_equal(back.pure, r.pure);
+            assert_true(recipe_equal(&r, &back));
         }
     }
+}
+
+static void set(struct recipe *r, const char *key, const char *value)
+{
+    struct qd_error err = {0};
+    if (recipe_set(r, key, value, &err) < 0)
+        fail_msg("%s=%s: %s", key, value, err.message);
+}
+
+static void recipe_text__every_choice__stands_in_its_place_and_comes_back(void **state)
+{
+    (void)state;
+    struct recipe r = {0}, back;
+    char text[RECIPE_TEXT_MAX];
+    set(&r, "keep", "ffn gate=50%\t$");
+    set(&r, "tensor", "blk\\.[0-9]+\\.attn_(q|k)=Q6_K");
+    set(&r, "imatrix", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+    set(&r, "requantize", "1");
+    set(&r, "leave_output", "1");
+    set(&r, "embedding", "q4_0");
+    set(&r, "output", "bf16");
+    set(&r, "scheme", "q4_k");
+    recipe_text(&r, text);
+    assert_string_equal(text, "scheme=q4_k_m pure=0 output=bf16 embedding=q4_0 leave_output=1 requantize=1 "
+                              "imatrix=00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff "
+                              "keep=ffn%20gate=50%25%09$ tensor=blk\\.[0-9]+\\.attn_(q|k)=q6_k");
+    assert_int_equal(recipe_parse(text, &back, NULL), 0);
+    assert_true(recipe_equal(&r, &back));
+    assert_true(back.weighted && back.importance.bytes[1] == 0x11);
+    assert_true(back.has_output && back.output == QD_TYPE_BF16);
+    set(&back, "requantize", "0");
+    assert_false(recipe_equal(&r, &back));
 }
 
 static void recipe_text__weighted__holds_the_digest_and_is_parsed_back(void **state)
@@ -70,37 +136,147 @@ static void recipe_parse__anything_but_the_canonical_text__is_refused(void **sta
                                       "scheme=auto pure=0",
                                       "pure=1 scheme=q4_0",
                                       "scheme=q4_0 pure=1 ",
-                                      "scheme=Q4_0 pure=1"};
+                                      "scheme=Q4_0 pure=1",
+                                      "scheme=q4_k pure=1",
+                                      "scheme=q4_0 pure=1 output=Q8_0",
+                                      "scheme=q4_0 pure=1 output=q9",
+                                      "scheme=q4_0 pure=1 leave_output=0",
+                                      "scheme=q4_0 pure=1 embedding=q8_0 output=q8_0",
+                                      "scheme=q4_0 pure=1 output=q8_0 output=q8_0",
+                                      "scheme=q4_0 pure=1 imatrix=00",
+                                      "scheme=q4_0 pure=1 keep=",
+                                      "scheme=q4_0 pure=1 keep=a%2",
+                                      "scheme=q4_0 pure=1 keep=a%41",
+                                      "scheme=q4_0 pure=1 keep=(",
+                                      "scheme=q4_0 pure=1 tensor=a",
+                                      "scheme=q4_0 pure=1 tensor=a=q8_0 requantize=1",
+                                      "scheme=q4_0 pure=1 unknown=1"};
+    struct recipe back;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        if (recipe_parse(bad[i], &back, NULL) != QD_E_INVALID)
+            fail_msg("taken: %s", bad[i]);
+    char long_text[2 * RECIPE_TEXT_MAX];
+    memset(long_text, 'a', sizeof long_text - 1);
+    long_text[sizeof long_text - 1] = 0;
+    assert_int_equal(recipe_parse(long_text, &back, NULL), QD_E_INVALID);
+}
+
+static void recipe_set__what_is_wrong__says_so_and_changes_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *value;
+        int code;
+        const char *message, *hint;
+    } bad[] = {
+        {"tensor", "ffn_down", QD_E_INVALID, "names no type", "REGEX=TYPE"},
+        {"tensor", "ffn_down=q9_k", QD_E_INVALID, "unknown type 'q9_k'", "did you mean"},
+        {"tensor", "=q8_0", QD_E_INVALID, "is empty", "'.'"},
+        {"tensor", "a(b=q8_0", QD_E_INVALID, "pattern 'a(b'", "regex(7)"},
+        {"keep", "a{1", QD_E_INVALID, "pattern 'a{1'", "regex(7)"},
+        {"keep", "blk\\.\\d+", QD_E_INVALID, "backslash", "[0-9] for \\d"},
+        {"keep", "(?:ffn)_up", QD_E_INVALID, "(?", "groups are (...)"},
+        {"keep", "((((((((((((a+)+)+)+)+)+)+)+)+)+)+)+)+", QD_E_LIMIT, "passes 512", "several rules"},
+        {"keep", "(((a{100}){100}){100})", QD_E_LIMIT, "passes 512", "several rules"},
+        {"keep", "a{1,32000}", QD_E_LIMIT, "passes 512", "several rules"},
+        {"output", "q2", QD_E_INVALID, "unknown type", "q2_k"},
+        {"embedding", "i8", QD_E_INVALID, "unknown type", "types:"},
+        {"pure", "yes", QD_E_INVALID, "pure=yes", ""},
+        {"imatrix", "0123", QD_E_INVALID, "digest", ""},
+        {"color", "red", QD_E_INVALID, "color=red", ""},
+    };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        struct recipe back;
-        assert_int_equal(recipe_parse(bad[i], &back, NULL), QD_E_INVALID);
+        struct recipe r = {.scheme = SCHEME_Q4_0}, was = r;
+        struct qd_error err = {0};
+        int code = recipe_set(&r, bad[i].key, bad[i].value, &err);
+        if (code != bad[i].code || !strstr(err.message, bad[i].message) || !strstr(err.hint, bad[i].hint))
+            fail_msg("%s=%s: %d, %s; %s", bad[i].key, bad[i].value, code, err.message, err.hint);
+        assert_memory_equal(&r, &was, sizeof r);
     }
+}
+
+static void recipe_set__too_much__is_a_limit(void **state)
+{
+    (void)state;
+    struct recipe r = {.scheme = SCHEME_Q4_0};
+    struct qd_error err = {0};
+    for (int i = 0; i < TENSOR_RULES_MAX; i++)
+        set(&r, "keep", "x");
+    assert_int_equal(recipe_set(&r, "keep", "x", &err), QD_E_LIMIT);
+    assert_non_null(strstr(err.message, "32"));
+
+    struct recipe wide = {.scheme = SCHEME_Q4_0};
+    char pattern[300];
+    memset(pattern, ' ', sizeof pattern); /* three bytes each as text */
+    pattern[TENSOR_PATTERN_MAX + 1] = 0;
+    assert_int_equal(recipe_set(&wide, "keep", pattern, &err), QD_E_LIMIT);
+    assert_non_null(strstr(err.message, "longer than 255"));
+    pattern[TENSOR_PATTERN_MAX] = 0;
+    set(&wide, "keep", pattern);
+    assert_int_equal(recipe_set(&wide, "keep", pattern, &err), QD_E_LIMIT);
+    char text[RECIPE_TEXT_MAX];
+    struct recipe back;
+    recipe_text(&wide, text);
+    assert_int_equal(recipe_parse(text, &back, NULL), 0);
+    assert_true(recipe_equal(&wide, &back));
+}
+
+static void recipe_encoder_revision__types_that_a_recipe_can_use__count(void **state)
+{
+    (void)state;
+    struct recipe pure = {.scheme = SCHEME_Q8_0, .pure = true}, mixed = {.scheme = SCHEME_Q8_0}, own = pure;
+    uint32_t alone = recipe_encoder_revision(&pure);
+    assert_int_equal(recipe_encoder_revision(&mixed), alone); /* q8_0 and f16 in both */
+    set(&own, "tensor", "ffn=q6_k");
+    assert_true(recipe_encoder_revision(&own) > alone);
+    own = pure;
+    set(&own, "output", "q4_0");
+    assert_true(recipe_encoder_revision(&own) > alone);
+    own = pure;
+    set(&own, "keep", "ffn");
+    assert_int_equal(recipe_encoder_revision(&own), alone);
+    mixed.scheme = SCHEME_Q2_K;
+    pure.scheme = SCHEME_Q2_K;
+    assert_true(recipe_encoder_revision(&mixed) > recipe_encoder_revision(&pure));
 }
 
 static void policy_resolve__auto__follows_memory_and_says_why(void **state)
 {
     (void)state;
-    struct policy_facts facts = {.memory_bytes = 8ull << 30, .n_elements = 1100048384};
-    struct recipe r;
-    char why[POLICY_WHY_MAX];
-    assert_int_equal(policy_resolve(SCHEME_AUTO, false, &facts, &r, why, NULL), 0);
-    assert_int_equal(r.scheme, SCHEME_Q8_0);
-    assert_non_null(strstr(why, "1.1 GiB"));
-    assert_non_null(strstr(why, "8.0 GiB"));
-    facts.memory_bytes = 4ull << 30;
-    assert_int_equal(policy_resolve(SCHEME_AUTO, true, &facts, &r, why, NULL), 0);
-    assert_int_equal(r.scheme, SCHEME_Q4_0);
-    assert_true(r.pure);
-    assert_non_null(strstr(why, "q4_0"));
+    static const struct {
+        uint64_t memory_mib;
+        enum scheme scheme;
+        const char *why[2];
+    } machines[] = {
+        {8192, SCHEME_Q8_0, {"1.1 GiB", "8.0 GiB"}},
+        {4096, SCHEME_Q6_K, {"860.6 MiB", "4.0 GiB"}},
+        {3200, SCHEME_Q5_K_M, {"q6_k would pass", "quarter"}},
+        {2700, SCHEME_Q4_K_M, {"q5_k_m would pass", "quarter"}},
+        {2048, SCHEME_Q4_K_M, {"passes a quarter", "half"}},
+        {1100, SCHEME_Q3_K_M, {"q4_k_m would pass half", "half"}},
+        {512, SCHEME_Q2_K, {"smallest", "512.0 MiB"}},
+    };
+    for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++) {
+        struct policy_facts facts = {.memory_bytes = machines[i].memory_mib << 20, .n_elements = 1100048384};
+        struct recipe asked = {.pure = i % 2 == 1, .requantize = true}, r;
+        char why[POLICY_WHY_MAX];
+        assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+        assert_int_equal(r.scheme, machines[i].scheme);
+        assert_true(r.pure == asked.pure && r.requantize);
+        assert_non_null(strstr(why, "auto, table 2: "));
+        for (int j = 0; j < 2; j++)
+            if (!strstr(why, machines[i].why[j]))
+                fail_msg("%s", why);
+    }
 }
 
 static void policy_resolve__scheme_named__is_kept(void **state)
 {
     (void)state;
     struct policy_facts facts = {0};
-    struct recipe r;
+    struct recipe asked = {.scheme = SCHEME_BF16, .pure = true}, r;
     char why[POLICY_WHY_MAX];
-    assert_int_equal(policy_resolve(SCHEME_BF16, true, &facts, &r, why, NULL), 0);
+    assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
     assert_int_equal(r.scheme, SCHEME_BF16);
     assert_string_equal(why, "bf16 was asked for");
 }
@@ -116,9 +292,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scheme_parse__every_name__comes_back),
         cmocka_unit_test(scheme_parse__misspelt__suggests_the_nearest),
+        cmocka_unit_test(scheme_parse__upper_case_and_short_names__are_understood),
+        cmocka_unit_test(target_type_parse__what_we_make__and_nothing_else),
         cmocka_unit_test(recipe_text__every_recipe__is_parsed_back),
+        cmocka_unit_test(recipe_text__every_choice__stands_in_its_place_and_comes_back),
         cmocka_unit_test(recipe_text__weighted__holds_the_digest_and_is_parsed_back),
         cmocka_unit_test(recipe_parse__anything_but_the_canonical_text__is_refused),
+        cmocka_unit_test(recipe_set__what_is_wrong__says_so_and_changes_nothing),
+        cmocka_unit_test(recipe_set__too_much__is_a_limit),
+        cmocka_unit_test(recipe_encoder_revision__types_that_a_recipe_can_use__count),
         cmocka_unit_test(policy_resolve__auto__follows_memory_and_says_why),
         cmocka_unit_test(policy_resolve__scheme_named__is_kept),
         cmocka_unit_test(policy_memory_bytes__this_machine__is_known),
