@@ -10,8 +10,8 @@ struct qd_open_request {
     struct qd_client *client;
     struct call call;
     struct msg_open params;
-    char *model, *scheme, *layout; /* owned; params borrow them */
-    int imatrix_fd;                /* owned; -1: none */
+    char *model, *scheme, *layout, *output, *embedding, *rules; /* owned; params borrow them */
+    int imatrix_fd;                                             /* owned; -1: none */
     enum qd_verify verify;
     qd_progress_fn *progress;
     void *progress_data;
@@ -25,6 +25,16 @@ static int copy_text(const char *text, char **dst, struct qd_error *err)
         return 0;
     *dst = strdup(text);
     return *dst ? 0 : err_new(err, QD_E_NO_MEMORY, "request");
+}
+
+static int copy_texts(struct qd_open_request *r, const struct qd_open_options *o, struct qd_error *err)
+{
+    const char *const texts[] = {o->model, o->scheme, o->layout, o->output_type, o->embedding_type, o->tensor_rules};
+    char **const copies[] = {&r->model, &r->scheme, &r->layout, &r->output, &r->embedding, &r->rules};
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < sizeof texts / sizeof texts[0]; i++)
+        result = copy_text(texts[i], copies[i], err);
+    return result;
 }
 
 /* The descriptors that go with the request, in the protocol's order. */
@@ -45,16 +55,17 @@ static int fill(struct qd_open_request *r, const struct qd_open_options *o, stru
 {
     if (!o->model && !o->use_source_fd)
         return err_new(err, QD_E_INVALID, "an open needs a model's name or a source's descriptor");
-    int result = copy_text(o->model, &r->model, err);
-    if (result == 0)
-        result = copy_text(o->scheme, &r->scheme, err);
-    if (result == 0)
-        result = copy_text(o->layout, &r->layout, err);
+    int result = copy_texts(r, o, err);
     r->params = (struct msg_open){
         .model = r->model,
         .scheme = r->scheme,
         .layout = r->layout,
         .pure = o->pure,
+        .output = r->output,
+        .embedding = r->embedding,
+        .rules = r->rules,
+        .leave_output = o->leave_output,
+        .requantize = o->allow_requantize,
         .no_build = o->no_build,
         .strict = o->strict,
         .by_fd = o->use_source_fd,
@@ -78,6 +89,9 @@ static void request_free(struct qd_open_request *r)
     free(r->model);
     free(r->scheme);
     free(r->layout);
+    free(r->output);
+    free(r->embedding);
+    free(r->rules);
     (void)fd_close(r->imatrix_fd); /* only read */
     free(r);
 }

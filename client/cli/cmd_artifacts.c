@@ -37,6 +37,7 @@ static const struct column artifact_facts[] = {
     {"max abs error", "max_abs", COLUMN_SMALL},
     {"worst tensor", "worst", COLUMN_TEXT},
     {"its SQNR", "worst_sqnr_db", COLUMN_DB},
+    {"quantized again", "requantized", COLUMN_COUNT},
     {NULL, NULL, COLUMN_TEXT},
 };
 
@@ -111,6 +112,22 @@ static json_t *worst_tensors(const json_t *tensors, size_t n)
     return worst;
 }
 
+/* Tensors whose source was quantized already: their first error is in no number of the artifact's. */
+static json_int_t count_requantized(const json_t *tensors)
+{
+    size_t i;
+    json_t *t;
+    json_int_t n = 0;
+    json_array_foreach(tensors, i, t)
+    {
+        const char *from = json_string_value(json_object_get(t, "from")),
+                   *to = json_string_value(json_object_get(t, "to"));
+        int type = from ? qd_type_by_name(from) : -1;
+        n += type >= 0 && to && strcmp(from, to) != 0 && qd_type_info((enum qd_type)type)->kind == QD_KIND_BLOCK;
+    }
+    return n;
+}
+
 int cmd_show(struct cli *cli, int argc, char **argv)
 {
     uint32_t n_worst = 0;
@@ -124,6 +141,10 @@ int cmd_show(struct cli *cli, int argc, char **argv)
     json_t *answer;
     if (cli_call(cli, "show", params, "tensors", &answer, &err) < 0)
         return cli_fail(cli, &err);
+    json_int_t n_again = count_requantized(json_object_get(answer, "tensors"));
+    if (n_again)
+        (void)json_object_set_new(json_array_get(json_object_get(answer, "artifacts"), 0), "requantized",
+                                  json_integer(n_again)); /* one line less at worst */
     if (n_worst)
         (void)json_object_set_new(
             answer, "tensors", worst_tensors(json_object_get(answer, "tensors"), n_worst)); /* the full list at worst */

@@ -1,6 +1,7 @@
 /* models, plan: what there is, and what would become of it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <stdio.h>
 
 #include "client/cli/cli.h"
@@ -45,31 +46,34 @@ int cmd_models(struct cli *cli, int argc, char **argv)
     return 0;
 }
 
-int cmd_plan(struct cli *cli, int argc, char **argv)
+/* What was asked for, as parameters of plan; an importance matrix has descriptor @fd. */
+static int call_plan(struct cli *cli, const char *model, const struct recipe_arguments *r, int fd, json_t **ret,
+                     struct qd_error *err)
 {
-    const char *scheme = "auto", *imatrix = NULL;
-    bool pure = false;
-    const struct cli_option options[] = {{"scheme", 's', OPTION_TEXT, &scheme},
-                                         {"pure", 0, OPTION_FLAG, &pure},
-                                         {"imatrix", 'i', OPTION_TEXT, &imatrix},
-                                         {0}};
-    int first;
-    int status = cli_parse(cli, argc, argv, options, 1, 1, &first);
-    if (status)
-        return status;
+    const struct qd_param params[] = {
+        {.key = "model", .kind = QD_PARAM_STR, .str = model},
+        {.key = "scheme", .kind = QD_PARAM_STR, .str = r->scheme ? r->scheme : "auto"},
+        {.key = "pure", .kind = QD_PARAM_BOOL, .u64 = r->pure},
+        {.key = "leave_output", .kind = QD_PARAM_BOOL, .u64 = r->leave_output},
+        {.key = "requantize", .kind = QD_PARAM_BOOL, .u64 = r->requantize},
+        {.key = "output", .kind = QD_PARAM_STR, .str = r->output ? r->output : ""},
+        {.key = "embedding", .kind = QD_PARAM_STR, .str = r->embedding ? r->embedding : ""},
+        {.key = "rules", .kind = QD_PARAM_STR, .str = r->rules ? r->rules : ""},
+        {.key = fd >= 0 ? "imatrix" : NULL, .kind = QD_PARAM_FD, .u64 = (uint64_t)fd},
+        {0}};
+    return cli_call(cli, "plan", params, "tensors", ret, err);
+}
+
+static int run_plan(struct cli *cli, const char *model, const struct recipe_arguments *r)
+{
     struct qd_error err;
-    CLEANUP(fd_close) int fd = imatrix ? open(imatrix, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-    if (imatrix && fd < 0) {
-        (void)err_sys(&err, errno, "open '%s'", imatrix);
+    CLEANUP(fd_close) int fd = r->imatrix ? open(r->imatrix, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+    if (r->imatrix && fd < 0) {
+        (void)err_sys(&err, errno, "open '%s'", r->imatrix);
         return cli_fail(cli, &err);
     }
-    const struct qd_param params[] = {{.key = "model", .kind = QD_PARAM_STR, .str = argv[first]},
-                                      {.key = "scheme", .kind = QD_PARAM_STR, .str = scheme},
-                                      {.key = "pure", .kind = QD_PARAM_BOOL, .u64 = pure},
-                                      {.key = imatrix ? "imatrix" : NULL, .kind = QD_PARAM_FD, .u64 = (uint64_t)fd},
-                                      {0}};
     json_t *answer;
-    if (cli_call(cli, "plan", params, "tensors", &answer, &err) < 0)
+    if (call_plan(cli, model, r, fd, &answer, &err) < 0)
         return cli_fail(cli, &err);
     if (cli->json)
         return print_json(answer);
@@ -78,4 +82,16 @@ int cmd_plan(struct cli *cli, int argc, char **argv)
     print_facts(answer, plan_facts);
     json_decref(answer);
     return 0;
+}
+
+int cmd_plan(struct cli *cli, int argc, char **argv)
+{
+    struct recipe_arguments recipe = {0};
+    const struct cli_option options[] = {RECIPE_OPTIONS(&recipe), {0}};
+    int first;
+    int status = cli_parse(cli, argc, argv, options, 1, 1, &first);
+    if (status == 0)
+        status = run_plan(cli, argv[first], &recipe);
+    free(recipe.rules);
+    return status;
 }

@@ -35,6 +35,7 @@ static const struct column opened_facts[] = {
     {"digest", "digest", COLUMN_TEXT},
     {"signed by", "signer", COLUMN_TEXT},
     {"SQNR", "sqnr_db", COLUMN_DB},
+    {"quantized again", "requantized", COLUMN_COUNT},
     {"written to", "output", COLUMN_TEXT},
     {NULL, NULL, COLUMN_TEXT},
 };
@@ -53,6 +54,17 @@ static json_t *json_of_artifact(const struct qd_artifact *a)
                      "source", i->source, "digest", i->digest, "signer", i->signer, "bytes", (json_int_t)i->bytes,
                      "created", (json_int_t)i->created, "n_tensors", (json_int_t)qd_artifact_n_tensors(a), "sqnr_db",
                      i->sqnr_db < 1e300 ? json_real(i->sqnr_db) : json_string("inf"));
+}
+
+/* Tensors whose source was quantized already: their first error is in no number here. */
+static json_int_t count_requantized(const struct qd_artifact *a)
+{
+    json_int_t n = 0;
+    for (size_t i = 0; i < qd_artifact_n_tensors(a); i++) {
+        const struct qd_tensor *t = qd_artifact_tensor_at(a, i);
+        n += t->type != t->source_type && qd_type_info(t->source_type)->kind == QD_KIND_BLOCK;
+    }
+    return n;
 }
 
 /* Copies payload file 0 to @path: beside it first, then renamed, so that a stop leaves nothing half. */
@@ -116,6 +128,9 @@ static int run_with(struct cli *cli, const struct qd_artifact *a, char **command
 static int print_opened(struct cli *cli, const struct qd_artifact *a, const char *output)
 {
     json_t *facts = json_of_artifact(a);
+    if (count_requantized(a))
+        (void)json_object_set_new(facts, "requantized",
+                                  json_integer(count_requantized(a))); /* one line less at worst */
     if (output)
         (void)json_object_set_new(facts, "output", json_string(output)); /* one line less at worst */
     if (cli->json)
@@ -140,10 +155,23 @@ static int verify_level(const char *name, enum qd_verify *ret)
 
 struct open_arguments {
     struct qd_open_options options;
+    struct recipe_arguments recipe;
     const char *file, *output, *verify;
     bool force;
     uint32_t wait_s;
 };
+
+static void set_recipe(struct qd_open_options *o, const struct recipe_arguments *r)
+{
+    o->scheme = r->scheme;
+    o->pure = r->pure;
+    o->imatrix = r->imatrix;
+    o->output_type = r->output;
+    o->embedding_type = r->embedding;
+    o->tensor_rules = r->rules;
+    o->leave_output = r->leave_output;
+    o->allow_requantize = r->requantize;
+}
 
 /* The artifact, with progress on stderr. */
 static int open_artifact(struct cli *cli, struct open_arguments *args, struct qd_artifact **ret, struct qd_error *err)
@@ -160,6 +188,7 @@ static int open_artifact(struct cli *cli, struct open_arguments *args, struct qd
         args->options.use_source_fd = true;
         args->options.source_fd = source;
     }
+    set_recipe(&args->options, &args->recipe);
     progress_begin(&view, cli->quiet);
     args->options.progress = on_progress;
     args->options.progress_data = &view;
@@ -190,14 +219,49 @@ static void hint_option(const char *model, struct qd_error *err)
         (void)err_hint(err, err->code, "quantctl open %.*s --scheme %s", (int)(colon - model), model, colon + 1);
 }
 
+/* Opens, and does with the artifact what was asked for; @command: the words of one, ended by NULL. */
+static int open_and_use(struct cli *cli, struct open_arguments *args, char **command)
+{
+    struct sigaction act = {.sa_handler = on_interrupt};
+    (void)sigaction(SIGINT, &act, NULL); /* without it an interrupt only ends us sooner */
+    struct qd_error err;
+    struct qd_artifact *artifact;
+    int status;
+    if (open_artifact(cli, args, &artifact, &err) < 0) {
+        hint_option(args->options.model, &err);
+        return cli_fail(cli, &err);
+    }
+    if (args->output && copy_out(artifact, args->output, args->force, &err) < 0)
+        status = cli_fail(cli, &err);
+    else if (*command)
+        status = run_with(cli, artifact, command);
+    else
+        status = print_opened(cli, artifact, args->output);
+    qd_artifact_free(artifact);
+    return status;
+}
+
+/* @words: behind the options, ended by NULL. */
+static int check_and_open(struct cli *cli, const char *verb, struct open_arguments *args, char **words, bool may_run)
+{
+    if (!args->file && !*words)
+        return cli_misuse(cli, verb, "name a model, or a file with --file");
+    if (verify_level(args->verify, &args->options.verify) < 0)
+        return cli_misuse(cli, verb, "--verify: '%s' is none of signature, lazy, full", args->verify);
+    if (!args->file)
+        args->options.model = *words++;
+    if (*words && !may_run)
+        return cli_misuse(cli, verb,
+                          "'%s' is one argument too many: a scheme is given by --scheme, a command follows --", *words);
+    return open_and_use(cli, args, words);
+}
+
 int cmd_open(struct cli *cli, int argc, char **argv)
 {
     bool may_run = has_dashes(argc, argv); /* cli_parse moves the words */
     struct open_arguments args = {.verify = "signature"};
-    const struct cli_option options[] = {{"scheme", 's', OPTION_TEXT, &args.options.scheme},
+    const struct cli_option options[] = {RECIPE_OPTIONS(&args.recipe),
                                          {"layout", 0, OPTION_TEXT, &args.options.layout},
-                                         {"pure", 0, OPTION_FLAG, &args.options.pure},
-                                         {"imatrix", 'i', OPTION_TEXT, &args.options.imatrix},
                                          {"no-build", 0, OPTION_FLAG, &args.options.no_build},
                                          {"strict", 0, OPTION_FLAG, &args.options.strict},
                                          {"verify", 0, OPTION_TEXT, &args.verify},
@@ -208,33 +272,8 @@ int cmd_open(struct cli *cli, int argc, char **argv)
                                          {0}};
     int first;
     int status = cli_parse(cli, argc, argv, options, 0, -1, &first);
-    if (status)
-        return status;
-    if (!args.file && !argv[first])
-        return cli_misuse(cli, argv[0], "name a model, or a file with --file");
-    if (verify_level(args.verify, &args.options.verify) < 0)
-        return cli_misuse(cli, argv[0], "--verify: '%s' is none of signature, lazy, full", args.verify);
-    char **command = argv + first;
-    if (!args.file)
-        args.options.model = *command++;
-    if (*command && !may_run)
-        return cli_misuse(cli, argv[0],
-                          "'%s' is one argument too many: a scheme is given by --scheme, a command follows --",
-                          *command);
-    struct sigaction act = {.sa_handler = on_interrupt};
-    (void)sigaction(SIGINT, &act, NULL); /* without it an interrupt only ends us sooner */
-    struct qd_error err;
-    struct qd_artifact *artifact;
-    if (open_artifact(cli, &args, &artifact, &err) < 0) {
-        hint_option(args.options.model, &err);
-        return cli_fail(cli, &err);
-    }
-    if (args.output && copy_out(artifact, args.output, args.force, &err) < 0)
-        status = cli_fail(cli, &err);
-    else if (*command)
-        status = run_with(cli, artifact, command);
-    else
-        status = print_opened(cli, artifact, args.output);
-    qd_artifact_free(artifact);
+    if (status == 0)
+        status = check_and_open(cli, argv[0], &args, argv + first, may_run);
+    free(args.recipe.rules);
     return status;
 }

@@ -16,10 +16,9 @@ const struct command commands[] = {
     {"models", "", "models in the watched folders", cmd_models},
     {"ls", "[--model NAME]", "artifacts in the cache", cmd_ls},
     {"show", "ARTIFACT [--worst N]", "one artifact, its tensors and their error", cmd_show},
-    {"open", "MODEL | --file FILE [--scheme S] [--pure] [--imatrix FILE] [-o FILE] [-- COMMAND {} ...]",
+    {"open", "MODEL | --file FILE " RECIPE_USAGE " [-o FILE] [-- COMMAND {} ...]",
      "build an artifact if need be, and map, copy or run with it", cmd_open},
-    {"plan", "MODEL [--scheme S] [--pure] [--imatrix FILE]", "what an open would build, exact to the byte, and why",
-     cmd_plan},
+    {"plan", "MODEL " RECIPE_USAGE, "what an open would build, exact to the byte, and why", cmd_plan},
     {"verify", "[ARTIFACT] [--no-rebuild]", "read and check every byte", cmd_verify},
     {"rm", "ARTIFACT", "remove an artifact", cmd_rm},
     {"prune", "[--to SIZE] [--all] [--dry-run]", "evict the least recently used artifacts", cmd_prune},
@@ -31,8 +30,8 @@ const struct command commands[] = {
     {"rescan", "", "look at the watched folders and the hardware again", cmd_rescan},
     {"hw", "", "what this CPU has and what is used of it", cmd_hw},
     {"key", "[show | trust FILE.pub | revoke FILE.pub]", "the signing key, and which keys are trusted", cmd_key},
-    {"quantize", "IN -o OUT --scheme S [--pure] [--imatrix FILE] [--threads N] [--force]",
-     "quantize one file, without a daemon", cmd_quantize},
+    {"quantize", "IN -o OUT " RECIPE_USAGE " [--threads N] [--force]", "quantize one file, without a daemon",
+     cmd_quantize},
     {NULL, NULL, NULL, NULL},
 };
 

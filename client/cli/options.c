@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-enum { OPTIONS_MAX = 24 };
+enum { OPTIONS_MAX = 32 };
 
 static const struct command *find_command(const char *verb)
 {
@@ -69,6 +69,17 @@ static bool parse_size(const char *text, uint64_t *ret)
     return true;
 }
 
+/* Adds "NAME=@text" and a newline to the text at @target. */
+static bool add_line(const char *name, const char *text, char **target)
+{
+    char *longer;
+    if (asprintf(&longer, "%s%s=%s\n", *target ? *target : "", name, text) < 0)
+        return false;
+    free(*target);
+    *target = longer;
+    return true;
+}
+
 /* False where @text is no value of that kind. */
 static bool set_option(const struct cli_option *o, const char *text)
 {
@@ -87,6 +98,8 @@ static bool set_option(const struct cli_option *o, const char *text)
             return false;
         *(uint32_t *)o->target = (uint32_t)v;
         return true;
+    case OPTION_LINE:
+        return add_line(o->name, text, o->target);
     }
     return false;
 }

@@ -102,6 +102,13 @@ struct qd_open_options {
     const char
         *imatrix; /* file of an importance matrix (llama-imatrix) that errors are weighed by; opened here and now,
                             so any user may give one of its own; NULL: none */
+    const char *output_type;    /* of the output matrix, such as "q8_0"; NULL: as the scheme has it */
+    const char *embedding_type; /* of the token embedding; NULL: as the scheme has it */
+    const char
+        *tensor_rules;     /* a line each, the first that matches holds: "tensor=REGEX=TYPE", or "keep=REGEX" for what
+                                   stays as it is; POSIX extended, matched anywhere in a tensor's name; NULL: none */
+    bool leave_output;     /* the output matrix stays as it is */
+    bool allow_requantize; /* quantize again what is quantized: one error is added to another */
 };
 
 struct qd_artifact;
