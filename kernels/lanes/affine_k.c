@@ -1,7 +1,8 @@
 /* q2_k, q4_k, q5_k: the search for AFFINE_WIDTH sub-blocks side by side, the codes in the order of the elements. */
-#include "kernels/scalar/affine_k.h"
+#include "kernels/layout/affine_k.h"
 
 #include "kernels/lanes/affine.h"
+#include "kernels/lanes/frame.h"
 #include "kernels/lanes/positive.h"
 #include "kernels/variants.h"
 
@@ -28,22 +29,6 @@ static inline void weights_plain(size_t n, bool with_rms, float x[][AFFINE_WIDTH
     }
 }
 
-/* Every lane: importance * sqrt(sigma2 + x^2), in place of the importance, and the sum of these. */
-static inline void weights_weighted(size_t n, float x[][AFFINE_WIDTH], const float sigma2[AFFINE_WIDTH],
-                                    float w[][AFFINE_WIDTH], float sums[AFFINE_WIDTH])
-{
-    for (size_t at = 0; at < AFFINE_WIDTH; at += LANES) {
-        vf sum = vf_set1(0);
-        for (size_t l = 0; l < n; l++) {
-            const vf v = vf_load(&x[l][at]);
-            const vf weight = vf_mul(vf_load(&w[l][at]), vf_sqrt(vf_add(vf_load(sigma2 + at), vf_mul(v, v))));
-            vf_store(&w[l][at], weight);
-            sum = vf_add(sum, weight);
-        }
-        vf_store(sums + at, sum);
-    }
-}
-
 /* Sub-blocks [@run, @run + AFFINE_WIDTH) of the batch, or the first half of these. @importance: NULL without. */
 static bool search(const struct affine_k *k, const char *src, const char *importance, const float sigma2[RUNS],
                    size_t run, size_t n_pairs, struct batch *b)
@@ -54,7 +39,7 @@ static bool search(const struct affine_k *k, const char *src, const char *import
     load_runs(x[0], AFFINE_WIDTH, src + run * run_bytes, run_bytes, k->run);
     if (importance) {
         load_runs(w[0], AFFINE_WIDTH, importance + run * run_bytes, run_bytes, k->run);
-        weights_weighted(k->run, x, sigma2 + run, w, b->weights + run);
+        affine_weigh(k->run, x, sigma2 + run, w, b->weights + run);
     } else {
         weights_plain(k->run, k->rms, x, w);
     }
@@ -134,13 +119,6 @@ static inline void encode_run(size_t n, const char *x, vf n_max, float step, flo
     }
 }
 
-/* A step of 0: the search's codes */
-static inline void encode_run_as_found(size_t n, const char *x, vf n_max, float inverse, float from, uint8_t *codes)
-{
-    for (size_t l = 0; l < n; l += LANES)
-        vi_store_bytes(codes + l, vi_of_vf(affine_code(vf_load(x + l * 4), vf_set1(inverse), vf_set1(from), n_max)));
-}
-
 static bool encode(const struct affine_k *k, const char *x, const struct batch *b, size_t block,
                    const struct affine_head *head, uint8_t codes[256])
 {
@@ -150,7 +128,7 @@ static bool encode(const struct affine_k *k, const char *x, const struct batch *
         uint8_t *to = codes + j * k->run;
         const float step = head->steps[j], low = head->lows[j];
         if (step == 0)
-            encode_run_as_found(k->run, from, n_max, b->inverse[run], b->from[run], to);
+            affine_encode(k->run, from, n_max, b->inverse[run], b->from[run], to);
         else if (quotients_ordinary(b->lowest[run], b->highest[run], step, low))
             encode_run(k->run, from, n_max, step, low, to);
         else
@@ -186,52 +164,62 @@ static bool quantize_batch(const struct affine_k *k, char *dst, const char *src,
     return true;
 }
 
-/* @importance: NULL without */
-static void quantize(const struct affine_k *k, void *dst, const float *src, size_t n_elements, const float *importance)
+static bool encode_q2_k(void *dst, const char *src, const char *importance, float mean_square, size_t n)
 {
-    const char *x = (const char *)src, *w = (const char *)importance;
-    char *to = dst, last[BATCH * BLOCK_BYTES], last_w[BATCH * BLOCK_BYTES];
-    for (size_t n = n_elements / 256, now; n > 0; n -= now, to += now * k->block_bytes, x += now * BLOCK_BYTES) {
-        now = n < BATCH ? n : BATCH;
-        const char *batch_w = w ? whole_batch(w, now, BATCH, BLOCK_BYTES, last_w) : NULL;
-        if (!quantize_batch(k, to, whole_batch(x, now, BATCH, BLOCK_BYTES, last), batch_w, now))
-            affine_k_quantize(k, to, (const float *)(const void *)x, now * 256, (const float *)(const void *)w);
-        w = w ? w + now * BLOCK_BYTES : NULL;
-    }
+    (void)mean_square; /* the mean square of the block is what counts */
+    return quantize_batch(&affine_q2_k, dst, src, importance, n);
 }
+
+static const struct frame frame_q2_k = {
+    BATCH, 256, sizeof(struct block_q2_k), encode_q2_k, quantize_q2_k__scalar, quantize_weighted_q2_k__scalar};
 
 void VARIANT(quantize_q2_k)(void *dst, const float *src, size_t n_elements)
 {
-    quantize(&affine_q2_k, dst, src, n_elements, NULL);
+    in_batches(&frame_q2_k, dst, src, n_elements, NULL, 0);
 }
 
 void VARIANT(quantize_weighted_q2_k)(void *dst, const float *src, size_t n_elements, const float *importance,
                                      float mean_square)
 {
-    (void)mean_square; /* the mean square of the block is what counts */
-    quantize(&affine_q2_k, dst, src, n_elements, importance);
+    in_batches(&frame_q2_k, dst, src, n_elements, importance, mean_square);
 }
+
+static bool encode_q4_k(void *dst, const char *src, const char *importance, float mean_square, size_t n)
+{
+    (void)mean_square; /* the mean square of the block is what counts */
+    return quantize_batch(&affine_q4_k, dst, src, importance, n);
+}
+
+static const struct frame frame_q4_k = {
+    BATCH, 256, sizeof(struct block_q4_k), encode_q4_k, quantize_q4_k__scalar, quantize_weighted_q4_k__scalar};
 
 void VARIANT(quantize_q4_k)(void *dst, const float *src, size_t n_elements)
 {
-    quantize(&affine_q4_k, dst, src, n_elements, NULL);
+    in_batches(&frame_q4_k, dst, src, n_elements, NULL, 0);
 }
 
 void VARIANT(quantize_weighted_q4_k)(void *dst, const float *src, size_t n_elements, const float *importance,
                                      float mean_square)
 {
-    (void)mean_square; /* the mean square of the block is what counts */
-    quantize(&affine_q4_k, dst, src, n_elements, importance);
+    in_batches(&frame_q4_k, dst, src, n_elements, importance, mean_square);
 }
+
+static bool encode_q5_k(void *dst, const char *src, const char *importance, float mean_square, size_t n)
+{
+    (void)mean_square; /* the mean square of the block is what counts */
+    return quantize_batch(&affine_q5_k, dst, src, importance, n);
+}
+
+static const struct frame frame_q5_k = {
+    BATCH, 256, sizeof(struct block_q5_k), encode_q5_k, quantize_q5_k__scalar, quantize_weighted_q5_k__scalar};
 
 void VARIANT(quantize_q5_k)(void *dst, const float *src, size_t n_elements)
 {
-    quantize(&affine_q5_k, dst, src, n_elements, NULL);
+    in_batches(&frame_q5_k, dst, src, n_elements, NULL, 0);
 }
 
 void VARIANT(quantize_weighted_q5_k)(void *dst, const float *src, size_t n_elements, const float *importance,
                                      float mean_square)
 {
-    (void)mean_square; /* the mean square of the block is what counts */
-    quantize(&affine_q5_k, dst, src, n_elements, importance);
+    in_batches(&frame_q5_k, dst, src, n_elements, importance, mean_square);
 }

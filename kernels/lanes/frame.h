@@ -8,7 +8,7 @@
 #include "kernels/kernels.h"
 #include "kernels/lanes/vec.h"
 
-enum { FRAME_ROOM = 4096 /* bytes of the largest batch */ };
+enum { FRAME_ROOM = 8192 /* bytes of the largest batch */ };
 
 struct frame {
     size_t batch;                       /* blocks searched side by side */
