@@ -20,7 +20,8 @@ static int no_memory(struct qd_error *err)
 int run_fit_threads(const struct model *m, const struct plan *p, const struct run_ceiling *c, unsigned asked,
                     unsigned *ret, struct qd_error *err)
 {
-    uint64_t fixed = RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n;
+    uint64_t fixed =
+        RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n + p->importance_bytes;
     uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes + 3 * layout_cell_bytes_max(p); /* in hand, and two seams */
     if (fixed + a_thread > c->bytes)
         return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, %s allows %" PRIu64,

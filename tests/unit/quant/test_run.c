@@ -350,9 +350,9 @@ static void assert_refused(struct fixture *f, enum scheme scheme, const char *me
 static void make_weighted(struct fixture *f)
 {
     fixture_init(f, "gguf", "llama");
-    fixture_tensor(f, "rows.weight", QD_TYPE_F16, 0, 10, 2, 1600, 6000, 1);
-    fixture_tensor(f, "experts.weight", QD_TYPE_F32, 0, 2, 3, 512, 300, 12);
-    fixture_tensor(f, "wide.weight", QD_TYPE_F32, 0, 4, 2, 1572864, 4, 1);
+    fixture_tensor(f, "rows.weight", QD_TYPE_F16, 0, SHARD_BYTES - 100001, 2, 1600, 100, 1);
+    fixture_tensor(f, "experts.weight", QD_TYPE_F32, 0, 1, 3, 512, 30, 12);
+    fixture_tensor(f, "wide.weight", QD_TYPE_F32, 0, SHARD_BYTES - 9 * (1 << 20), 2, 1572864, 2, 1);
     fixture_source(f, 1);
 }
 
@@ -402,8 +402,8 @@ static void plan_run__quantized_source__is_decoded_and_encoded_again(void **stat
     static const enum scheme schemes[] = {SCHEME_Q4_K_M, SCHEME_Q4_0, SCHEME_Q6_K, SCHEME_F16};
     struct fixture f;
     fixture_init(&f, "gguf", "llama");
-    fixture_tensor(&f, "small.weight", QD_TYPE_Q8_0, 0, 6, 2, 2048, 9000, 1);
-    fixture_tensor(&f, "large.weight", QD_TYPE_Q6_K, 0, 4, 2, 1024, 21000, 1);
+    fixture_tensor(&f, "small.weight", QD_TYPE_Q8_0, 0, SHARD_BYTES - 20000, 2, 2048, 40, 1);
+    fixture_tensor(&f, "large.weight", QD_TYPE_Q6_K, 0, SHARD_BYTES - 90000, 2, 1024, 80, 1);
     fixture_tensor(&f, "short.weight", QD_TYPE_Q5_1, 0, 8, 2, 96, 40, 1);
     fixture_source(&f, 1);
     for (size_t s = 0; s < sizeof schemes / sizeof schemes[0]; s++) {
