@@ -333,8 +333,45 @@ static int print_words(const struct direct *d, struct qd_error *err)
     return print_text(&text, "summary", err);
 }
 
+static json_t *json_of_tensor(const struct plan_tensor *pt)
+{
+    const struct tensor *t = pt->source;
+    char shape[MODEL_DIMS_MAX * 24] = "";
+    size_t n = 0;
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%" PRIu64, i ? "x" : "", t->shape[i]); /* fits */
+    return json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:o}", "name", text(t->name), "shape", shape, "from",
+                     qd_type_info(t->type)->name, "to", qd_type_info(pt->type)->name, "offset", (json_int_t)pt->offset,
+                     "bytes", (json_int_t)pt->bytes, "reason", text(pt->reason));
+}
+
+/* As `quantctl plan --json` says it. */
+static int print_plan_json(const struct direct *d, struct qd_error *err)
+{
+    char recipe[RECIPE_TEXT_MAX];
+    recipe_text(&d->plan->recipe, recipe);
+    json_t *tensors = json_array();
+    for (size_t i = 0; i < d->plan->n_tensors; i++)
+        (void)json_array_append_new(tensors, json_of_tensor(&d->plan->tensors[i])); /* a failure shows in the count */
+    bool whole = json_array_size(tensors) == d->plan->n_tensors;
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "scheme", scheme_name(d->plan->recipe.scheme), "recipe",
+                  recipe, "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "file_bytes",
+                  (json_int_t)d->plan->file_bytes, "n_tensors", (json_int_t)d->plan->n_tensors, "tensors", tensors);
+    if (!root || !whole) {
+        json_decref(root);
+        return err_new(err, QD_E_NO_MEMORY, "plan");
+    }
+    int r = json_dumpf(root, stdout, JSON_INDENT(2));
+    json_decref(root);
+    putchar('\n');
+    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the plan") : 0;
+}
+
 static int print_plan(const struct direct *d, struct qd_error *err)
 {
+    if (d->args.json)
+        return print_plan_json(d, err);
     CLEANUP(buffer_clear) struct buffer text = {0};
     buffer_printf(&text, "%s\n", d->why);
     (void)plan_print(d->plan, &text); /* a failure stays in the buffer */

@@ -86,12 +86,46 @@ def says_what_is_wrong(folder):
         raise AssertionError("a failed run left its output")
 
 
+def takes_choices_of_types(folder):
+    plan = json.loads(run(MODEL, "--dry-run", "--json", "--scheme", "q4_k", "--tensor", r"blk\.0\.ffn_down=q8_0", "--keep", r"blk\.0\.",
+                          "--tensor", "ffn=Q5_0", "--embedding-type", "q8_0").stdout)
+    types = {t["name"]: t["to"] for t in plan["tensors"]}
+    if (plan["scheme"], types["blk.0.ffn_down.weight"], types["blk.0.attn_q.weight"], types["blk.1.ffn_up.weight"],
+            types["token_embd.weight"]) != ("q4_k_m", "q8_0", "bf16", "q5_0", "q8_0"):
+        raise AssertionError(types)
+    expected = r"scheme=q4_k_m pure=0 embedding=q8_0 tensor=blk\.0\.ffn_down=q8_0 keep=blk\.0\. tensor=ffn=q5_0"
+    if plan["recipe"] != expected or plan["n_tensors"] != len(types):
+        raise AssertionError(plan["recipe"])
+    expect(run(MODEL, f"{folder}/c.gguf", "--scheme", "q8_0", "--pure", "--tensor", "ffn=q4_0", "--keep", "attn_q", "--quiet"), 0)
+    facts, tensors = gguf.read(f"{folder}/c.gguf")
+    if gguf.TYPES[tensors["blk.1.ffn_up.weight"].kind][0] != "q4_0" or "keep=attn_q" not in facts["quantd.recipe"]:
+        raise AssertionError(facts["quantd.recipe"])
+    os.unlink(f"{folder}/c.gguf")
+
+
+def says_what_is_wrong_with_a_choice(folder):
+    def wrong(status, *words, options):
+        expect(run(MODEL, f"{folder}/x", "--scheme", "q4_0", *options), status, *words)
+    wrong(EX_USAGE, "names no type", "REGEX=TYPE", options=("--tensor", "ffn"))
+    wrong(EX_USAGE, "unknown type 'q8_k'", "q8_0", options=("--tensor", "ffn=q8_k"))
+    wrong(EX_USAGE, "pattern '('", options=("--keep", "("))
+    wrong(EX_USAGE, "backslash", "[0-9]", options=("--keep", r"blk\.\d+\."))
+    wrong(EX_USAGE, "--keep 'atn_q'", "lists the names", options=("--keep", "atn_q"))
+    wrong(EX_USAGE, "unknown type", options=("--output-type", "int3"))
+    wrong(EX_USAGE, "needs an importance matrix", "--imatrix", options=("--scheme", "q2_k_s"))
+    wrong(EX_USAGE, "'--keep' needs a value", options=("--keep",))
+    only(folder, "a.gguf") if os.path.exists(f"{folder}/a.gguf") else only(folder)
+
+
 def refuses_a_second_quantization(folder):
-    expect(run(f"{folder}/a.gguf", f"{folder}/x", "--scheme", "q8_0"), EX_DATAERR, "already quantized", "original")
+    expect(run(f"{folder}/a.gguf", f"{folder}/x", "--scheme", "q8_0"), EX_DATAERR, "already quantized", "original", "--allow-requantize")
     expect(run(f"{folder}/a.gguf", f"{folder}/again.gguf", "--scheme", "q4_0", "--quiet"), 0)  # the same type again: a copy
     (_, a), (_, b) = gguf.read(f"{folder}/a.gguf"), gguf.read(f"{folder}/again.gguf")
     if a != b:
         raise AssertionError("a copy has other tensors")
+    os.unlink(f"{folder}/again.gguf")
+    done = run(f"{folder}/a.gguf", f"{folder}/again.gguf", "--scheme", "q8_0", "--quiet", "--allow-requantize")
+    expect(done, 0, "quantized again: ", "error of their first time")
     os.unlink(f"{folder}/again.gguf")
 
 
@@ -231,7 +265,8 @@ def long_run_tells_progress(folder):
 
 
 with tempfile.TemporaryDirectory() as work:
-    for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, refuses_a_second_quantization,
+    for check in (makes_a_file, keeps_what_is_there, says_json, dry_run_writes_nothing, says_what_is_wrong, takes_choices_of_types,
+                  says_what_is_wrong_with_a_choice, refuses_a_second_quantization,
                   never_replaces_the_model, says_json_of_any_name, follows_links, takes_an_importance_matrix, shows_no_control_bytes, short_run_tells_no_progress, long_run_tells_progress):
         tap.case(f"direct {check.__name__.replace('_', ' ')}", lambda: check(work))
     tap.case("direct killed with SIGKILL leaves nothing under the name", lambda: killed(work, signal.SIGKILL, -signal.SIGKILL))

@@ -1,6 +1,7 @@
 #include "client/cli/print.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -59,6 +60,29 @@ static void cli_parse__words_and_options_mixed__sorts_them_and_keeps_a_command(v
     assert_int_equal(to, 2ull << 30);
     assert_true(cli.json);
     assert_false(pure);
+}
+
+static void cli_parse__rules__are_lines_in_the_order_given(void **state)
+{
+    (void)state;
+    struct cli cli = {.program = "quantctl"};
+    struct recipe_arguments r = {0};
+    const struct cli_option options[] = {RECIPE_OPTIONS(&r), {0}};
+    char *argv[] = {W("plan"), W("--keep"),         W("a=b"),
+                    W("tiny"), W("--tensor"),       W("ffn=q8_0"),
+                    W("-s"),   W("Q4_K"),           W("--keep"),
+                    W("c"),    W("--output-type"),  W("q6_k"),
+                    W("-p"),   W("--leave-output"), W("--allow-requantize"),
+                    NULL};
+    int first;
+    assert_int_equal(cli_parse(&cli, 15, argv, options, 1, 1, &first), 0);
+    assert_string_equal(argv[first], "tiny");
+    assert_string_equal(r.rules, "keep=a=b\ntensor=ffn=q8_0\nkeep=c\n");
+    assert_string_equal(r.scheme, "Q4_K");
+    assert_string_equal(r.output, "q6_k");
+    assert_null(r.embedding);
+    assert_true(r.pure && r.leave_output && r.requantize);
+    free(r.rules);
 }
 
 /* Runs cli_parse with stderr put away; the code it returns. */
@@ -124,6 +148,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(format_bytes__edges_of_units__are_rounded_up_to_the_next),
         cmocka_unit_test(cli_parse__words_and_options_mixed__sorts_them_and_keeps_a_command),
+        cmocka_unit_test(cli_parse__rules__are_lines_in_the_order_given),
         cmocka_unit_test(cli_parse__misuse__is_exit_code_64),
         cmocka_unit_test(print_table__control_bytes_in_a_name__never_reach_the_terminal),
     };
