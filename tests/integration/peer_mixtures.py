@@ -32,6 +32,8 @@ ASKED = {
     ),
     "gqa8-tied": (("q4_k_m", "output=q8_0"), ("q4_k_m", "pure", "output=q8_0"), ("q4_k_m", "embedding=q5_0", "output=q8_0"),
                   ("q4_k_m", "tensor=token_embd=q3_k"), ("q6_k", "leave_output")),
+    "extras": (("q4_k_m", "embedding=q8_0"), ("q4_k_m", "embedding=q8_0", "tensor=per_layer_token=q5_0"),
+               ("q3_k_l", r"tensor=^v\.=q8_0"), ("q4_k_s", "pure")),
     "rows-320-172": (("q4_k_m", "tensor=ffn=q6_k"), ("q4_0", "tensor=attn=iq4_xs"), ("q8_0", "tensor=.=q3_k")),
     "experts-8": (("q4_k_m", "tensor=ffn_down_exps=q8_0"), ("mxfp4_moe", "tensor=attn_k=q4_k"), ("mxfp4_moe", "output=q6_k")),
 }

@@ -27,7 +27,7 @@ def experts(i, columns, inner, n_experts, kind):
     return {**made, f"blk.{i}.ffn_gate_inp.weight": ("f32", [columns, n_experts])}
 
 
-def make(name, arch, layers, columns, inner, heads, kv_heads, names, kind="f16", tied=False, n_experts=0, nextn=0):
+def make(name, arch, layers, columns, inner, heads, kv_heads, names, kind="f16", tied=False, n_experts=0, extra=()):
     facts = {"context_length": 64, "embedding_length": columns, "block_count": layers, "feed_forward_length": inner,
              "attention.head_count": heads, "attention.head_count_kv": kv_heads,
              "attention.layer_norm_rms_epsilon": 1e-5, "attention.layer_norm_epsilon": 1e-5}
@@ -36,6 +36,7 @@ def make(name, arch, layers, columns, inner, heads, kv_heads, names, kind="f16",
     tensors = {"token_embd.weight": (kind, [columns, 2 * ROWS]), "output_norm.weight": ("f32", [columns])}
     if not tied:
         tensors["output.weight"] = (kind, [columns, 2 * ROWS])
+    tensors.update({name: (kind, [columns, ROWS]) for name in extra})
     for i in range(layers):
         tensors[f"blk.{i}.attn_norm.weight"] = ("f32", [columns])
         tensors.update(layer(i, columns, inner, names, kind))
@@ -46,6 +47,10 @@ def make(name, arch, layers, columns, inner, heads, kv_heads, names, kind="f16",
 
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
 DENSE = ATTENTION + ("ffn_up", "ffn_gate", "ffn_down")
+# What rules ask for by other names than a layer's.
+EXTRA = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight", "blk.0.ssm_conv1d.weight", "blk.0.ssm_in.weight",
+         "blk.1.attn_kv_b.weight", "v.blk.0.attn_v.weight", "v.blk.0.ffn_down.weight", "v.patch_embd.weight", "mm.0.weight",
+         "blk.2.ffn_down.scale", "blk.3.altup_proj.weight", "blk.1000.attn_v.weight", "blk.x.attn_v.weight", "cls.weight")
 FUSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 
@@ -64,6 +69,8 @@ def models():
         make("65b", "llama", 80, 256, 256, 8, 8, ("attn_v", "ffn_down")),
         make("falcon", "falcon", 32, 256, 512, 8, 1, FUSED),
         make("falcon-tied", "falcon", 18, 256, 512, 8, 1, FUSED, tied=True),
+        make("extras", "llama", 10, 256, 512, 8, 8, DENSE, extra=EXTRA),
+        make("extras-tied", "llama", 10, 320, 512, 8, 2, DENSE, extra=EXTRA, tied=True),
         make("phi2", "phi2", 16, 256, 512, 8, 8, FUSED),
     ]
 
