@@ -20,7 +20,8 @@ struct batch {
 /* Sub-blocks [run, run + WIDTH) of the batch. Without importance an element weighs its square. */
 static inline void search(const char *src, const char *importance, size_t run, struct batch *b)
 {
-    float x[16][WIDTH], w[16][WIDTH];
+    _Alignas(64) float x[16][WIDTH];
+    _Alignas(64) float w[16][WIDTH];
     struct symmetric_lanes found[VECTORS];
     load_columns(x, src + run * RUN_BYTES, RUN_BYTES, 16);
     if (importance)

@@ -106,7 +106,7 @@ static inline void symmetric_try(size_t n, int n_max, int first, int last, bool 
 static inline void symmetric_search(size_t n, int n_max, float x[][WIDTH], float w[][WIDTH],
                                     struct symmetric_lanes f[VECTORS])
 {
-    float wx[32][WIDTH];
+    _Alignas(64) float wx[32][WIDTH];
     struct symmetric_state s[VECTORS];
     vf inverse[VECTORS];
     symmetric_begin(n, x, w, wx, f);
