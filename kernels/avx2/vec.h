@@ -123,6 +123,11 @@ static inline unsigned vm_bits(vm a)
     return (unsigned)_mm256_movemask_ps(a);
 }
 
+static inline vm vm_of_bits(unsigned bits)
+{
+    const __m256i place = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), place), place));
+}
 static inline vf vf_largest_of_each(const vf v[LANES])
 {
     return largest_of_each(v);

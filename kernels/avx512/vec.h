@@ -123,6 +123,10 @@ static inline unsigned vm_bits(vm a)
     return a;
 }
 
+static inline vm vm_of_bits(unsigned bits)
+{
+    return (vm)bits;
+}
 static inline vf vf_largest_of_each(const vf v[LANES])
 {
     return largest_of_each(v);

@@ -43,16 +43,17 @@ static inline bool encode(struct block_q6_k *dst, const char *x, const struct ba
 {
     struct k6_head head;
     uint8_t codes[256];
+    unsigned zero;
     k6_head_of(b->scales + 16 * block, &head);
     if (head.zero) {
         memset(dst, 0, sizeof *dst);
         return true;
     }
-    for (size_t j = 0; j < 16; j++) {
-        const size_t run = 16 * block + j;
-        if (head.steps[j] != 0 && !symmetric_ordinary(b->extreme[run], head.steps[j]))
-            return false;
-        symmetric_encode(16, 32, x + j * RUN_BYTES, head.steps[j], b->inverse[run], b->extreme[run], codes + 16 * j);
+    if (!symmetric_encode_256(32, x, head.steps, b->extreme + 16 * block, codes, &zero))
+        return false;
+    for (; zero; zero &= zero - 1) {
+        const size_t j = (size_t)__builtin_ctz(zero), run = 16 * block + j;
+        symmetric_encode_found(16, 32, x + j * RUN_BYTES, b->inverse[run], b->extreme[run], codes + 16 * j);
     }
     pack_sixes_256(dst->low, dst->high, codes);
     memcpy(dst->scales, head.scales, sizeof dst->scales);

@@ -35,22 +35,31 @@ static inline vm symmetric_flat(vf extreme)
     return vf_lt(vf_abs(extreme), vf_set1(1e-15f));
 }
 
-/* The extremes; @wx: weight * x. */
-static inline void symmetric_begin(size_t n, float x[][WIDTH], float w[][WIDTH], float wx[][WIDTH],
-                                   struct symmetric_lanes f[VECTORS])
+/*
+ * The extremes: from the largest and the lowest value. Where these are each other's opposite the first of them in the
+ * run counts, and it takes another look.
+ */
+static inline void symmetric_extremes(size_t n, float x[][WIDTH], vf extreme[VECTORS])
 {
-    vf largest[VECTORS];
+    vf highest[VECTORS], lowest[VECTORS];
     EACH_VECTOR(k)
-    f[k].extreme = largest[k] = vf_set1(0);
-    for (size_t i = 0; i < n; i++)
+    highest[k] = lowest[k] = vf_load(&x[0][k * LANES]);
+    for (size_t i = 1; i < n; i++)
         EACH_VECTOR(k)
         {
-            const vf v = vf_load(&x[i][k * LANES]), magnitude = vf_abs(v);
-            const vm larger = vf_gt(magnitude, largest[k]);
-            f[k].extreme = vf_select(larger, v, f[k].extreme);
-            largest[k] = vf_max(magnitude, largest[k]);
-            vf_store(&wx[i][k * LANES], vf_mul(vf_load(&w[i][k * LANES]), v));
+            highest[k] = vf_max(vf_load(&x[i][k * LANES]), highest[k]);
+            lowest[k] = vf_min(vf_load(&x[i][k * LANES]), lowest[k]);
         }
+    EACH_VECTOR(k)
+    {
+        const vf opposite = vf_neg(lowest[k]), largest = vf_max(highest[k], opposite);
+        extreme[k] = vf_select(vf_gt(highest[k], opposite), highest[k], lowest[k]);
+        if (vm_any(vf_eq(highest[k], opposite)))
+            for (size_t i = n; i-- > 0;) {
+                const vf v = vf_load(&x[i][k * LANES]);
+                extreme[k] = vf_select(vf_eq(vf_abs(v), largest), v, extreme[k]);
+            }
+    }
 }
 
 /*
@@ -108,10 +117,16 @@ static inline void symmetric_search(size_t n, int n_max, float x[][WIDTH], float
 {
     _Alignas(64) float wx[32][WIDTH];
     struct symmetric_state s[VECTORS];
-    vf inverse[VECTORS];
-    symmetric_begin(n, x, w, wx, f);
+    vf inverse[VECTORS], extreme[VECTORS];
+    symmetric_extremes(n, x, extreme);
     EACH_VECTOR(k)
-    f[k].inverse = inverse[k] = vf_div(vf_set1((float)-n_max), f[k].extreme);
+    {
+        f[k].extreme = extreme[k];
+        f[k].inverse = inverse[k] = vf_div(vf_set1((float)-n_max), extreme[k]);
+    }
+    for (size_t i = 0; i < n; i++)
+        EACH_VECTOR(k)
+    vf_store(&wx[i][k * LANES], vf_mul(vf_load(&w[i][k * LANES]), vf_load(&x[i][k * LANES])));
     symmetric_sums(n, vf_set1((float)n_max), false, true, x, w, wx, inverse, s);
     EACH_VECTOR(k)
     {
@@ -125,29 +140,76 @@ static inline void symmetric_search(size_t n, int n_max, float x[][WIDTH], float
     f[k].scale = vf_select(symmetric_flat(f[k].extreme), vf_set1(0), f[k].scale);
 }
 
-/* Can vectors round x / @step as the definition does, for |x| up to |@extreme|? */
-static inline bool symmetric_ordinary(float extreme, float step)
+/* Code + 1.5 * 2^23 of a quotient, whose lowest byte in the bits is the code. */
+static inline vf symmetric_shifted(vf quotient, int n_max)
 {
-    return fabsf(extreme) < fabsf(step) * 0x1p20f;
+    const float magic = 12582912.0f + (float)n_max; /* n_max is even: ties stay ties to even */
+    return vf_clamp(vf_add(quotient, vf_set1(magic)), vf_set1(12582912.0f), vf_set1(magic + (float)n_max - 1));
+}
+
+/* Codes of the @n elements at @x for an inverse scale. */
+static inline void symmetric_encode(size_t n, int n_max, const char *x, float inverse, uint8_t *codes)
+{
+    for (size_t l = 0; l < n; l += LANES)
+        vi_store_bytes(codes + l, vi_bits(symmetric_shifted(vf_mul(vf_load(x + l * 4), vf_set1(inverse)), n_max)));
+}
+
+/* The search's codes of a run: of its @inverse and @extreme. */
+static inline void symmetric_encode_found(size_t n, int n_max, const char *x, float inverse, float extreme,
+                                          uint8_t *codes)
+{
+    if (fabsf(extreme) < 1e-15f)
+        memset(codes, 0, n);
+    else
+        symmetric_encode(n, n_max, x, inverse, codes);
 }
 
 /*
- * Codes of the @n elements at @x for the scale @step that is stored. A step of 0: the search's codes, of its @inverse
- * and the run's @extreme.
+ * Codes of a super-block for the steps that are stored, by their inverses. False: a product lies so near to half way
+ * between codes that the quotient may be on the other side of it (2^-22 of the product; codes go to n_max).
  */
-static inline void symmetric_encode(size_t n, int n_max, const char *x, float step, float inverse, float extreme,
-                                    uint8_t *codes)
+static inline bool symmetric_multiply_256(int n_max, const char *x, const float inverse[16], uint8_t codes[256])
 {
-    const vf limit = vf_set1((float)n_max);
-    if (step == 0 && fabsf(extreme) < 1e-15f) {
-        memset(codes, 0, n);
-        return;
+    vf farthest = vf_set1(0);
+    for (size_t j = 0; j < 16; j++)
+        for (size_t l = 16 * j; l < 16 * j + 16; l += LANES) {
+            const vf product = vf_mul(vf_load(x + l * 4), vf_set1(inverse[j]));
+            farthest = vf_max(vf_abs(vf_sub(product, vf_nearest(product))), farthest);
+            vi_store_bytes(codes + l, vi_bits(symmetric_shifted(product, n_max)));
+        }
+    return vm_all(vf_lt(farthest, vf_set1(0.5f - (float)n_max * 0x1p-20f)));
+}
+
+static inline void symmetric_divide_256(int n_max, const char *x, const float steps[16], uint8_t codes[256])
+{
+    for (size_t j = 0; j < 16; j++)
+        for (size_t l = 16 * j; l < 16 * j + 16; l += LANES) {
+            const vf quotient = vf_div(vf_load(x + l * 4), vf_set1(steps[j]));
+            vi_store_bytes(codes + l, vi_bits(symmetric_shifted(quotient, n_max)));
+        }
+}
+
+/*
+ * Codes of a super-block for the steps that are stored; of no meaning where a step is 0: *@ret_zero has a bit for each
+ * of these. False: some quotients are beyond what vectors round as the definition does. @extreme: of the sub-blocks.
+ */
+static inline bool symmetric_encode_256(int n_max, const char *x, const float steps[16], const float extreme[16],
+                                        uint8_t codes[256], unsigned *ret_zero)
+{
+    float inverse[16];
+    bool ordinary = true;
+    *ret_zero = 0;
+    for (size_t j = 0; j < 16; j += LANES) {
+        const vf step = vf_load(steps + j);
+        const vm zero = vf_eq(step, vf_set1(0));
+        const vm within = vf_lt(vf_abs(vf_load(extreme + j)), vf_mul(vf_abs(step), vf_set1(0x1p20f)));
+        ordinary = ordinary && vm_all(vm_or(zero, within));
+        *ret_zero |= vm_bits(zero) << j;
+        vf_store(inverse + j, vf_div(vf_set1(1), step));
     }
-    for (size_t l = 0; l < n; l += LANES) {
-        const vf v = vf_load(x + l * 4);
-        const vf quotient = step != 0 ? vf_div(v, vf_set1(step)) : vf_mul(v, vf_set1(inverse));
-        vi_store_bytes(codes + l, vi_of_vf(vf_add(symmetric_level(quotient, limit), limit)));
-    }
+    if (ordinary && !symmetric_multiply_256(n_max, x, inverse, codes))
+        symmetric_divide_256(n_max, x, steps, codes);
+    return ordinary;
 }
 
 #endif

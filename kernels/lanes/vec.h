@@ -8,6 +8,7 @@
  *   vf_min(a, b)      a < b ? a : b; vf_max: a > b ? a : b; so b where they are equal (zeros of either sign) or NaN
  *   vf_lt .. vf_eq    false with NaN; vf_ne: true with NaN
  *   vf_select(m,a,b)  a where m, else b
+ *   vm_bits vm_of_bits  a mask as an integer, lane 0 its lowest bit, and back
  *   vi_of_vf          nearest, ties to even; vi_trunc: towards zero; both for |a| < 2^31 only
  *   vi_store_bytes    the low byte of each lane, LANES bytes
  *   vf_set1_f16       an f16, exactly, in every lane

@@ -11,31 +11,52 @@
 
 #include "kernels/layout/blocks.h"
 
+/* 8 codes, a byte each. */
+static inline uint64_t codes_8(const uint8_t *codes)
+{
+    uint64_t v;
+    memcpy(&v, codes, sizeof v);
+    return v;
+}
+
+/* A byte value in each of 8. */
+static inline uint64_t bytes_8(uint8_t value)
+{
+    return value * UINT64_C(0x0101010101010101);
+}
+
 /* q[32 p + l] = code[64 p + l] | code[64 p + 32 + l] << 4, codes of 4 bits (upper bits of larger ones are dropped). */
 static inline void pack_nibbles_256(uint8_t q[128], const uint8_t codes[256])
 {
     for (size_t p = 0; p < 4; p++)
-        for (size_t l = 0; l < 32; l++)
-            q[32 * p + l] = (uint8_t)((codes[64 * p + l] & 15) | codes[64 * p + 32 + l] << 4);
+        for (size_t l = 0; l < 32; l += 8) {
+            const uint8_t *c = codes + 64 * p + l;
+            const uint64_t v = (codes_8(c) & bytes_8(15)) | (codes_8(c + 32) & bytes_8(15)) << 4;
+            memcpy(q + 32 * p + l, &v, sizeof v);
+        }
 }
 
 /* q[32 h + l] = code[128 h + l + {0, 32, 64, 96}] << {0, 2, 4, 6}, codes of 2 bits (upper bits are dropped). */
 static inline void pack_pairs_256(uint8_t q[64], const uint8_t codes[256])
 {
     for (size_t h = 0; h < 2; h++)
-        for (size_t l = 0; l < 32; l++) {
+        for (size_t l = 0; l < 32; l += 8) {
             const uint8_t *c = codes + 128 * h + l;
-            q[32 * h + l] = (uint8_t)((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | c[96] << 6);
+            const uint64_t v = (codes_8(c) & bytes_8(3)) | (codes_8(c + 32) & bytes_8(3)) << 2 |
+                               (codes_8(c + 64) & bytes_8(3)) << 4 | (codes_8(c + 96) & bytes_8(3)) << 6;
+            memcpy(q + 32 * h + l, &v, sizeof v);
         }
 }
 
 /* Bit k of high[l]: bit @bit of code[32 k + l]. */
 static inline void pack_bits_256(uint8_t high[32], const uint8_t codes[256], int bit)
 {
-    memset(high, 0, 32);
-    for (size_t k = 0; k < 8; k++)
-        for (size_t l = 0; l < 32; l++)
-            high[l] = (uint8_t)(high[l] | (codes[32 * k + l] >> bit & 1) << k);
+    for (size_t l = 0; l < 32; l += 8) {
+        uint64_t v = 0;
+        for (size_t k = 0; k < 8; k++)
+            v |= (codes_8(codes + 32 * k + l) >> bit & bytes_8(1)) << k;
+        memcpy(high + l, &v, sizeof v);
+    }
 }
 
 /* The same for blocks of 32: q[j] = code[j] | code[j + 16] << 4. */
@@ -60,11 +81,26 @@ static inline void pack_sixes_256(uint8_t low[128], uint8_t high[64], const uint
 {
     for (size_t h = 0; h < 2; h++) {
         const uint8_t *c = codes + 128 * h;
-        for (size_t l = 0; l < 64; l++)
-            low[64 * h + l] = (uint8_t)((c[l] & 15) | c[64 + l] << 4);
-        for (size_t l = 0; l < 32; l++)
-            high[32 * h + l] = (uint8_t)(c[l] >> 4 | c[32 + l] >> 4 << 2 | c[64 + l] >> 4 << 4 | c[96 + l] >> 4 << 6);
+        for (size_t l = 0; l < 64; l += 8) {
+            const uint64_t v = (codes_8(c + l) & bytes_8(15)) | (codes_8(c + 64 + l) & bytes_8(15)) << 4;
+            memcpy(low + 64 * h + l, &v, sizeof v);
+        }
+        for (size_t l = 0; l < 32; l += 8) {
+            const uint64_t v = (codes_8(c + l) >> 4 & bytes_8(3)) | (codes_8(c + 32 + l) >> 2 & bytes_8(12)) |
+                               (codes_8(c + 64 + l) & bytes_8(48)) | (codes_8(c + 96 + l) & bytes_8(48)) << 2;
+            memcpy(high + 32 * h + l, &v, sizeof v);
+        }
     }
+}
+
+/* 16 scales of 6 bits (docs/formats/blocks.md, "q3_k"). */
+static inline void pack_scales_k3(uint8_t dst[12], const uint8_t scales[16])
+{
+    for (size_t j = 0; j < 8; j++)
+        dst[j] = (uint8_t)((scales[j] & 15) | (scales[j + 8] & 15) << 4);
+    for (size_t j = 0; j < 4; j++)
+        dst[j + 8] =
+            (uint8_t)(scales[j] >> 4 | scales[j + 4] >> 4 << 2 | scales[j + 8] >> 4 << 4 | scales[j + 12] >> 4 << 6);
 }
 
 /* 8 scales and 8 minima of 6 bits (docs/formats/blocks.md, "q4_k"). */

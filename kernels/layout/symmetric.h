@@ -28,6 +28,15 @@ static inline float extreme_of_16(const float scales[16])
     return largest ? scales[first] : 0;
 }
 
+/*
+ * A scale that sums beyond f32 made NaN is stored as the field's x86-64 stores it, with the sign bit: other CPUs' NaN
+ * has none.
+ */
+static inline uint16_t f16_of_scale(float scale)
+{
+    return scale == scale ? f16_of_f32(scale) : 0xfe00;
+}
+
 /* --- q6_k: the extreme scale has code -128 --- */
 
 struct k6_head {
@@ -51,6 +60,42 @@ static inline void k6_head_of(const float scales[16], struct k6_head *ret)
         ret->scales[j] = (int8_t)(code < 127 ? code : 127);
         ret->steps[j] = d * ret->scales[j];
     }
+}
+
+/* --- q3_k: the extreme scale has code 0, or 0 and others, by least squares --- */
+
+struct k3_head {
+    uint16_t d;
+    uint8_t scales[16]; /* codes 0..63 of scales, 32 more than their factor */
+    float steps[16];    /* x ~ step * (code - 4); a step of 0: the search's codes stand */
+};
+
+static inline void k3_steps(struct k3_head *head)
+{
+    const float d = f32_of_f16(head->d);
+    for (int j = 0; j < 16; j++)
+        head->steps[j] = d * (float)(head->scales[j] - 32);
+}
+
+/* Without importance. */
+static inline void k3_head_of(const float scales[16], struct k3_head *ret)
+{
+    const float extreme = extreme_of_16(scales), inverse = -32.0f / extreme;
+    memset(ret, 0, sizeof *ret);
+    if (extreme == 0)
+        return;
+    for (int j = 0; j < 16; j++)
+        ret->scales[j] = (uint8_t)(clamp_int((int8_t)nearest_int(inverse * scales[j]), -32, 31) + 32);
+    ret->d = f16_of_f32(1 / inverse);
+    k3_steps(ret);
+}
+
+static inline void k3_store(struct block_q3_k *b, const struct k3_head *head, const uint8_t codes[256])
+{
+    pack_bits_256(b->high, codes, 2);
+    pack_pairs_256(b->q, codes);
+    pack_scales_k3(b->scales, head->scales);
+    b->d = head->d;
 }
 
 #endif

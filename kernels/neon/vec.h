@@ -123,6 +123,11 @@ static inline unsigned vm_bits(vm a)
     return vaddvq_u32(vandq_u32(a, place));
 }
 
+static inline vm vm_of_bits(unsigned bits)
+{
+    const uint32x4_t place = {1, 2, 4, 8};
+    return vtstq_u32(vdupq_n_u32(bits), place);
+}
 static inline vf vf_largest_of_each(const vf v[LANES])
 {
     return vpmaxq_f32(vpmaxq_f32(v[0], v[1]), vpmaxq_f32(v[2], v[3]));

@@ -244,3 +244,49 @@ float search_symmetric(int n, int n_max, const float *x, const float *weights, u
         codes[i] = (uint8_t)(symmetric_level(n_max, inverse * x[i]) + n_max);
     return scale;
 }
+
+/* One round of moving single codes where that brings the fit nearer, elements weighing x^2; how many moved. */
+static int move_levels(int n, int n_max, const float *x, int *levels, struct symmetric_sums *s)
+{
+    int n_moved = 0;
+    for (int i = 0; i < n; i++) {
+        const float w = x[i] * x[i], old = (float)levels[i];
+        struct symmetric_sums tried = {s->lx - w * x[i] * old, s->l2 - w * old * old};
+        if (!(tried.lx > 0))
+            continue;
+        const int level = symmetric_level(n_max, x[i] * tried.l2 / tried.lx);
+        if (level == levels[i])
+            continue;
+        tried.lx += w * x[i] * (float)level;
+        tried.l2 += w * (float)level * (float)level;
+        if (tried.l2 > 0 && tried.lx * tried.lx * s->l2 > s->lx * s->lx * tried.l2) {
+            levels[i] = level;
+            *s = tried;
+            n_moved++;
+        }
+    }
+    return n_moved;
+}
+
+/* Where the extreme is positive every term of lx is at most 0, and so is lx without one of them: nothing moves. */
+float search_moves(int n, int n_max, const float *x, uint8_t *codes)
+{
+    const float extreme = extreme_of(n, x), inverse = (float)-n_max / extreme;
+    float weights[32];
+    int levels[32];
+    if (fabsf(extreme) < smallest) {
+        memset(codes, 0, (size_t)n);
+        return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        weights[i] = x[i] * x[i];
+        levels[i] = symmetric_level(n_max, inverse * x[i]);
+    }
+    struct symmetric_sums s = sums_of(n, n_max, x, weights, inverse);
+    for (int round = 0; round < 5 && extreme < 0; round++)
+        if (!move_levels(n, n_max, x, levels, &s))
+            break;
+    for (int i = 0; i < n; i++)
+        codes[i] = (uint8_t)(levels[i] + n_max);
+    return s.l2 > 0 ? s.lx / s.l2 : 0;
+}

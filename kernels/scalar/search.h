@@ -53,4 +53,10 @@ float search_positive(int n, int n_max, const float *x, const float *weights, ui
  */
 float search_symmetric(int n, int n_max, const float *x, const float *weights, uint8_t *codes);
 
+/*
+ * The same with weights x^2 by another way: from the codes of the plain scale on, single codes are moved while that
+ * helps, for five rounds at most (make_q3_quants).
+ */
+float search_moves(int n, int n_max, const float *x, uint8_t *codes);
+
 #endif
