@@ -14,6 +14,7 @@ import tempfile
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import engines
 import gguf
+import imatrix
 import mixed_models
 import tap
 
@@ -38,7 +39,10 @@ ASKED = {
     "experts-8": (("q4_k_m", "tensor=ffn_down_exps=q8_0"), ("mxfp4_moe", "tensor=attn_k=q4_k"), ("mxfp4_moe", "output=q6_k")),
 }
 OPTIONS = {"pure": "--pure", "leave_output": "--leave-output", "requantize": "--allow-requantize"}
-OPTION_OF = {"output": "--output-type", "embedding": "--embedding-type", "tensor": "--tensor"}
+OPTION_OF = {"output": "--output-type", "embedding": "--embedding-type", "tensor": "--tensor", "imatrix": "--imatrix"}
+# With an importance matrix the mixtures are others.
+WEIGHED = {"q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"}
+WEIGHTED = ("q4_0", "q5_0", "q2_k_s", "q2_k", "q3_k_m", "q4_k_m", "iq4_nl", "iq4_xs", "mxfp4_moe")
 
 
 def option(word):
@@ -54,7 +58,9 @@ def ours(source, out, scheme, words):
 
 
 def theirs(source, out, scheme, words):
-    return subprocess.run([os.path.join(PEERS, "peer_quantize"), source, out, scheme, *words], capture_output=True, text=True)
+    weighted = {"PEER_IMPORTANCE": w.partition("=")[2] + ".raw" for w in words if w.startswith("imatrix=")}
+    command = [os.path.join(PEERS, "peer_quantize"), source, out, scheme, *(w for w in words if not w.startswith("imatrix="))]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **weighted})
 
 
 def types_of_plan(text):
@@ -97,6 +103,10 @@ def judge(folder, source, scheme, words):
         return made.stderr.strip().split(": ")[-1]
     if made.returncode:
         raise AssertionError(made.stderr.strip())
+    unweighted = {kind for name, kind, reason in re.findall(r"^(blk\S+) .* -> (\S+) +\d+ at \d+ +(.*)$", plan.stdout, re.M)
+                  if kind in WEIGHED and "; weighted" not in reason}
+    if unweighted and any(w.startswith("imatrix=") for w in words):
+        return f"no encoder with importance for {', '.join(sorted(unweighted))}"
     compare_bytes(out, other, n_bytes)
     for path in (out, other):
         os.remove(path)
@@ -111,7 +121,7 @@ def case(folder, source, label, scheme, words, count):
         else:
             count["same"] += 1
     count["all"] += 1
-    tap.case(f"{label} {scheme} {' '.join(words)}".rstrip(), check)
+    tap.case(" ".join([label, scheme, *(w for w in words if not w.startswith("imatrix="))]), check)
 
 
 def synthetic(folder, count):
@@ -122,6 +132,16 @@ def synthetic(folder, count):
             case(folder, source, model.name, scheme, (), count)
         for scheme, *words in ASKED.get(model.name, ()):
             case(folder, source, model.name, scheme, tuple(words), count)
+
+
+def weighted(folder, count):
+    for name in ("gqa4", "rows-320-172", "experts-8", "experts-8-odd"):
+        source = os.path.join(folder, name)
+        matrix = source + ".imatrix"
+        imatrix.make(source, matrix, seed=5)
+        imatrix.write_raw(matrix + ".raw", imatrix.read(matrix))
+        for scheme in WEIGHTED:
+            case(folder, source, f"{name} weighted", scheme, (f"imatrix={matrix}",), count)
 
 
 def again(folder, count):
@@ -182,6 +202,7 @@ def main():
     count = {"all": 0, "same": 0}
     with tempfile.TemporaryDirectory() as folder:
         synthetic(folder, count)
+        weighted(folder, count)
         again(folder, count)
         if "--long" in sys.argv[4:]:
             whole_models(folder, count)
