@@ -69,11 +69,8 @@ static inline void pack_nibbles_32(uint8_t q[16], const uint8_t codes[32])
 /* Bit 4 of code j to bit j of the 32. */
 static inline void pack_fifth_bits_32(uint8_t high[4], const uint8_t codes[32])
 {
-    for (size_t i = 0; i < 4; i++) {
-        high[i] = 0;
-        for (size_t j = 0; j < 8; j++)
-            high[i] = (uint8_t)(high[i] | (codes[8 * i + j] >> 4 & 1) << j);
-    }
+    for (size_t i = 0; i < 4; i++) /* the product moves bit 0 of byte j to bit 56 + j */
+        high[i] = (uint8_t)((codes_8(codes + 8 * i) >> 4 & bytes_8(1)) * UINT64_C(0x0102040810204080) >> 56);
 }
 
 /* Codes of 6 bits: low nibbles and upper pairs of 128 elements at a time, as struct block_q6_k has them. */
