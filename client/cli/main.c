@@ -76,7 +76,8 @@ static int run_verb(struct cli *cli, int argc, char **argv)
     const struct command *c = command_named(argv[0]);
     if (!c)
         return unknown_verb(argv[0]);
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+    bool own_help = c->run == cmd_quantize; /* the worker explains each of its options */
+    for (int i = 1; i < argc && !own_help && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return print_verb_help(c);
     int status = c->run(cli, argc, argv);
