@@ -132,6 +132,12 @@ static inline vf vf_largest_of_each(const vf v[LANES])
 {
     return largest_of_each(v);
 }
+static inline float vf_largest(vf a)
+{
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
 static inline void vf_store_f16(void *p, vf a)
 {
     _mm_storeu_si128(p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

@@ -131,6 +131,10 @@ static inline vf vf_largest_of_each(const vf v[LANES])
 {
     return largest_of_each(v);
 }
+static inline float vf_largest(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
 static inline void vf_store_f16(void *p, vf a)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

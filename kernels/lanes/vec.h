@@ -14,6 +14,7 @@
  *   vf_set1_f16       an f16, exactly, in every lane
  *   transpose         LANES vectors become their columns
  *   vf_largest_of_each(v)  lane i: the largest lane of v[i], none of which is NaN; a zero of either sign for zeros
+ *   vf_largest        the largest lane, likewise
  *   vf_store_f16      LANES f16, nearest, ties to even, Inf beyond 65504; no NaN
  * 16 bytes, from which decoders make 16 floats in every instruction set:
  *   vb                bytes; vb_add, vb_sub modulo 256

@@ -132,6 +132,10 @@ static inline vf vf_largest_of_each(const vf v[LANES])
 {
     return vpmaxq_f32(vpmaxq_f32(v[0], v[1]), vpmaxq_f32(v[2], v[3]));
 }
+static inline float vf_largest(vf a)
+{
+    return vmaxvq_f32(a);
+}
 static inline void vf_store_f16(void *p, vf a)
 {
     vst1_u8(p, vreinterpret_u8_f16(vcvt_f16_f32(a)));

@@ -9,16 +9,23 @@
 
 #include "kernels/scalar/half.h"
 
-/* The element of largest magnitude among @n, with its sign: the first of equals. +0 for a run of zeros. */
-static inline float extreme_of(int n, const float *x)
+/* The largest magnitude among @n elements. */
+static inline float largest_of(int n, const float *x)
 {
     int32_t largest = 0;
     for (int j = 0; j < n; j++) {
         const int32_t magnitude = (int32_t)(f32_bits(x[j]) & 0x7fffffff);
         largest = magnitude > largest ? magnitude : largest;
     }
-    for (int j = 0; j < n && largest; j++)
-        if ((f32_bits(x[j]) & 0x7fffffff) == (uint32_t)largest)
+    return f32_of_bits((uint32_t)largest);
+}
+
+/* The element of largest magnitude, with its sign: the first of equals. +0 for a run of zeros. */
+static inline float extreme_of(int n, const float *x)
+{
+    const float largest = largest_of(n, x);
+    for (int j = 0; j < n && largest > 0; j++)
+        if (fabsf(x[j]) == largest)
             return x[j];
     return 0;
 }

@@ -96,6 +96,26 @@ static inline vi vi_trunc(vf a)
 {
     return (vi)a;
 }
+static inline vi vi_add(vi a, vi b)
+{
+    return (vi)((uint32_t)a + (uint32_t)b);
+}
+static inline vi vi_min(vi a, vi b)
+{
+    return a < b ? a : b;
+}
+static inline vi vi_max(vi a, vi b)
+{
+    return a > b ? a : b;
+}
+static inline vi vi_and(vi a, vi b)
+{
+    return a & b;
+}
+static inline vi vi_shift_right(vi a, int n)
+{
+    return (vi)((uint32_t)a >> n);
+}
 static inline vi vi_or(vi a, vi b)
 {
     return a | b;
