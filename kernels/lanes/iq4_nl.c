@@ -24,8 +24,9 @@ static inline void mean_squares(float x[32][WIDTH], float ret[WIDTH])
 static bool encode(void *dst, const char *src, const char *importance, float mean_square, size_t n)
 {
     struct block_iq4_nl *b = dst;
-    struct iq4_terms terms;
-    float w[32][WIDTH], mean2[WIDTH], scales[WIDTH];
+    _Alignas(64) struct iq4_terms terms;
+    _Alignas(64) float w[32][WIDTH];
+    float mean2[WIDTH], scales[WIDTH];
     (void)mean_square; /* the mean square of the block is what counts */
     load_columns(terms.x, src, RUN_BYTES, 32);
     if (importance) {

@@ -43,8 +43,8 @@ static bool encode(void *dst, const char *src, const char *importance, float mea
     if (importance)
         mean_squares(src, mean2);
     for (size_t run = 0; run < RUNS; run += WIDTH) {
-        struct iq4_terms terms;
-        float w[32][WIDTH];
+        _Alignas(64) struct iq4_terms terms;
+        _Alignas(64) float w[32][WIDTH];
         load_columns(terms.x, src + run * RUN_BYTES, RUN_BYTES, 32);
         if (importance)
             load_columns(w, importance + run * RUN_BYTES, RUN_BYTES, 32);
