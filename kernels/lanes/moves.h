@@ -17,9 +17,11 @@ enum { MOVES_RUNS = 256, MOVES_ROUNDS = 5 };
 /* Runs under search, a slot each, and one that never moves, to fill up groups with. */
 struct moves {
     _Alignas(64) float levels[MOVES_RUNS + 1][16]; /* of runs whose extreme is negative */
-    _Alignas(64) float extreme[MOVES_RUNS], inverse[MOVES_RUNS];
-    float lx[MOVES_RUNS + 1], l2[MOVES_RUNS + 1];
-    uint8_t next[MOVES_RUNS + 1], round[MOVES_RUNS + 1]; /* where the round goes on; rounds done */
+    _Alignas(64) float extreme[MOVES_RUNS];
+    float inverse[MOVES_RUNS + 1], lx[MOVES_RUNS + 1], l2[MOVES_RUNS + 1];
+    uint16_t moving[MOVES_RUNS + 1]; /* found by a trial: a bit for each element */
+    uint16_t later[MOVES_RUNS];      /* elements that the round has still before it, likewise */
+    uint8_t round[MOVES_RUNS];       /* rounds done */
 };
 
 /* The extremes and the sums of the plain scale for runs [run, run + WIDTH), a lane each. @x: [16][WIDTH] */
@@ -62,108 +64,102 @@ static inline vf moves_level(int n_max, vf quotient)
 enum { MOVES_VECTORS = 4, MOVES_GROUP = MOVES_VECTORS * LANES / 16 };
 #define EACH_MOVES_VECTOR(k) _Pragma("GCC unroll 4") for (size_t k = 0; k < MOVES_VECTORS; k++)
 
-/* What a trial makes of runs: for each element the level and the sums if it alone moves, and whether it does. */
-struct moves_trial {
-    vf old[MOVES_VECTORS], level[MOVES_VECTORS];
-    _Alignas(64) float lx[MOVES_GROUP][32], l2[MOVES_GROUP][32]; /* [16]: the sums as they are */
-    unsigned moving[MOVES_GROUP];
-};
-
-/* Tries all elements of the runs in @list against the sums of their run. */
-static inline void moves_try(int n_max, const char *src, const struct moves *m, const uint16_t list[MOVES_GROUP],
-                             struct moves_trial *t)
+/*
+ * Tries all elements of the runs in @list against the sums of their run: the bits of those that move. @first: the
+ * levels are still to be made, of the plain scale.
+ */
+static inline __attribute__((always_inline)) void moves_try(int n_max, bool first, const char *src, struct moves *m,
+                                                            const uint16_t list[MOVES_GROUP])
 {
     const vf zero = vf_set1(0);
-    vf w[MOVES_VECTORS], wx[MOVES_VECTORS];
+    vf w[MOVES_VECTORS], wx[MOVES_VECTORS], old[MOVES_VECTORS], level[MOVES_VECTORS];
     vf lx[MOVES_VECTORS], l2[MOVES_VECTORS]; /* without the element, then with it where it moves */
+    unsigned moving[MOVES_GROUP] = {0};
     EACH_MOVES_VECTOR(k)
     {
         const size_t run = list[k * LANES / 16], at = k * LANES % 16;
-        const vf x = vf_load(src + run % MOVES_RUNS * 64 + at * 4), old = vf_load(&m->levels[run][at]);
+        const vf x = vf_load(src + run % MOVES_RUNS * 64 + at * 4);
+        const vf plain = vf_min(vf_nearest(vf_mul(vf_set1(m->inverse[run]), x)), vf_set1((float)(n_max - 1)));
+        old[k] = first ? plain : vf_load(&m->levels[run][at]);
+        if (first)
+            vf_store(&m->levels[run][at], plain);
         w[k] = vf_mul(x, x);
         wx[k] = vf_mul(w[k], x);
-        lx[k] = vf_sub(vf_set1(m->lx[run]), vf_mul(wx[k], old));
-        l2[k] = vf_sub(vf_set1(m->l2[run]), vf_mul(vf_mul(w[k], old), old));
-        t->old[k] = old;
-        t->level[k] = moves_level(n_max, vf_div(vf_mul(x, l2[k]), lx[k]));
-        t->moving[k * LANES / 16] = 0;
+        lx[k] = vf_sub(vf_set1(m->lx[run]), vf_mul(wx[k], old[k]));
+        l2[k] = vf_sub(vf_set1(m->l2[run]), vf_mul(vf_mul(w[k], old[k]), old[k]));
+        level[k] = moves_level(n_max, vf_div(vf_mul(x, l2[k]), lx[k]));
     }
     EACH_MOVES_VECTOR(k)
     {
         const size_t i = k * LANES / 16, at = k * LANES % 16;
-        const vf level = t->level[k], lx_now = vf_set1(m->lx[list[i]]), l2_now = vf_set1(m->l2[list[i]]);
-        const vm possible = vm_and(vf_gt(lx[k], zero), vf_ne(level, t->old[k]));
-        lx[k] = vf_add(lx[k], vf_mul(wx[k], level));
-        l2[k] = vf_add(l2[k], vf_mul(vf_mul(w[k], level), level));
+        const vf lx_now = vf_set1(m->lx[list[i]]), l2_now = vf_set1(m->l2[list[i]]);
+        const vm possible = vm_and(vf_gt(lx[k], zero), vf_ne(level[k], old[k]));
+        lx[k] = vf_add(lx[k], vf_mul(wx[k], level[k]));
+        l2[k] = vf_add(l2[k], vf_mul(vf_mul(w[k], level[k]), level[k]));
         const vm better = vf_gt(vf_mul(vf_mul(lx[k], lx[k]), l2_now), vf_mul(vf_mul(lx_now, lx_now), l2[k]));
-        t->moving[i] |= vm_bits(vm_and(vm_and(possible, vf_gt(l2[k], zero)), better)) << at;
-        vf_store(&t->lx[i][at], lx[k]);
-        vf_store(&t->l2[i][at], l2[k]);
-        vf_store(&t->lx[i][16], lx_now);
-        vf_store(&t->l2[i][16], l2_now);
+        moving[i] |= vm_bits(vm_and(vm_and(possible, vf_gt(l2[k], zero)), better)) << at;
     }
+    for (size_t i = 0; i < MOVES_GROUP; i++)
+        m->moving[list[i]] = (uint16_t)moving[i];
+}
+
+/* Moves element @at of a run: its level and the run's sums, as moves_try has seen them. */
+static inline void moves_move(int n_max, const char *src, struct moves *m, size_t run, unsigned at)
+{
+    float x;
+    memcpy(&x, src + run * 64 + at * sizeof x, sizeof x);
+    const float w = x * x, old = m->levels[run][at];
+    const float lx = m->lx[run] - w * x * old, l2 = m->l2[run] - w * old * old;
+    const float level = (float)clamp_int(nearest_int(x * l2 / lx), -n_max, n_max - 1);
+    for (size_t l = 0; l < 16; l += LANES) { /* whole vectors: as such they are read */
+        const vm here = vm_of_bits(1u << at >> l);
+        vf_store(&m->levels[run][l], vf_select(here, vf_set1(level), vf_load(&m->levels[run][l])));
+    }
+    m->lx[run] = lx + w * x * level;
+    m->l2[run] = l2 + w * level * level;
 }
 
 /*
- * The first move that a trial of @run found, if there is one. True: the run may move again. Without branches: where
- * runs move cannot be foretold.
+ * One trial of each of the @n runs of @list and the first move that it finds; the list becomes those that may move
+ * again. The trials are without branches: which runs move cannot be foretold.
  */
-static inline bool moves_move(size_t run, size_t i, const struct moves_trial *t, struct moves *m)
+static inline __attribute__((always_inline)) size_t moves_pass(int n_max, bool first, const char *src, struct moves *m,
+                                                               uint16_t list[MOVES_RUNS + MOVES_GROUP], size_t n)
 {
-    const unsigned moving = t->moving[i], later = moving >> m->next[run] << m->next[run];
-    const unsigned round = m->round[run] + (later == 0); /* this one is over: another one, from the start */
-    const bool moves = (moving != 0) & (round < MOVES_ROUNDS);
-    const unsigned left = (later ? later : moving) & (0u - moves), at = (unsigned)__builtin_ctz(left | 0x10000);
-    for (size_t l = 0; l < 16; l += LANES) {
-        const size_t k = (i * 16 + l) / LANES;
-        vf_store(&m->levels[run][l], vf_select(vm_of_bits((left & (0u - left)) >> l), t->level[k], t->old[k]));
-    }
-    m->lx[run] = t->lx[i][at];
-    m->l2[run] = t->l2[i][at];
-    m->next[run] = (uint8_t)(at + 1);
-    m->round[run] = (uint8_t)round;
-    return moves;
-}
-
-/* One trial of each of the @n runs of @list; the list becomes those that may move again. */
-static inline size_t moves_pass(int n_max, const char *src, struct moves *m, uint16_t list[MOVES_RUNS + MOVES_GROUP],
-                                size_t n)
-{
-    size_t n_left = 0;
+    size_t n_moving = 0, n_left = 0;
     for (size_t i = n; i % MOVES_GROUP != 0; i++)
-        list[i] = MOVES_RUNS; /* whole groups: a run of no meaning */
-    for (size_t first = 0; first < n; first += MOVES_GROUP) {
-        struct moves_trial t;
-        uint16_t runs[MOVES_GROUP];
-        memcpy(runs, list + first, sizeof runs);
-        moves_try(n_max, src, m, runs, &t);
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < MOVES_GROUP; i++)
-        {
-            list[n_left] = runs[i];
-            n_left += moves_move(runs[i], i, &t, m);
-        }
+        list[i] = MOVES_RUNS; /* whole groups */
+    for (size_t i = 0; i < n; i += MOVES_GROUP)
+        moves_try(n_max, first, src, m, list + i);
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t run = list[i];
+        list[n_moving] = run;
+        n_moving += m->moving[run] != 0;
+    }
+    for (size_t i = 0; i < n_moving; i++) {
+        const size_t run = list[i];
+        const unsigned moving = m->moving[run], later = moving & m->later[run];
+        const unsigned bit = later ? later : moving;             /* and those above: the next move is its lowest */
+        m->round[run] = (uint8_t)(m->round[run] + (later == 0)); /* this one is over: another one, from the start */
+        if (m->round[run] == MOVES_ROUNDS)
+            continue;
+        moves_move(n_max, src, m, run, (unsigned)__builtin_ctz(bit));
+        m->later[run] = (uint16_t) ~(bit ^ (bit - 1));
+        list[n_left++] = (uint16_t)run;
     }
     return n_left;
 }
 
-/* Runs that may move: their levels of the plain scale. */
-static inline size_t moves_list(int n_max, const char *src, size_t n_runs, struct moves *m, uint16_t list[MOVES_RUNS])
+/* Runs that may move. */
+static inline size_t moves_list(size_t n_runs, struct moves *m, uint16_t list[MOVES_RUNS])
 {
     size_t n = 0;
-    memset(m->levels[MOVES_RUNS], 0, sizeof m->levels[MOVES_RUNS]);
-    m->lx[MOVES_RUNS] = m->l2[MOVES_RUNS] = 0;
-    m->next[MOVES_RUNS] = m->round[MOVES_RUNS] = 0;
+    memset(m->later, 0xff, sizeof m->later);
+    memset(m->round, 0, sizeof m->round);
+    m->lx[MOVES_RUNS] = m->l2[MOVES_RUNS] = m->inverse[MOVES_RUNS] = 0;
     for (size_t run = 0; run < n_runs; run++) {
         list[n] = (uint16_t)run;
         n += m->extreme[run] <= -1e-15f;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const size_t run = list[i];
-        const vf inverse = vf_set1(m->inverse[run]);
-        for (size_t l = 0; l < 16; l += LANES)
-            vf_store(&m->levels[run][l],
-                     symmetric_level(vf_mul(inverse, vf_load(src + run * 64 + l * 4)), vf_set1((float)n_max)));
-        m->next[run] = m->round[run] = 0;
     }
     return n;
 }
@@ -172,9 +168,9 @@ static inline size_t moves_list(int n_max, const char *src, size_t n_runs, struc
 static inline void moves_search(int n_max, const char *src, size_t n_runs, struct moves *m, float scales[MOVES_RUNS])
 {
     uint16_t list[MOVES_RUNS + MOVES_GROUP];
-    size_t n = moves_list(n_max, src, n_runs, m, list);
+    size_t n = moves_pass(n_max, true, src, m, list, moves_list(n_runs, m, list));
     while (n > 0)
-        n = moves_pass(n_max, src, m, list, n);
+        n = moves_pass(n_max, false, src, m, list, n);
     for (size_t run = 0; run < n_runs; run += LANES) {
         const vf l2 = vf_load(m->l2 + run), scale = vf_div(vf_load(m->lx + run), l2);
         const vm none = vm_or(symmetric_flat(vf_load(m->extreme + run)), vm_not(vf_gt(l2, vf_set1(0))));
