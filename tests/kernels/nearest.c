@@ -56,9 +56,9 @@ static bool iq4_is_right(float x)
 static bool iq4_near(float place)
 {
     bool ok = true;
-    const int32_t bits = vi_bits(place);
+    const uint32_t bits = (uint32_t)vi_bits(place);
     for (int32_t i = -NEAR; ok && i <= NEAR; i++)
-        ok = iq4_is_right(vf_bits(bits + i)); /* beyond zero: NaN, which has a code too */
+        ok = iq4_is_right(vf_bits((int32_t)(bits + (uint32_t)i))); /* beyond zero: NaN, which has a code too */
     return ok;
 }
 
