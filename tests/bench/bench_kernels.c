@@ -24,7 +24,7 @@
 enum { L2_ELEMENTS = 1 << 15, MEMORY_ELEMENTS = 1 << 24, ROW = 4096, MAX_RUNS = 15 };
 
 /* A stretch through memory takes no longer than this; slow encoders get a shorter one, still far beyond the caches. */
-static const double longest_s = 0.5;
+static const double longest_s = 0.12;
 
 #ifdef __clang__
 #define COMPILER "clang " __clang_version__
