@@ -6,6 +6,7 @@
 
 #include "kernels/avx512/lanes.h"
 #include "kernels/layout/blocks.h"
+#include "kernels/layout/prefetch.h"
 
 enum { GROUP = 16 /* blocks, a lane each */, BLOCK_F32_BYTES = BLOCK_32 * 4 };
 
@@ -62,8 +63,10 @@ void quantize_q8_0__avx512(void *dst, const float *src, size_t n_elements)
     struct block_q8_0 *b = dst;
     const char *x = (const char *)src;
     size_t n = n_elements / BLOCK_32;
-    for (; n >= GROUP; n -= GROUP, b += GROUP, x += GROUP * BLOCK_F32_BYTES)
+    for (; n >= GROUP; n -= GROUP, b += GROUP, x += GROUP * BLOCK_F32_BYTES) {
+        prefetch_stream(x, GROUP * BLOCK_F32_BYTES);
         quantize_group(b, x);
+    }
     if (n) { /* the rest as a group filled up with zero blocks */
         struct block_q8_0 last[GROUP];
         char filled[GROUP * BLOCK_F32_BYTES];

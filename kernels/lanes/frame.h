@@ -7,6 +7,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/lanes/vec.h"
+#include "kernels/layout/prefetch.h"
 
 enum { FRAME_ROOM = 8192 /* bytes of the largest batch */ };
 
@@ -40,6 +41,7 @@ static inline void in_batches(const struct frame *f, void *dst, const float *src
     const char *x = (const char *)src, *w = (const char *)importance;
     for (size_t n = n_elements / f->block_elements, now; n > 0; n -= now) {
         now = n < f->batch ? n : f->batch;
+        prefetch_stream(x, now * bytes);
         const char *batch = whole_batch(x, now, f->batch, bytes, last);
         const char *batch_w = w ? whole_batch(w, now, f->batch, bytes, last_w) : NULL;
         if (!f->encode(out, batch, batch_w, mean_square, now))
