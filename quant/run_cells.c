@@ -39,8 +39,8 @@ static int refuse_nonfinite(const struct job_tensor *t, uint64_t element, float 
 {
     char where[128];
     coordinates(t->planned->source, element, where, sizeof where);
-    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %s cannot be quantized", t->name,
-                    element, where, isnan(value) ? "NaN" : "infinity");
+    int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %s cannot be %s", t->name, element,
+                    where, isnan(value) ? "NaN" : "infinity", t->copy ? "kept" : "quantized");
     return err_hint(err, r, "the model is damaged or its training diverged; get a sound copy");
 }
 
@@ -179,6 +179,24 @@ static int encode_run(struct worker *w, const struct job_tensor *t, uint64_t fir
     return 0;
 }
 
+/* A copy of cells [first, first + n), none of which is NaN or infinite. */
+static int copy_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
+                    struct qd_error *err)
+{
+    const uint8_t *at = src;
+    uint64_t element = first * t->cell_elements, end = t->unseen ? element : element + n * t->cell_elements;
+    while (element < end) {
+        size_t now = (size_t)least(CHUNK_ELEMENTS, end - element);
+        const float *x = decode(w, t, at, now);
+        size_t bad = w->run->options->ops->find_nonfinite(x, now);
+        if (bad < now)
+            return refuse_nonfinite(t, element + bad, x[bad], err);
+        element += now;
+        at += bytes_of(t->planned->source->type, now);
+    }
+    return put(w, src, (size_t)(n * t->cell_source_bytes), layout_output(t, first), err);
+}
+
 int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t end, const uint8_t *src,
                 struct error_total *sum, struct qd_error *err)
 {
@@ -186,8 +204,7 @@ int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, ui
     while (first < end) {
         uint64_t in_row = t->cells_in_row - first % t->cells_in_row;
         uint64_t n = least(end - first, in_row);
-        int r = t->copy ? put(w, src, (size_t)n, layout_output(t, first), err)
-                        : encode_run(w, t, first, n, src, &lanes, err);
+        int r = t->copy ? copy_run(w, t, first, n, src, err) : encode_run(w, t, first, n, src, &lanes, err);
         if (r < 0)
             return r;
         first += n;

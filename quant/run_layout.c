@@ -30,13 +30,13 @@ static void set_cells(struct job_tensor *t, const struct plan_tensor *pt)
     const struct tensor *from = pt->source;
     const struct qd_type_info *a = qd_type_info(from->type), *b = qd_type_info(pt->type);
     t->copy = from->type == pt->type;
+    t->unseen = t->copy && !ops_for(0)->dequantize[from->type];
     t->by_row = !t->copy && pt->importance && quantize_weighted_by_row(pt->type);
     t->cell_elements = a->block_elements > b->block_elements ? a->block_elements : b->block_elements;
     if (t->by_row)
         t->cell_elements = row_elements(from);
-    t->cell_source_bytes = t->copy ? 1 : t->cell_elements / a->block_elements * a->block_bytes;
-    t->cell_bytes = t->copy ? 1 : t->cell_elements / b->block_elements * b->block_bytes;
-    t->cell_elements = t->copy ? 1 : t->cell_elements;
+    t->cell_source_bytes = t->unseen ? 1 : t->cell_elements / a->block_elements * a->block_bytes;
+    t->cell_bytes = t->unseen ? 1 : t->cell_elements / b->block_elements * b->block_bytes;
     t->n_cells = from->bytes / t->cell_source_bytes;
     t->cells_in_row = t->n_cells;
     if (from->row_order != ROWS_ROPE_PAIRED || !from->n_elements)

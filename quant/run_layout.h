@@ -5,7 +5,7 @@
  *   unit     one shard (16 MiB) of one source file; numbered in file order
  *   cell     the smallest bytes that are encoded together: a block of the output type and of the
  *            source type, whichever is longer; a row where the encoder looks at the whole row; one
- *            byte where a tensor is copied
+ *            byte of integers, which are copied unseen
  *   piece    a tensor's part of one unit; its error sums have one slot
  *   seam     a cell of which each of two units holds a part
  */
@@ -24,10 +24,11 @@ struct job_tensor {
     const struct plan_tensor *planned;
     const char *name;
     uint32_t file;
-    uint64_t offset, end;   /* in the source file */
-    bool copy;              /* same type: bytes go over as they are */
-    bool by_row;            /* a cell is a row, and its mean square counts */
-    uint64_t cell_elements; /* 1 for a copy */
+    uint64_t offset, end; /* in the source file */
+    bool copy;            /* same type: bytes go over as they are */
+    bool unseen;          /* a copy of what holds no NaN: integers */
+    bool by_row;          /* a cell is a row, and its mean square counts */
+    uint64_t cell_elements;
     uint64_t cell_source_bytes;
     uint64_t cell_bytes; /* in the output */
     uint64_t n_cells;

@@ -423,6 +423,24 @@ static void plan_run__quantized_source__is_decoded_and_encoded_again(void **stat
     fixture_clear(&f);
 }
 
+/* What is only copied is looked at, too: a norm of one dimension, its bad element across the border of two shards. */
+static void plan_run__bad_value_in_a_copy__is_named(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, "gguf", "llama");
+    struct tensor *t = fixture_tensor(&f, "norm.weight", QD_TYPE_F32, 0, SHARD_BYTES - 402, 1, 1000, 1, 1);
+    fixture_source(&f, 0);
+    fixture_poke(&f, t, 100, INFINITY); /* bytes 400 .. 403 */
+    fixture_reopen(&f);
+    struct bench b;
+    bench_open(&b, &f, SCHEME_Q8_0);
+    assert_int_equal(bench_run(&b), QD_E_UNSUPPORTED);
+    assert_non_null(strstr(b.err.message, "'norm.weight', element 100 [100]: infinity"));
+    bench_close(&b);
+    fixture_clear(&f);
+}
+
 static void plan_run__row_longer_than_a_shard__cannot_be_weighed(void **state)
 {
     (void)state;
@@ -780,6 +798,7 @@ int main(void)
         cmocka_unit_test(plan_run__many_tiny_tensors_and_threads__gives_the_same_bytes),
         cmocka_unit_test(plan_run__importance__weighs_whole_rows_of_the_right_expert),
         cmocka_unit_test(plan_run__quantized_source__is_decoded_and_encoded_again),
+        cmocka_unit_test(plan_run__bad_value_in_a_copy__is_named),
         cmocka_unit_test(plan_run__row_longer_than_a_shard__cannot_be_weighed),
         cmocka_unit_test(plan_run__several_bad_values__names_the_first_in_the_file),
         cmocka_unit_test(plan_run__bad_value_in_a_seam__is_found_before_later_ones),
