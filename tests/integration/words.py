@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+import big_model
 import tap
 from house import House
 
@@ -32,6 +33,15 @@ def quantized_copy(house):
     return out
 
 
+def many_tensors(house, n):
+    """As many tensors as large models have: what sorts them asks the C library for memory, inside the sandbox."""
+    path, head = os.path.join(house.folder, "many.gguf"), big_model.header(n, rows=(256, 2))
+    with open(path, "wb") as f:
+        f.write(head)
+        f.truncate(len(head) + n * 256 * 2 * 2)
+    return path
+
+
 with House(*PROGRAMS) as house:
     house.add(MODEL, "tiny.gguf")
     house.start()
@@ -50,6 +60,9 @@ with House(*PROGRAMS) as house:
     tap.case("a rule that meets nothing: it is named", says(house, EX_USAGE, "--keep 'atn_q'", "plan", "tiny", "--keep", "atn_q"))
     tap.case("a pattern too large: the limit", says(house, EX_DATAERR, "passes 512", "open", "tiny", "--keep", "(((((((((a+)+)+)+)+)+)+)+)+)+"))
     tap.case("q2_k_s: what it needs", says(house, EX_USAGE, "importance matrix", "open", "tiny", "--scheme", "Q2_K_S"))
+    house.add(many_tensors(house, 1000), "many.gguf")
+    house.until_ready("many")
+    tap.case("a model of 1000 tensors: built", says(house, 0, "tensors: 1000", "open", "many", "--scheme", "q4_k_m"))
     house.add(quantized_copy(house), "small.gguf")
     house.until_ready("small")
     tap.case("a quantized source: refused with the option", says(house, EX_DATAERR, "--allow-requantize", "open", "small", "--scheme", "q4_0"))
