@@ -56,22 +56,6 @@ static inline void affine_encode(size_t n, const char *x, vf n_max, float invers
         vi_store_bytes(codes + l, vi_of_vf(affine_code(vf_load(x + l * 4), vf_set1(inverse), vf_set1(from), n_max)));
 }
 
-/* Every lane: importance * sqrt(sigma2 + x^2), in place of the importance, and the sum of these. */
-static inline void affine_weigh(size_t n, float x[][AFFINE_WIDTH], const float sigma2[AFFINE_WIDTH],
-                                float w[][AFFINE_WIDTH], float sums[AFFINE_WIDTH])
-{
-    for (size_t at = 0; at < AFFINE_WIDTH; at += LANES) {
-        vf sum = vf_set1(0);
-        for (size_t l = 0; l < n; l++) {
-            const vf v = vf_load(&x[l][at]);
-            const vf weight = vf_mul(vf_load(&w[l][at]), vf_sqrt(vf_add(vf_load(sigma2 + at), vf_mul(v, v))));
-            vf_store(&w[l][at], weight);
-            sum = vf_add(sum, weight);
-        }
-        vf_store(sums + at, sum);
-    }
-}
-
 static inline void affine_begin(struct affine_pair *p, size_t n)
 {
     vf lowest[2], highest[2], sum_w[2], sum_x[2];

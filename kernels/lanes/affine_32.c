@@ -2,6 +2,7 @@
 #include "kernels/layout/affine_32.h"
 
 #include "kernels/lanes/affine.h"
+#include "kernels/lanes/weights.h"
 #include "kernels/lanes/frame.h"
 #include "kernels/variants.h"
 
@@ -36,7 +37,7 @@ static bool quantize_batch(const struct affine_32 *k, char *dst, const char *src
         vf_store(sigma2 + at, vf_set1(mean_square));
     load_runs(x[0], AFFINE_WIDTH, src, RUN_BYTES, 32);
     load_runs(w[0], AFFINE_WIDTH, importance, RUN_BYTES, 32);
-    affine_weigh(32, x, sigma2, w, sums);
+    weigh(32, AFFINE_WIDTH, x[0], w[0], sigma2, sums);
     if (!affine_search(32, k->n_max, x, w, &affine_32_trials, n_pairs, found))
         return false;
     for (size_t i = 0, at = 0; at < n; i++, at += LANES)

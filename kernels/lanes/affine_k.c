@@ -2,6 +2,7 @@
 #include "kernels/layout/affine_k.h"
 
 #include "kernels/lanes/affine.h"
+#include "kernels/lanes/weights.h"
 #include "kernels/lanes/frame.h"
 #include "kernels/lanes/positive.h"
 #include "kernels/variants.h"
@@ -39,7 +40,7 @@ static bool search(const struct affine_k *k, const char *src, const char *import
     load_runs(x[0], AFFINE_WIDTH, src + run * run_bytes, run_bytes, k->run);
     if (importance) {
         load_runs(w[0], AFFINE_WIDTH, importance + run * run_bytes, run_bytes, k->run);
-        affine_weigh(k->run, x, sigma2 + run, w, b->weights + run);
+        weigh(k->run, AFFINE_WIDTH, x[0], w[0], sigma2 + run, b->weights + run);
     } else {
         weights_plain(k->run, k->rms, x, w);
     }

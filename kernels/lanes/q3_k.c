@@ -87,7 +87,7 @@ static inline void search_runs(const char *src, const char *importance, const fl
             sigma2[i] = 2 * squares[block + (run + i) / 16] / 256;
         load_columns(x, src + run * RUN_BYTES, RUN_BYTES, 16);
         load_columns(w, importance + run * RUN_BYTES, RUN_BYTES, 16);
-        weigh(16, x, w, sigma2, b->weights[block] + run);
+        weigh(16, WIDTH, x[0], w[0], sigma2, b->weights[block] + run);
         symmetric_search(16, 4, x, w, found);
         EACH_VECTOR(k)
         {

@@ -22,7 +22,7 @@ static inline bool quantize_batch(const struct symmetric_32 *k, char *dst, const
     vf_store(sigma2 + v * LANES, vf_set1(mean_square));
     load_columns(x, src, RUN_BYTES, 32);
     load_columns(w, importance, RUN_BYTES, 32);
-    weigh(32, x, w, sigma2, sums);
+    weigh(32, WIDTH, x[0], w[0], sigma2, sums);
     symmetric_search(32, k->n_max, x, w, found);
     EACH_VECTOR(v)
     {

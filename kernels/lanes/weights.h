@@ -4,15 +4,15 @@
 
 #include "kernels/lanes/vec.h"
 
-/* Every lane: the weights in place of the importance @w, and their sums. */
-static inline void weigh(size_t n, float x[][WIDTH], float w[][WIDTH], const float sigma2[WIDTH], float sums[WIDTH])
+/* Every lane of @width: the weights in place of the importance @w, and their sums. @x, @w: [n][width]. */
+static inline void weigh(size_t n, size_t width, const float *x, float *w, const float *sigma2, float *sums)
 {
-    for (size_t at = 0; at < WIDTH; at += LANES) {
+    for (size_t at = 0; at < width; at += LANES) {
         vf sum = vf_set1(0);
         for (size_t l = 0; l < n; l++) {
-            const vf v = vf_load(&x[l][at]);
-            const vf weight = vf_mul(vf_load(&w[l][at]), vf_sqrt(vf_add(vf_load(sigma2 + at), vf_mul(v, v))));
-            vf_store(&w[l][at], weight);
+            const vf v = vf_load(x + l * width + at);
+            const vf weight = vf_mul(vf_load(w + l * width + at), vf_sqrt(vf_add(vf_load(sigma2 + at), vf_mul(v, v))));
+            vf_store(w + l * width + at, weight);
             sum = vf_add(sum, weight);
         }
         vf_store(sums + at, sum);
