@@ -19,13 +19,27 @@ const struct kernel_entry *kernels_list(size_t *ret_n)
     return entries;
 }
 
+static const struct packed_entry packed_entries[] = {
+#define KERNEL(op, variant, needs, kind, slot, type, layout) \
+    {#op, #variant, needs, PACKED_##kind, type, layout, (void (*)(void))op##__##variant},
+#include "kernels/packed.def"
+#undef KERNEL
+};
+
+const struct packed_entry *packed_list(size_t *ret_n)
+{
+    *ret_n = sizeof packed_entries / sizeof packed_entries[0];
+    return packed_entries;
+}
+
 /* Later lines overwrite earlier ones: the fastest that @features allow stays. */
 static void ops_fill(struct ops *ops, uint64_t features)
 {
-#define KERNEL(op, variant, needs, kind, slot, type)         \
+#define KERNEL(op, variant, needs, kind, slot, ...)          \
     if ((features & (uint64_t)(needs)) == (uint64_t)(needs)) \
         ops->slot = op##__##variant;
 #include "kernels/kernels.def"
+#include "kernels/packed.def"
 #undef KERNEL
 }
 
@@ -33,8 +47,9 @@ static void ops_fill(struct ops *ops, uint64_t features)
 static uint64_t features_that_matter(void)
 {
     uint64_t all = 0;
-#define KERNEL(op, variant, needs, kind, slot, type) all |= (uint64_t)(needs);
+#define KERNEL(op, variant, needs, ...) all |= (uint64_t)(needs);
 #include "kernels/kernels.def"
+#include "kernels/packed.def"
 #undef KERNEL
     return all;
 }

@@ -1,7 +1,7 @@
 /*
  * Kernels: the contracts, and the table of those in use.
  *
- * kernels.def names every implementation as KERNEL(op, variant, needs); ops_for() fills a struct
+ * kernels.def and packed.def name every implementation as KERNEL(op, variant, needs, ...); ops_for() fills a struct
  * ops with the last (fastest) entry of each operation whose needs a feature set holds. Scalar
  * needs nothing and is the definition: every variant gives the same bytes for the same input.
  * Kernels do not allocate, do no I/O, do not look at the CPU, and cannot fail. Pointers may have
@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include <quantd/dtype.h>
+#include <quantd/layout.h>
 
 /*
  * Encodes @n_elements f32 at @src (all finite; a multiple of the type's block) into @dst.
@@ -54,6 +55,85 @@ typedef float sum_squares_fn(float sum, const float *x, size_t n_elements);
 /* Index of the first NaN or Inf, or @n_elements where all are finite. */
 typedef size_t find_nonfinite_fn(const float *x, size_t n_elements);
 
+/* One field of every block of a group of rows (kernels/layout/packed.h): how the rows' bytes take turns. */
+struct turns {
+    size_t row_bytes;   /* from row to row of the portable side */
+    size_t block_bytes; /* from block to block of it */
+    size_t field_bytes; /* a multiple of @run */
+    size_t run;         /* bytes of a turn: the layout's own, 2 or 1 */
+    size_t n_blocks;
+};
+
+/* Gathers a plane of a group: @src is the field in the first block of the first row. A kernel for each layout. */
+typedef void interleave_fn(void *dst, const void *src, const struct turns *t);
+
+/* Puts a plane back: @dst is the field in the first block of the first row; bytes of other fields are left alone. */
+typedef void deinterleave_fn(void *dst, const void *src, const struct turns *t);
+
+/*
+ * Activations as the integer kernels take them: codes of 8 bits with a scale for each block, as llama.cpp's CPU backend
+ * makes them on x86 (ggml:src/ggml-cpu/arch/x86/quants.c, quantize_row_q8_0; src/ggml-quants.c, quantize_row_q8_K_ref),
+ * so that products agree with its.
+ *
+ *   32   scale = f16(max|x| / 127), q = nearest even of x * (127 / max|x|); for q8_0 q4_0
+ *   256  q = nearest even of x * (-127 / m), at most 127, where m is the first x of the largest magnitude; scale =
+ *        1 / (-127 / m) in f32; for q4_k q6_k
+ *
+ * A column of zeros has scale 0 and codes 0; so has one whose quotient overflows. NaN or Inf in @x give a product that
+ * is NaN or Inf in that column alone, and no undefined behaviour.
+ *
+ * Columns are kept in tiles: a tile of @width columns holds, block after block of 32,
+ *   q      [block][column][32]   codes in order
+ *   scale  [block][column]       (256: one for eight blocks)
+ *   sums   [unit][column]        32-bit: minus @offset times the sum of the unit's codes; unit: @unit elements, 32 or 16
+ *   pairs  [block of 256][column][8] 16-bit sums of 32 codes; 256 alone
+ */
+struct activation_tile {
+    int8_t *q;
+    float *scale;
+    int32_t *sums;  /* what an integer sum starts from where codes are stored unsigned, @offset above their value */
+    int16_t *pairs; /* NULL with 32 */
+};
+
+/*
+ * Quantizes @n_blocks (of 32 or 256: the operation's name) of @width columns into a tile. @x: the first column; the others
+ * follow @stride floats apart.
+ */
+struct activation_source {
+    const float *x;
+    size_t stride;
+    size_t width;
+    size_t n_blocks;
+    int32_t offset; /* of unsigned codes: 128 for q8_0, 8 for q4_0, 32 for q6_k, 0 for q4_k */
+    size_t unit;    /* elements: 16 or 32 */
+};
+typedef void activate_fn(struct activation_tile *dst, const struct activation_source *src);
+
+/*
+ * A strip of a product: the rows of one group times a tile of @width columns, over blocks [first, end) of k.
+ *
+ * y[c * y_stride + r] = fold over the blocks b in order, from 0 (from what y holds where @first > 0), with one rounding in
+ * every line:
+ *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I: the
+ *                                                        exact integer sum of products of values without scales
+ *   q4_k        t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
+ *               acc = fma(t, d * xs, acc); acc = fma(-float(M), dmin * xs, acc)
+ *                                                        M: the exact integer sum of minimum * sum of codes
+ *   q6_k        t = 0, and for the sixteen sub-blocks in order t = fma(float(I), float(sc), t);
+ *               acc = fma(t, d * xs, acc)
+ * Every variant, layout, number of columns and of threads gives the same bits (NaN: any NaN).
+ */
+struct matmul_strip {
+    const uint8_t *w; /* the group */
+    size_t n_blocks;  /* of the type, in a whole row */
+    size_t first, end;
+    struct activation_tile x; /* of the whole row: block 0 first */
+    float *y;
+    size_t y_stride;
+    size_t width; /* a power of two, at most layout_columns() */
+};
+typedef void matmul_fn(const struct matmul_strip *s);
+
 struct ops {
     quantize_fn *quantize[QD_N_TYPES];                   /* NULL: no encoder for that type */
     dequantize_fn *dequantize[QD_N_TYPES];               /* NULL: no decoder for that type */
@@ -61,6 +141,10 @@ struct ops {
     measure_fn *measure;
     find_nonfinite_fn *find_nonfinite;
     sum_squares_fn *sum_squares;
+    interleave_fn *interleave[QD_N_LAYOUTS]; /* NULL for portable */
+    deinterleave_fn *deinterleave[QD_N_LAYOUTS];
+    activate_fn *activate_32, *activate_256;
+    matmul_fn *matmul[QD_N_TYPES][QD_N_LAYOUTS]; /* NULL where the type is not packed */
 };
 
 /* Does weighted encoding look at the whole row? (q4_0 q4_1 q5_0 q5_1; the others look at the block alone) */
@@ -93,5 +177,24 @@ struct kernel_entry {
     void (*fn)(void);  /* cast back by kind */
 };
 const struct kernel_entry *kernels_list(size_t *ret_n);
+
+/* The same of packed.def. */
+#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul)
+enum packed_kind {
+#define K(name) PACKED_##name,
+    PACKED_KINDS(K)
+#undef K
+};
+
+struct packed_entry {
+    const char *op; /* "interleave_r16k4", "activate_32", "matmul_q8_0_r16k4" */
+    const char *variant;
+    uint64_t needs;
+    enum packed_kind kind;
+    enum qd_type type;     /* of a product; else QD_N_TYPES */
+    enum qd_layout layout; /* portable: none (activate) */
+    void (*fn)(void);
+};
+const struct packed_entry *packed_list(size_t *ret_n);
 
 #endif

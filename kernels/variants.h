@@ -7,8 +7,9 @@
 
 #include "kernels/kernels.h"
 
-#define KERNEL(op, variant, needs, kind, slot, type) kind##_fn op##__##variant;
+#define KERNEL(op, variant, needs, kind, ...) kind##_fn op##__##variant;
 #include "kernels/kernels.def"
+#include "kernels/packed.def"
 #undef KERNEL
 
 #endif

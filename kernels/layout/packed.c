@@ -1,0 +1,161 @@
+#include "kernels/layout/packed.h"
+
+#include <string.h>
+
+#include "kernels/cpu.h"
+#include "kernels/kernels.h"
+#include "kernels/layout/blocks.h"
+
+struct layout_facts {
+    struct qd_layout_info info;
+    uint32_t columns;
+};
+
+static const struct layout_facts layouts[QD_N_LAYOUTS] = {
+#define QD_LAYOUT(name, NAME, rows, run, columns) [QD_LAYOUT_##NAME] = {{#name, rows, run}, columns},
+#include <quantd/layouts.def>
+#undef QD_LAYOUT
+};
+
+/* First match holds: what a CPU with these features computes fastest with. */
+static const struct preference {
+    enum qd_layout layout;
+    uint64_t needs;
+    const char *features; /* the same in words, for every architecture to read */
+} preferences[] = {
+    {QD_LAYOUT_R16K4, CPU_AVX512 | CPU_AVX512VNNI, "x86_64+avx512+avx512vnni"},
+    {QD_LAYOUT_R8K4, CPU_AVX2 | CPU_FMA | CPU_F16C, "x86_64+avx2+f16c+fma"},
+    {QD_LAYOUT_R4K8, CPU_NEON | CPU_I8MM, "aarch64+i8mm+neon"},
+    {QD_LAYOUT_R4K4, CPU_NEON, "aarch64+neon"},
+    {QD_LAYOUT_PORTABLE, 0, ""},
+};
+
+static const struct preference *preference_of(enum qd_layout layout)
+{
+    size_t i = 0;
+    while (preferences[i].layout != layout && preferences[i].layout != QD_LAYOUT_PORTABLE)
+        i++;
+    return &preferences[i];
+}
+
+#define FIELD(type, field, turn)                                                              \
+    {                                                                                         \
+        offsetof(struct block_##type, field), sizeof(((struct block_##type *)0)->field), turn \
+    }
+enum { CODES = 0 };
+
+static const struct packed_field q8_0_fields[] = {FIELD(q8_0, q, CODES), FIELD(q8_0, d, 2)};
+static const struct packed_field q4_0_fields[] = {FIELD(q4_0, q, CODES), FIELD(q4_0, d, 2)};
+static const struct packed_field q4_k_fields[] = {FIELD(q4_k, q, CODES), FIELD(q4_k, scales, 1), FIELD(q4_k, d, 2),
+                                                  FIELD(q4_k, dmin, 2)};
+static const struct packed_field q6_k_fields[] = {FIELD(q6_k, low, CODES), FIELD(q6_k, high, CODES),
+                                                  FIELD(q6_k, scales, 1), FIELD(q6_k, d, 2)};
+
+static const struct {
+    const struct packed_field *fields;
+    size_t n;
+} packed[QD_N_TYPES] = {
+#define PACKED(type, TYPE) [QD_TYPE_##TYPE] = {type##_fields, sizeof type##_fields / sizeof type##_fields[0]}
+    PACKED(q8_0, Q8_0),
+    PACKED(q4_0, Q4_0),
+    PACKED(q4_k, Q4_K),
+    PACKED(q6_k, Q6_K),
+#undef PACKED
+};
+
+const struct qd_layout_info *qd_layout_info(enum qd_layout layout)
+{
+    return (unsigned)layout < QD_N_LAYOUTS ? &layouts[layout].info : NULL;
+}
+
+int qd_layout_by_name(const char *name)
+{
+    for (int i = 0; i < QD_N_LAYOUTS; i++)
+        if (strcmp(layouts[i].info.name, name) == 0)
+            return i;
+    return -1;
+}
+
+uint32_t layout_columns(enum qd_layout layout)
+{
+    return layouts[layout].columns;
+}
+
+enum qd_layout layout_native(uint64_t features)
+{
+    size_t i = 0;
+    while ((features & preferences[i].needs) != preferences[i].needs)
+        i++;
+    return preferences[i].layout;
+}
+
+uint64_t layout_needs(enum qd_layout layout)
+{
+    return preference_of(layout)->needs;
+}
+
+const char *layout_features(enum qd_layout layout)
+{
+    return preference_of(layout)->features;
+}
+
+size_t packed_fields(enum qd_type type, const struct packed_field **ret)
+{
+    *ret = packed[type].fields;
+    return packed[type].n;
+}
+
+bool layout_packs(enum qd_layout layout, enum qd_type type, uint64_t n_rows)
+{
+    return layout != QD_LAYOUT_PORTABLE && packed[type].n > 0 && n_rows >= layouts[layout].info.rows;
+}
+
+static struct turns turns_of(const struct packed_field *f, enum qd_layout layout, enum qd_type type, size_t n_blocks)
+{
+    const struct qd_type_info *t = qd_type_info(type);
+    return (struct turns){.row_bytes = n_blocks * t->block_bytes,
+                          .block_bytes = t->block_bytes,
+                          .field_bytes = f->bytes,
+                          .run = f->run ? f->run : layouts[layout].info.run,
+                          .n_blocks = n_blocks};
+}
+
+void layout_pack_group(const struct ops *ops, enum qd_layout layout, enum qd_type type, void *dst, const void *src,
+                       size_t n_blocks)
+{
+    uint8_t *plane = dst;
+    for (size_t i = 0; i < packed[type].n; i++) {
+        const struct packed_field *f = &packed[type].fields[i];
+        struct turns t = turns_of(f, layout, type, n_blocks);
+        ops->interleave[layout](plane, (const uint8_t *)src + f->offset, &t);
+        plane += layouts[layout].info.rows * n_blocks * f->bytes;
+    }
+}
+
+void layout_unpack_group(const struct ops *ops, enum qd_layout layout, enum qd_type type, void *dst, const void *src,
+                         size_t n_blocks)
+{
+    const uint8_t *plane = src;
+    for (size_t i = 0; i < packed[type].n; i++) {
+        const struct packed_field *f = &packed[type].fields[i];
+        struct turns t = turns_of(f, layout, type, n_blocks);
+        ops->deinterleave[layout]((uint8_t *)dst + f->offset, plane, &t);
+        plane += layouts[layout].info.rows * n_blocks * f->bytes;
+    }
+}
+
+void layout_unpack_row(enum qd_layout layout, enum qd_type type, void *dst, const void *group, size_t row,
+                       size_t n_blocks, size_t first, size_t end)
+{
+    const size_t n_rows = layouts[layout].info.rows, block_bytes = qd_type_info(type)->block_bytes;
+    const uint8_t *plane = group;
+    for (size_t k = 0; k < packed[type].n; k++) {
+        const struct packed_field *f = &packed[type].fields[k];
+        const size_t run = f->run ? f->run : layouts[layout].info.run;
+        for (size_t b = first; b < end; b++)
+            for (size_t i = 0; i < f->bytes; i += run)
+                memcpy((uint8_t *)dst + (b - first) * block_bytes + f->offset + i,
+                       plane + n_rows * (b * f->bytes + i) + row * run, run);
+        plane += n_rows * n_blocks * f->bytes;
+    }
+}

@@ -1,0 +1,72 @@
+/*
+ * Packed layouts: the same bytes in the order that an instruction set reads them. docs/formats/packed.md.
+ *
+ * A matrix of n_rows rows becomes n_rows / R groups of R rows, and the rows that are left stay as they are, behind the
+ * groups. A group holds one plane after the other, a plane for each field of the type's block (packed_fields); a plane
+ * holds that field of every block along the row, and in it the rows take turns of `run` bytes:
+ *
+ *     portable:  row r, block b, field f, byte i        at  r * row_bytes + b * block_bytes + f.offset + i
+ *     packed:    in the group, plane of f, the block    at  R * (n_blocks * (sum of the fields before) + b * f.bytes)
+ *                and in it                                  + (i / run * R + r % R) * run + i % run
+ *
+ * A group takes R * row_bytes, as its rows do. Nothing is computed: packing is a permutation of bytes, and unpacking the
+ * one that undoes it.
+ */
+#ifndef QUANTD_KERNELS_PACKED_H
+#define QUANTD_KERNELS_PACKED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <quantd/layout.h>
+
+struct ops;
+
+/* A field of a block. */
+struct packed_field {
+    uint16_t offset; /* in the portable block */
+    uint16_t bytes;
+    uint8_t run; /* bytes of a turn; 0: the layout's own (codes) */
+};
+
+enum { PACKED_FIELDS_MAX = 5 };
+
+/* The fields of @type in plane order, codes first; 0 where the type has no packed form. */
+size_t packed_fields(enum qd_type type, const struct packed_field **ret);
+
+/*
+ * Is a matrix of @type with @n_rows rows packed in @layout? A tensor of an artifact of that layout is packed where this
+ * says so of its type and of shape[1], each matrix of it by itself, and portable otherwise: nothing else decides.
+ */
+bool layout_packs(enum qd_layout layout, enum qd_type type, uint64_t n_rows);
+
+/* Columns of activations that kernels of @layout take at once. */
+uint32_t layout_columns(enum qd_layout layout);
+
+/* The layout that the fastest compute kernels of @features want; portable where there is none for vectors. */
+enum qd_layout layout_native(uint64_t features);
+
+/* Feature bits without which @layout is of no use: its kernels would be scalar ones. */
+uint64_t layout_needs(enum qd_layout layout);
+
+/*
+ * @layout by the name a file or a message has, on any architecture; and the feature string it needs, such as
+ * "x86_64+avx512+avx512vnni", "" for portable. Static storage.
+ */
+const char *layout_features(enum qd_layout layout);
+
+/*
+ * Packs one group: R rows of @n_blocks blocks at @src, one behind the other, to the same number of bytes at @dst. The
+ * type must have a packed form. Any alignment; no overlap. Any thread.
+ */
+void layout_pack_group(const struct ops *ops, enum qd_layout layout, enum qd_type type, void *dst, const void *src,
+                       size_t n_blocks);
+void layout_unpack_group(const struct ops *ops, enum qd_layout layout, enum qd_type type, void *dst, const void *src,
+                         size_t n_blocks);
+
+/* Row @row (below R) of a group as portable blocks [first, end) at @dst. */
+void layout_unpack_row(enum qd_layout layout, enum qd_type type, void *dst, const void *group, size_t row,
+                       size_t n_blocks, size_t first, size_t end);
+
+#endif

@@ -1,0 +1,117 @@
+/* Products with packed weights, the definition: kernels/kernels.h, "A strip of a product". */
+#include "kernels/variants.h"
+
+#include <math.h>
+
+#include "kernels/layout/blocks.h"
+#include "kernels/layout/pack.h"
+#include "kernels/layout/packed.h"
+#include "kernels/scalar/half.h"
+
+static int32_t dot(const int8_t *w, const int8_t *x, size_t n)
+{
+    int32_t sum = 0;
+    for (size_t j = 0; j < n; j++)
+        sum += w[j] * x[j];
+    return sum;
+}
+
+/* Codes of block @b (of 32) of column @c. */
+static const int8_t *codes_of(const struct matmul_strip *s, size_t b, size_t c)
+{
+    return s->x.q + (b * s->width + c) * BLOCK_32;
+}
+
+static float scale_of(const struct matmul_strip *s, size_t b, size_t c)
+{
+    return s->x.scale[b * s->width + c];
+}
+
+/* One block of a row with one column, on top of @acc. */
+typedef float step_fn(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc);
+
+static float step_q8_0(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q8_0 *w = block;
+    return fmaf((float)dot(w->q, codes_of(s, b, c), BLOCK_32), f32_of_f16(w->d) * scale_of(s, b, c), acc);
+}
+
+static float step_q4_0(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q4_0 *w = block;
+    int8_t q[BLOCK_32];
+    for (size_t j = 0; j < 16; j++) {
+        q[j] = (int8_t)((w->q[j] & 15) - 8);
+        q[j + 16] = (int8_t)((w->q[j] >> 4) - 8);
+    }
+    return fmaf((float)dot(q, codes_of(s, b, c), BLOCK_32), f32_of_f16(w->d) * scale_of(s, b, c), acc);
+}
+
+static float step_q4_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q4_k *w = block;
+    uint8_t scales[8], mins[8];
+    unpack_scales_k4(w->scales, scales, mins);
+    float t = 0;
+    int32_t low = 0;
+    for (size_t k = 0; k < 8; k++) {
+        int8_t q[BLOCK_32];
+        for (size_t j = 0; j < BLOCK_32; j++)
+            q[j] = (int8_t)(w->q[k / 2 * BLOCK_32 + j] >> (k % 2 * 4) & 15);
+        t = fmaf((float)dot(q, codes_of(s, b * 8 + k, c), BLOCK_32), (float)scales[k], t);
+        low += mins[k] * s->x.pairs[(b * s->width + c) * 8 + k];
+    }
+    acc = fmaf(t, f32_of_f16(w->d) * scale_of(s, b, c), acc);
+    return fmaf(-(float)low, f32_of_f16(w->dmin) * scale_of(s, b, c), acc);
+}
+
+/* Element i of a q6_k block (kernels/layout/blocks.h). */
+static int8_t q6_k_value(const struct block_q6_k *w, size_t i)
+{
+    const size_t half = i / 128, l = i % 128;
+    const int low = w->low[64 * half + l % 64] >> (l / 64 * 4) & 15;
+    const int high = w->high[32 * half + l % 32] >> (l / 32 * 2) & 3;
+    return (int8_t)((low | high << 4) - 32);
+}
+
+static float step_q6_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q6_k *w = block;
+    float t = 0;
+    for (size_t k = 0; k < 16; k++) {
+        int8_t q[16];
+        for (size_t j = 0; j < 16; j++)
+            q[j] = q6_k_value(w, 16 * k + j);
+        t = fmaf((float)dot(q, codes_of(s, b * 8 + k / 2, c) + k % 2 * 16, 16), (float)w->scales[k], t);
+    }
+    return fmaf(t, f32_of_f16(w->d) * scale_of(s, b, c), acc);
+}
+
+static inline void strip(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type, step_fn *step)
+{
+    const size_t n_rows = qd_layout_info(layout)->rows;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t b = s->first; b < s->end; b++) {
+            uint8_t block[sizeof(struct block_q6_k)]; /* the largest */
+            layout_unpack_row(layout, type, block, s->w, r, s->n_blocks, b, b + 1);
+            for (size_t c = 0; c < s->width; c++) {
+                float *y = &s->y[c * s->y_stride + r];
+                *y = step(s, block, b, c, b ? *y : 0);
+            }
+        }
+}
+
+#define MATMUL(name, NAME, type, TYPE)                                  \
+    void matmul_##type##_##name##__scalar(const struct matmul_strip *s) \
+    {                                                                   \
+        strip(s, QD_LAYOUT_##NAME, QD_TYPE_##TYPE, step_##type);        \
+    }
+#define MATMULS(name, NAME)        \
+    MATMUL(name, NAME, q8_0, Q8_0) \
+    MATMUL(name, NAME, q4_0, Q4_0) \
+    MATMUL(name, NAME, q4_k, Q4_K) \
+    MATMUL(name, NAME, q6_k, Q6_K)
+MATMULS(r4k4, R4K4)
+MATMULS(r4k8, R4K8)
+MATMULS(r8k4, R8K4)
+MATMULS(r16k4, R16K4)
