@@ -136,8 +136,10 @@ int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *
                    struct qd_error *err)
 {
     const struct hardware *h = &d->serving->hardware;
-    struct policy_facts facts = {
-        .memory_bytes = h->memory_bytes, .model_bytes = model_bytes, .cpu_features = h->feature_bits};
+    struct policy_facts facts = {.memory_bytes = h->memory_bytes,
+                                 .model_bytes = model_bytes,
+                                 .cpu_features = h->feature_bits,
+                                 .cache_bytes = d->config->cache_budget};
     return policy_resolve(asked, &facts, ret, why, err);
 }
 

@@ -13,6 +13,7 @@
 #include "daemon/job.h"
 #include "daemon/peer.h"
 #include "ipc/handler.h"
+#include "quant/policy.h"
 
 enum {
     ENVELOPES_KEPT = 128, /* memfds of envelopes served lately: an open then makes none */

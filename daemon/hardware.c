@@ -16,7 +16,7 @@
 #include "kernels/core/io.h"
 #include "kernels/core/processors.h"
 #include "kernels/cpu.h"
-#include "quant/recipe.h"
+#include "quant/policy.h"
 
 static void read_stored(const char *path, char dst[HARDWARE_TEXT_MAX])
 {

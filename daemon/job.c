@@ -16,6 +16,7 @@
 #include "daemon/launcher.h"
 #include "daemon/log.h"
 #include "daemon/stamp.h"
+#include "quant/policy.h"
 
 enum {
     BOOT_ID_MAX = 64,

@@ -1,4 +1,4 @@
-#include "quant/recipe.h"
+#include "quant/policy.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
+#include "kernels/layout/packed.h"
 
 /*
  * What "auto" means, first rule that holds. The weights may take a share of the memory that the
@@ -30,6 +31,12 @@ static const struct policy_rule rules[] = {
     {SCHEME_Q3_K_M, 2, 3996, "q4_k_m would pass half of memory; q3_k_m's %s fit in half of the %s there is"},
     {SCHEME_Q2_K, 0, 3159, "q3_k_m would pass half of memory; q2_k is the smallest, %s of the %s there is"},
 };
+
+/* Where the elements are not known yet, a source is taken to hold two bytes for each. */
+static uint64_t elements_of(const struct policy_facts *facts)
+{
+    return facts->n_elements ? facts->n_elements : facts->model_bytes / 2;
+}
 
 /* Bytes that @n_elements take, without overflow for any count a model can have. */
 static uint64_t weight_bytes(const struct policy_rule *rule, uint64_t n_elements)
@@ -63,8 +70,7 @@ static void say_why(const struct policy_rule *rule, uint64_t n_bytes, const stru
 
 static int resolve_auto(const struct policy_facts *facts, struct recipe *ret, char *ret_why)
 {
-    /* Where the elements are not known yet, a source is taken to hold two bytes for each. */
-    uint64_t n_elements = facts->n_elements ? facts->n_elements : facts->model_bytes / 2;
+    uint64_t n_elements = elements_of(facts);
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         uint64_t n_bytes = weight_bytes(&rules[i], n_elements);
         if (rules[i].share && n_bytes > facts->memory_bytes / rules[i].share)
@@ -89,6 +95,41 @@ int policy_resolve(const struct recipe *asked, const struct policy_facts *facts,
     *ret = recipe;
     return 0;
 }
+
+/* --- layout --- */
+
+/* The artifact is in the store twice: packed, and portable, which it is made from. */
+static bool both_fit(enum qd_type type, const struct policy_facts *facts)
+{
+    const struct qd_type_info *t = qd_type_info(type);
+    uint64_t n_blocks = elements_of(facts) / t->block_elements;
+    return facts->cache_bytes == 0 || n_blocks <= facts->cache_bytes / 2 / t->block_bytes;
+}
+
+enum qd_layout policy_layout(const struct recipe *recipe, const struct policy_facts *facts, char *ret_why)
+{
+    const struct packed_field *fields;
+    const enum qd_type type = scheme_type(recipe->scheme);
+    const enum qd_layout native = layout_native(facts->cpu_features);
+    char budget[32];
+    if (packed_fields(type, &fields) == 0) {
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "%s has no packed form", qd_type_info(type)->name); /* fits by far */
+        return QD_LAYOUT_PORTABLE;
+    }
+    if (native == QD_LAYOUT_PORTABLE) {
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "no vector kernels for this CPU"); /* fits by far */
+        return QD_LAYOUT_PORTABLE;
+    }
+    if (!both_fit(type, facts)) {
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "packed and portable together would pass the cache's budget of %s",
+                       human(facts->cache_bytes, budget, sizeof budget)); /* fits by far */
+        return QD_LAYOUT_PORTABLE;
+    }
+    (void)snprintf(ret_why, POLICY_WHY_MAX, "kernels of %s read it", layout_features(native)); /* fits by far */
+    return native;
+}
+
+/* --- memory --- */
 
 /* The first @n - 1 bytes of a small file of the kernel; false where there is none. */
 static bool read_small(const char *path, char *dst, size_t n)

@@ -1,7 +1,7 @@
 /*
  * A recipe holds every choice that can change a byte of the artifact; its canonical text is part
  * of the key. A plain value: copied, compared by its text. What a user asks for is a recipe too,
- * whose scheme may be "auto"; policy resolves that before anything is planned.
+ * whose scheme may be "auto"; policy.h resolves that before anything is planned.
  */
 #ifndef QUANTD_QUANT_RECIPE_H
 #define QUANTD_QUANT_RECIPE_H
@@ -101,24 +101,5 @@ int recipe_parse(const char *text, struct recipe *ret, struct qd_error *err);
 
 /* Rises only when the bytes of some type or step that this recipe can use change. */
 uint32_t recipe_encoder_revision(const struct recipe *r);
-
-/* Facts that "auto" decides by: never free memory, only what the machine has. */
-struct policy_facts {
-    uint64_t memory_bytes; /* MemTotal or the cgroup limit, the smaller */
-    uint64_t model_bytes;  /* weights of the source */
-    uint64_t n_elements;   /* of matrices; 0 where unknown */
-    uint64_t cpu_features;
-};
-
-/*
- * Resolves what was asked for to a recipe: only the scheme may change. @ret_why[POLICY_WHY_MAX] receives the rule in
- * words, for `plan` and `show`; table version POLICY_VERSION.
- */
-enum { POLICY_VERSION = 2, POLICY_WHY_MAX = 256 };
-int policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
-                   struct qd_error *err);
-
-/* MemTotal or the cgroup's memory.max (v2, and v1), the smaller. */
-uint64_t policy_memory_bytes(void);
 
 #endif

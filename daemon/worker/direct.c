@@ -18,6 +18,7 @@
 #include "kernels/core/utf8.h"
 #include "kernels/cpu.h"
 #include "quant/limits.h"
+#include "quant/policy.h"
 #include "quant/run.h"
 
 enum {

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-#include "quant/recipe.h"
+#include "kernels/cpu.h"
+#include "quant/policy.h"
 #include "quant/tensor_rules.h"
 
 static void scheme_parse__every_name__comes_back(void **state)
@@ -263,7 +264,7 @@ static void policy_resolve__auto__follows_memory_and_says_why(void **state)
         assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
         assert_int_equal(r.scheme, machines[i].scheme);
         assert_true(r.pure == asked.pure && r.requantize);
-        assert_non_null(strstr(why, "auto, table 2: "));
+        assert_non_null(strstr(why, "auto, table 3: "));
         for (int j = 0; j < 2; j++)
             if (!strstr(why, machines[i].why[j]))
                 fail_msg("%s", why);
@@ -279,6 +280,38 @@ static void policy_resolve__scheme_named__is_kept(void **state)
     assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
     assert_int_equal(r.scheme, SCHEME_BF16);
     assert_string_equal(why, "bf16 was asked for");
+}
+
+static void policy_layout__features_and_types__give_the_native_one_or_portable_and_why(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t features;
+        enum scheme scheme;
+        uint64_t cache_gib;
+        enum qd_layout layout;
+        const char *why;
+    } cases[] = {
+        {CPU_AVX512 | CPU_AVX512VNNI | CPU_AVX2 | CPU_FMA | CPU_F16C, SCHEME_Q4_K_M, 0, QD_LAYOUT_R16K4, "avx512vnni"},
+        {CPU_AVX512 | CPU_AVX2 | CPU_FMA | CPU_F16C, SCHEME_Q8_0, 0, QD_LAYOUT_R8K4, "x86_64+avx2+f16c+fma"},
+        {CPU_AVX2, SCHEME_Q8_0, 0, QD_LAYOUT_PORTABLE, "no vector kernels"},
+        {CPU_NEON | CPU_I8MM, SCHEME_Q4_0, 0, QD_LAYOUT_R4K8, "aarch64+i8mm+neon"},
+        {CPU_NEON, SCHEME_Q6_K, 0, QD_LAYOUT_R4K4, "aarch64+neon"},
+        {CPU_NEON, SCHEME_F16, 0, QD_LAYOUT_PORTABLE, "f16 has no packed form"},
+        {CPU_NEON, SCHEME_IQ4_XS, 0, QD_LAYOUT_PORTABLE, "iq4_xs has no packed form"},
+        {CPU_NEON, SCHEME_Q8_0, 2, QD_LAYOUT_PORTABLE, "budget of 2.0 GiB"},
+        {CPU_NEON, SCHEME_Q8_0, 3, QD_LAYOUT_R4K4, "aarch64+neon"},
+        {0, SCHEME_Q8_0, 0, QD_LAYOUT_PORTABLE, "no vector kernels"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct policy_facts facts = {
+            .n_elements = 1100048384, .cpu_features = cases[i].features, .cache_bytes = cases[i].cache_gib << 30};
+        struct recipe r = {.scheme = cases[i].scheme};
+        char why[POLICY_WHY_MAX];
+        assert_int_equal(policy_layout(&r, &facts, why), cases[i].layout);
+        if (!strstr(why, cases[i].why))
+            fail_msg("%s", why);
+    }
 }
 
 static void policy_memory_bytes__this_machine__is_known(void **state)
@@ -303,6 +336,7 @@ int main(void)
         cmocka_unit_test(recipe_encoder_revision__types_that_a_recipe_can_use__count),
         cmocka_unit_test(policy_resolve__auto__follows_memory_and_says_why),
         cmocka_unit_test(policy_resolve__scheme_named__is_kept),
+        cmocka_unit_test(policy_layout__features_and_types__give_the_native_one_or_portable_and_why),
         cmocka_unit_test(policy_memory_bytes__this_machine__is_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
