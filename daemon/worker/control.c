@@ -199,6 +199,10 @@ int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan
     struct recipe recipe;
     if (!s->source || s->model)
         return out_of_turn("w_plan", err);
+    if (p->layout)
+        return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this worker packs nothing", p->layout);
+    if (!p->recipe)
+        return err_new(err, QD_E_PROTOCOL, "w_plan: neither a recipe nor a layout");
     int r = recipe_parse(p->recipe, &recipe, err);
     if (r == 0)
         r = model_read(s->source, LIMIT_HEADER_BUDGET_BYTES, &s->model, err);
