@@ -104,7 +104,7 @@ struct activation_source {
     size_t stride;
     size_t width;
     size_t n_blocks;
-    int32_t offset; /* of unsigned codes: 128 for q8_0, 8 for q4_0, 32 for q6_k, 0 for q4_k */
+    int32_t offset; /* of unsigned codes: 128 for q8_0, 8 for q4_0, 32 for q6_k (and q4_k, which needs none) */
     size_t unit;    /* elements: 16 or 32 */
 };
 typedef void activate_fn(struct activation_tile *dst, const struct activation_source *src);
@@ -134,6 +134,12 @@ struct matmul_strip {
 };
 typedef void matmul_fn(const struct matmul_strip *s);
 
+/*
+ * Sum of a[i] * b[i] over @n f32 at any address: 64 lanes, element i on top of lane i % 64 by one fma, in order; then
+ * lanes j and j + 32 are added, of those j and j + 16, and so on. The same bits in every variant (NaN: any NaN).
+ */
+typedef float dot_fn(const void *a, const void *b, size_t n);
+
 struct ops {
     quantize_fn *quantize[QD_N_TYPES];                   /* NULL: no encoder for that type */
     dequantize_fn *dequantize[QD_N_TYPES];               /* NULL: no decoder for that type */
@@ -144,6 +150,7 @@ struct ops {
     interleave_fn *interleave[QD_N_LAYOUTS]; /* NULL for portable */
     deinterleave_fn *deinterleave[QD_N_LAYOUTS];
     activate_fn *activate_32, *activate_256;
+    dot_fn *dot;
     matmul_fn *matmul[QD_N_TYPES][QD_N_LAYOUTS]; /* NULL where the type is not packed */
 };
 
@@ -179,7 +186,7 @@ struct kernel_entry {
 const struct kernel_entry *kernels_list(size_t *ret_n);
 
 /* The same of packed.def. */
-#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul)
+#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul) K(dot)
 enum packed_kind {
 #define K(name) PACKED_##name,
     PACKED_KINDS(K)

@@ -46,7 +46,7 @@ struct qd_team;
 
 /* @n_threads >= 1, the caller's own included. They sleep between products. */
 int qd_team_new(unsigned n_threads, struct qd_team **ret, struct qd_error *err);
-void qd_team_free(struct qd_team *team); /* NULL is fine */
+void qd_team_free(struct qd_team *team);              /* NULL is fine */
 unsigned qd_team_threads(const struct qd_team *team); /* 1 for NULL */
 
 /* Scratch for qd_matmul of @w with up to @n columns and any team; a multiple of 64. 0: @w is not valid, or it overflows. */

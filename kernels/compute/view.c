@@ -1,0 +1,70 @@
+#include "kernels/compute/view.h"
+
+#include <inttypes.h>
+
+#include "kernels/core/checked.h"
+#include "kernels/core/error.h"
+#include "kernels/cpu.h"
+#include "kernels/layout/packed.h"
+
+/*
+ * Offsets are those of codes kept unsigned (kernels/kernels.h, struct activation_tile). q4_k needs no sums and takes
+ * those of q6_k, so that the two share activations: a q4_k_m model mixes them.
+ */
+static const struct activation_rule rules[QD_N_TYPES] = {
+    [QD_TYPE_Q8_0] = {.block = 32, .unit = 32, .offset = 128},
+    [QD_TYPE_Q4_0] = {.block = 32, .unit = 32, .offset = 8},
+    [QD_TYPE_Q4_K] = {.block = 256, .unit = 16, .offset = 32},
+    [QD_TYPE_Q6_K] = {.block = 256, .unit = 16, .offset = 32},
+};
+
+static int check_matrix(const struct qd_matrix *w, struct qd_error *err)
+{
+    const struct qd_type_info *type = qd_type_info(w->type);
+    const struct qd_layout_info *layout = qd_layout_info(w->layout);
+    uint64_t n_bytes = type ? qd_type_row_bytes(w->type, w->n_cols) : 0;
+    if (!type || !layout)
+        return err_new(err, QD_E_INVALID, "weights of no known %s", type ? "layout" : "type");
+    if (!ops_native()->dequantize[w->type])
+        return err_new(err, QD_E_INVALID, "weights of type %s: no kernel computes with them", type->name);
+    if (!w->n_rows || !n_bytes || !checked_mul(n_bytes, w->n_rows, &n_bytes) || n_bytes > PTRDIFF_MAX)
+        return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of %" PRIu64 " elements of type %s", w->n_rows,
+                       w->n_cols, type->name);
+    if (w->layout != QD_LAYOUT_PORTABLE && !layout_packs(w->layout, w->type, w->n_rows))
+        return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of type %s are never packed as %s", w->n_rows,
+                       type->name, layout->name);
+    return 0;
+}
+
+/* Where no vector kernel wants a layout the scalar ones take any. */
+static enum qd_layout compute_layout(void)
+{
+    enum qd_layout native = layout_native(cpu_features());
+    return native == QD_LAYOUT_PORTABLE ? QD_LAYOUT_R4K4 : native;
+}
+
+int matrix_view(const struct qd_matrix *w, struct matrix_view *ret, struct qd_error *err)
+{
+    int r = check_matrix(w, err);
+    if (r < 0)
+        return r;
+    struct matrix_view v = {.data = w->data,
+                            .type = w->type,
+                            .ops = ops_native(),
+                            .activation = rules[w->type],
+                            .packed = w->layout != QD_LAYOUT_PORTABLE,
+                            .layout = w->layout,
+                            .n_rows = w->n_rows,
+                            .n_cols = w->n_cols,
+                            .n_blocks = w->n_cols / qd_type_info(w->type)->block_elements,
+                            .row_bytes = qd_type_row_bytes(w->type, w->n_cols),
+                            .group_rows = 1,
+                            .columns = 1};
+    if (v.activation.block) {
+        v.layout = v.packed ? w->layout : compute_layout();
+        v.group_rows = qd_layout_info(v.layout)->rows;
+        v.columns = layout_columns(v.layout);
+    }
+    *ret = v;
+    return 0;
+}
