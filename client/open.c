@@ -73,7 +73,7 @@ static int fill(struct qd_open_request *r, const struct qd_open_options *o, stru
         .has_wait_ms = o->wait_ms > 0,
         .wait_ms = o->wait_ms,
     };
-    r->hint = result == 0 && !o->use_source_fd && !o->strict ? shared_hint(r->model, r->scheme) : NULL;
+    r->hint = result == 0 && !o->use_source_fd && !o->strict ? shared_hint(r->model, r->scheme, r->layout) : NULL;
     if (r->hint)
         r->params.have = (struct bytes){r->hint->print.bytes, DIGEST_BYTES};
     r->call = (struct call){.method = "open", .type = MSG_open, .params = &r->params};

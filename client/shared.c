@@ -9,6 +9,7 @@
 
 #include "kernels/core/checked.h"
 #include "kernels/core/io.h"
+#include "kernels/layout/packed.h"
 
 enum { ARENA_BYTES_MAX = 1 << 30 }; /* a million tensors with names, views and index take less */
 
@@ -110,7 +111,7 @@ static uint32_t name_hash(const char *name)
     return h;
 }
 
-static void view_of(const struct tensor_entry *t, struct qd_tensor *dst)
+static void view_of(const struct tensor_entry *t, enum qd_layout layout, struct qd_tensor *dst)
 {
     _Static_assert((int)QD_DIMS_MAX == (int)TABLE_DIMS_MAX, "a view has room for every tensor");
     *dst = (struct qd_tensor){.name = t->name,
@@ -123,12 +124,20 @@ static void view_of(const struct tensor_entry *t, struct qd_tensor *dst)
                               .reason = t->reason,
                               .sqnr_db = t->sqnr_db,
                               .rel_rmse = t->rel_rmse,
-                              .max_abs = t->max_abs};
+                              .max_abs = t->max_abs,
+                              .layout = QD_LAYOUT_PORTABLE};
+    if (t->n_dims >= 2 && layout_packs(layout, t->type, t->shape[1]))
+        dst->layout = layout;
     memcpy(dst->shape, t->shape, sizeof dst->shape);
 }
 
 static int make_views(struct shared *s, struct qd_error *err)
 {
+    int layout = qd_layout_by_name(s->manifest.layout);
+    if (layout < 0)
+        return err_hint(
+            err, err_new(err, QD_E_UNSUPPORTED, "layout '%s' is not known to this libquantd", s->manifest.layout),
+            "the daemon is newer: ask for layout \"portable\", or update libquantd");
     uint32_t slots = 4;
     while (slots < 2 * s->table.n) /* at most TABLE_TENSORS_MAX: no overflow */
         slots *= 2;
@@ -138,7 +147,7 @@ static int make_views(struct shared *s, struct qd_error *err)
         return err_new(err, QD_E_NO_MEMORY, "views of %zu tensors", s->table.n);
     s->index_mask = slots - 1;
     for (uint32_t i = 0; i < s->table.n; i++) {
-        view_of(&s->table.tensors[i], &s->views[i]);
+        view_of(&s->table.tensors[i], (enum qd_layout)layout, &s->views[i]);
         uint32_t at = name_hash(s->views[i].name) & s->index_mask;
         while (s->index[at])
             at = (at + 1) & s->index_mask;
@@ -418,17 +427,23 @@ int shared_open_again(struct trust *trust, const char *key, struct packet *p, st
     return r;
 }
 
-static bool is_named(const struct shared *s, const char *model, const char *scheme)
+/* What a request says of a scheme or a layout, and what an artifact has: may they be the same? */
+static bool may_be(const char *asked, const char *has)
 {
-    bool any = !scheme || strcmp(scheme, "auto") == 0;
-    return model && strcmp(s->manifest.model, model) == 0 && (any || strcmp(s->manifest.scheme, scheme) == 0);
+    return strcmp(asked, "auto") == 0 || strcmp(asked, "native") == 0 || strcmp(asked, has) == 0;
 }
 
-struct shared *shared_hint(const char *model, const char *scheme)
+static bool is_named(const struct shared *s, const char *model, const char *scheme, const char *layout)
+{
+    return model && strcmp(s->manifest.model, model) == 0 && may_be(scheme ? scheme : "auto", s->manifest.scheme) &&
+           may_be(layout ? layout : "portable", s->manifest.layout);
+}
+
+struct shared *shared_hint(const char *model, const char *scheme, const char *layout)
 {
     (void)pthread_mutex_lock(&list_lock);
     struct shared *s = list;
-    while (s && !is_named(s, model, scheme))
+    while (s && !is_named(s, model, scheme, layout))
         s = s->next;
     if (s && !s->has_print)
         s->has_print = envelope_print(buffer_span(&s->envelope), &s->print, NULL) == 0;

@@ -65,10 +65,11 @@ struct shared {
 int shared_open(struct trust *trust, const char *key, struct packet *packet, struct shared **ret, struct qd_error *err);
 
 /*
- * What is known of an artifact of that model and scheme, held so that its tables stay: a guess, to be told to the
- * daemon as its print. NULL: nothing. The hold ends with shared_open_again or shared_drop_hint.
+ * What is known of an artifact of that model, scheme and layout (NULL: the defaults), held so that its tables stay: a
+ * guess, to be told to the daemon as its print. NULL: nothing. The hold ends with shared_open_again or
+ * shared_drop_hint.
  */
-struct shared *shared_hint(const char *model, const char *scheme);
+struct shared *shared_hint(const char *model, const char *scheme, const char *layout);
 struct shared *shared_drop_hint(struct shared *hint);
 
 /* shared_open where the guess was right: @packet brings the payload files alone. Takes @hint, also on failure. */

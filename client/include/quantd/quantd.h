@@ -27,6 +27,8 @@
 
 #include <quantd/dtype.h>
 #include <quantd/error.h>
+#include <quantd/layout.h>
+#include <quantd/matmul.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -89,7 +91,7 @@ typedef int qd_progress_fn(const struct qd_progress *p, void *data);
 struct qd_open_options {
     const char *model;        /* catalog name; or NULL with source_fd */
     const char *scheme;       /* default "auto" */
-    const char *layout;       /* default "portable" */
+    const char *layout;       /* "portable" (default), "native": what this CPU computes with best, "auto", or a name */
     bool pure;                /* one type for every matrix that its rows allow */
     bool no_build;            /* only what is in the cache: a miss is QD_E_NOT_FOUND */
     bool strict;              /* the daemon checks every byte before it answers */
@@ -151,12 +153,20 @@ struct qd_tensor {
     double sqnr_db;     /* against the source; +inf where exact */
     double rel_rmse;
     double max_abs;
+    enum qd_layout layout; /* how the bytes of each of its matrices are ordered: the artifact's, or portable */
 };
 
 QD_API size_t qd_artifact_n_tensors(const struct qd_artifact *a);
 QD_API const struct qd_tensor *qd_artifact_tensor_at(const struct qd_artifact *a, size_t i); /* NULL beyond the last */
 QD_API const struct qd_tensor *qd_artifact_tensor(const struct qd_artifact *a,
                                                   const char *name); /* NULL where there is none */
+
+/*
+ * Matrix @i of a tensor of two to four dimensions, as qd_matmul and its like take it: shape[0] inputs, shape[1]
+ * outputs; of a tensor of experts the matrix of expert @i, in the order of memory. Borrows the tensor's data.
+ * QD_E_INVALID: it has no such matrix; QD_E_NOT_FOUND: @t is NULL, as qd_artifact_tensor answers where there is none.
+ */
+QD_API int qd_tensor_matrix(const struct qd_tensor *t, uint64_t i, struct qd_matrix *ret, struct qd_error *err);
 
 /* Checks the shards that hold this tensor against the signed shard list (once each). */
 QD_API int qd_tensor_verify(struct qd_artifact *a, const struct qd_tensor *t, struct qd_error *err);

@@ -111,7 +111,7 @@ static void add_payload(const struct fake_peer *p, struct manifest *m, struct di
     memcpy(leaves, computed, FAKE_SHARDS * sizeof *leaves);
 }
 
-static void make_artifact(struct fake_peer *p)
+static void make_artifact(struct fake_peer *p, const char *layout)
 {
     struct manifest m;
     struct manifest_file files[MANIFEST_N_ROLES];
@@ -125,7 +125,7 @@ static void make_artifact(struct fake_peer *p)
                           .model = "tiny",
                           .scheme = "q8_0",
                           .recipe = "q8_0",
-                          .layout = "portable",
+                          .layout = layout,
                           .features = "",
                           .files = files,
                           .encoder_revision = 1,
@@ -314,7 +314,7 @@ struct fake_peer *fake_peer_start(void)
     assert_non_null(mkdtemp(p->folder));
     (void)snprintf(p->socket, sizeof p->socket, "%s/quantd.sock", p->folder);
     assert_int_equal(crypto_sign_keypair(p->key.bytes, p->secret), 0);
-    make_artifact(p);
+    make_artifact(p, "portable");
     path_of(p, "fifo", path);
     assert_int_equal(mkfifo(path, 0644), 0);
     assert_int_equal(conn_listen(p->socket, 0600, &p->listen_fd, NULL), 0);
@@ -361,6 +361,11 @@ unsigned fake_peer_informed(const struct fake_peer *p)
 unsigned fake_peer_connections(const struct fake_peer *p)
 {
     return p->n_connections;
+}
+
+void fake_peer_layout(struct fake_peer *p, const char *layout)
+{
+    make_artifact(p, layout);
 }
 
 void fake_peer_flip_payload(struct fake_peer *p, unsigned long offset)

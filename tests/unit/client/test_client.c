@@ -359,6 +359,100 @@ static void qd_verify__flipped_bit__is_found_in_its_shard_alone(void **state)
     qd_client_free(c);
 }
 
+static int open_layout(struct qd_client *c, const char *layout, struct qd_artifact **ret, struct qd_error *err)
+{
+    struct qd_open_options o = {.model = "tiny", .scheme = "q8_0", .layout = layout};
+    return qd_open(c, &o, ret, err);
+}
+
+static void qd_open__packed_artifact__says_which_tensors_are_packed(void **state)
+{
+    struct qd_client *c = connected(*state);
+    struct qd_artifact *a = NULL;
+    struct qd_error err;
+    fake_peer_layout(*state, "r4k4");
+    assert_int_equal(open_layout(c, "native", &a, &err), 0);
+    assert_string_equal(qd_artifact_info(a)->layout, "r4k4");
+    assert_int_equal(qd_artifact_tensor(a, "first")->layout, QD_LAYOUT_PORTABLE); /* f32, one dimension */
+    assert_int_equal(qd_artifact_tensor(a, "second")->layout, QD_LAYOUT_R4K4);
+    qd_artifact_free(a);
+    fake_peer_layout(*state, "r8k4"); /* four rows are no group of it */
+    assert_int_equal(open_layout(c, "r8k4", &a, &err), 0);
+    assert_int_equal(qd_artifact_tensor(a, "second")->layout, QD_LAYOUT_PORTABLE);
+    qd_artifact_free(a);
+    qd_client_free(c);
+}
+
+static void qd_open__layout_that_this_library_does_not_know__is_refused(void **state)
+{
+    struct qd_client *c = connected(*state);
+    struct qd_artifact *a = NULL;
+    struct qd_error err;
+    fake_peer_layout(*state, "r99k9");
+    assert_int_equal(open_layout(c, "native", &a, &err), QD_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "layout 'r99k9'"));
+    assert_non_null(strstr(err.hint, "update libquantd"));
+    assert_null(a);
+    qd_client_free(c);
+}
+
+static void qd_open__another_layout_than_what_is_known__tells_the_daemon_of_none(void **state)
+{
+    struct qd_client *c = connected(*state);
+    struct qd_artifact *a = NULL;
+    qd_artifact_free(opened(c));
+    assert_int_equal(open_layout(c, "r4k4", &a, NULL), 0);
+    assert_int_equal(fake_peer_informed(*state), 0);
+    qd_artifact_free(a);
+    assert_int_equal(open_layout(c, "portable", &a, NULL), 0);
+    assert_int_equal(fake_peer_informed(*state), 1);
+    qd_artifact_free(a);
+    qd_client_free(c);
+}
+
+static void qd_tensor_matrix__experts__are_matrices_one_after_the_other(void **state)
+{
+    (void)state;
+    static const uint8_t data[2 * 3 * 4 * 34];
+    const struct qd_tensor t = {.name = "experts",
+                                .type = QD_TYPE_Q8_0,
+                                .n_dims = 4,
+                                .shape = {32, 4, 3, 2, 1, 1, 1, 1},
+                                .bytes = sizeof data,
+                                .data = data,
+                                .layout = QD_LAYOUT_R4K4};
+    struct qd_matrix m;
+    struct qd_error err;
+    assert_int_equal(qd_tensor_matrix(&t, 5, &m, &err), 0);
+    assert_ptr_equal(m.data, data + 5 * 4 * 34);
+    assert_int_equal(m.n_rows, 4);
+    assert_int_equal(m.n_cols, 32);
+    assert_int_equal(m.type, QD_TYPE_Q8_0);
+    assert_int_equal(m.layout, QD_LAYOUT_R4K4);
+    assert_int_equal(qd_tensor_matrix(&t, 6, &m, &err), QD_E_INVALID);
+    assert_string_equal(err.message, "tensor 'experts' has 6 matrices, not 7");
+}
+
+static void qd_tensor_matrix__tensor_that_is_none__says_why(void **state)
+{
+    struct qd_client *c = connected(*state);
+    struct qd_artifact *a = opened(c);
+    struct qd_matrix m;
+    struct qd_error err;
+    assert_int_equal(qd_tensor_matrix(qd_artifact_tensor(a, "first"), 0, &m, &err), QD_E_INVALID);
+    assert_string_equal(err.message, "tensor 'first' has 1 dimension: matrices have 2 to 4");
+    assert_int_equal(qd_tensor_matrix(qd_artifact_tensor(a, "third"), 0, &m, &err), QD_E_NOT_FOUND);
+    struct qd_tensor t = *qd_artifact_tensor(a, "second");
+    assert_int_equal(qd_tensor_matrix(&t, 0, &m, &err), 0);
+    assert_int_equal(qd_tensor_matrix(&t, UINT64_MAX, &m, &err), QD_E_INVALID);
+    t.bytes--; /* one that was made by hand */
+    assert_int_equal(qd_tensor_matrix(&t, 0, &m, &err), QD_E_INVALID);
+    t.shape[0] = 31;
+    assert_int_equal(qd_tensor_matrix(&t, 0, &m, &err), QD_E_INVALID);
+    qd_artifact_free(a);
+    qd_client_free(c);
+}
+
 static void pub_path(const struct fake_peer *p, char dst[128])
 {
     (void)snprintf(dst, 128, "%s/quantd.pub", fake_peer_folder(p));
@@ -466,6 +560,11 @@ int main(void)
         T(qd_open__again__tells_the_daemon_which_envelope_is_here),
         T(qd_open__again__shares_mapping_and_descriptors),
         T(qd_verify__flipped_bit__is_found_in_its_shard_alone),
+        T(qd_open__packed_artifact__says_which_tensors_are_packed),
+        T(qd_open__layout_that_this_library_does_not_know__is_refused),
+        T(qd_open__another_layout_than_what_is_known__tells_the_daemon_of_none),
+        T(qd_tensor_matrix__experts__are_matrices_one_after_the_other),
+        T(qd_tensor_matrix__tensor_that_is_none__says_why),
         T(qd_open__key_that_others_may_write__is_not_trusted),
         T(qd_open__key_revoked_while_connected__is_refused_within_a_second),
         T(qd_open__key_gone_from_beside_the_socket__trusted_d_is_enough),
