@@ -24,29 +24,30 @@ enum {
  * S(name, NAME, type, general.file_type): the schemes, which are llama-quantize's (include/llama.h: llama_ftype).
  * Append only.
  */
-#define SCHEMES(S)                \
-    S(f16, F16, F16, 1)           \
-    S(bf16, BF16, BF16, 32)       \
-    S(q8_0, Q8_0, Q8_0, 7)        \
-    S(q4_0, Q4_0, Q4_0, 2)        \
-    S(q4_1, Q4_1, Q4_1, 3)        \
-    S(q5_0, Q5_0, Q5_0, 8)        \
-    S(q5_1, Q5_1, Q5_1, 9)        \
-    S(q2_k, Q2_K, Q2_K, 10)       \
-    S(q2_k_s, Q2_K_S, Q2_K, 21)   \
-    S(q3_k_s, Q3_K_S, Q3_K, 11)   \
-    S(q3_k_m, Q3_K_M, Q3_K, 12)   \
-    S(q3_k_l, Q3_K_L, Q3_K, 13)   \
-    S(q4_k_s, Q4_K_S, Q4_K, 14)   \
-    S(q4_k_m, Q4_K_M, Q4_K, 15)   \
-    S(q5_k_s, Q5_K_S, Q5_K, 16)   \
-    S(q5_k_m, Q5_K_M, Q5_K, 17)   \
-    S(q6_k, Q6_K, Q6_K, 18)       \
-    S(iq4_nl, IQ4_NL, IQ4_NL, 25) \
-    S(iq4_xs, IQ4_XS, IQ4_XS, 30) \
-    S(tq1_0, TQ1_0, TQ1_0, 36)    \
-    S(tq2_0, TQ2_0, TQ2_0, 37)    \
-    S(mxfp4_moe, MXFP4_MOE, MXFP4, 38)
+#define SCHEMES(S)                     \
+    S(f16, F16, F16, 1)                \
+    S(bf16, BF16, BF16, 32)            \
+    S(q8_0, Q8_0, Q8_0, 7)             \
+    S(q4_0, Q4_0, Q4_0, 2)             \
+    S(q4_1, Q4_1, Q4_1, 3)             \
+    S(q5_0, Q5_0, Q5_0, 8)             \
+    S(q5_1, Q5_1, Q5_1, 9)             \
+    S(q2_k, Q2_K, Q2_K, 10)            \
+    S(q2_k_s, Q2_K_S, Q2_K, 21)        \
+    S(q3_k_s, Q3_K_S, Q3_K, 11)        \
+    S(q3_k_m, Q3_K_M, Q3_K, 12)        \
+    S(q3_k_l, Q3_K_L, Q3_K, 13)        \
+    S(q4_k_s, Q4_K_S, Q4_K, 14)        \
+    S(q4_k_m, Q4_K_M, Q4_K, 15)        \
+    S(q5_k_s, Q5_K_S, Q5_K, 16)        \
+    S(q5_k_m, Q5_K_M, Q5_K, 17)        \
+    S(q6_k, Q6_K, Q6_K, 18)            \
+    S(iq4_nl, IQ4_NL, IQ4_NL, 25)      \
+    S(iq4_xs, IQ4_XS, IQ4_XS, 30)      \
+    S(tq1_0, TQ1_0, TQ1_0, 36)         \
+    S(tq2_0, TQ2_0, TQ2_0, 37)         \
+    S(mxfp4_moe, MXFP4_MOE, MXFP4, 38) \
+    S(f32, F32, F32, 0)
 
 enum scheme {
     SCHEME_AUTO, /* what a request may say; a resolved recipe never holds it */
