@@ -10,8 +10,20 @@
 
 enum { WORD_MAX = 32 };
 
+static const char *const architectures[CPU_N_ARCHITECTURES + 1] = {
+#define A(NAME, name) [CPU_##NAME] = #name,
+    CPU_ARCHITECTURES(A)
+#undef A
+};
+
 static const char *const names[CPU_N_FEATURES] = {
-#define F(NAME, name) [CPU_BIT_##NAME] = #name,
+#define F(NAME, name, architecture) [CPU_BIT_##NAME] = #name,
+    CPU_FEATURES(F)
+#undef F
+};
+
+static const enum cpu_architecture architecture_of[CPU_N_FEATURES] = {
+#define F(NAME, name, architecture) [CPU_BIT_##NAME] = CPU_##architecture,
     CPU_FEATURES(F)
 #undef F
 };
@@ -49,8 +61,7 @@ static int feature_bit(const char *word)
     return -1;
 }
 
-/* @set and all that its members build on. */
-static uint64_t with_foundations(uint64_t set)
+uint64_t cpu_with_foundations(uint64_t set)
 {
     uint64_t before;
     do {
@@ -115,7 +126,7 @@ uint64_t cpu_filter(uint64_t features, const char *filter, char *unknown, size_t
         any_kept |= is_scalar || (bit >= 0 && !is_drop);
     }
     if (any_kept)
-        features &= with_foundations(keep);
+        features &= cpu_with_foundations(keep);
     return features & ~with_dependents(drop);
 }
 
@@ -166,10 +177,10 @@ static int first_by_name(uint64_t set)
     return first;
 }
 
-size_t cpu_features_string(uint64_t features, char *dst, size_t n_bytes)
+size_t cpu_features_string_of(enum cpu_architecture architecture, uint64_t features, char *dst, size_t n_bytes)
 {
     char text[512];
-    (void)snprintf(text, sizeof text, "%s", cpu_architecture); /* all names together are shorter */
+    (void)snprintf(text, sizeof text, "%s", architectures[architecture]); /* all names together are shorter */
     for (int bit; (bit = first_by_name(features)) >= 0; features &= ~(UINT64_C(1) << bit))
         append(text, sizeof text, "+", names[bit]);
     if (n_bytes)
@@ -177,19 +188,68 @@ size_t cpu_features_string(uint64_t features, char *dst, size_t n_bytes)
     return strlen(text);
 }
 
-int cpu_features_parse(const char *text, uint64_t *ret_features)
+size_t cpu_features_string(uint64_t features, char *dst, size_t n_bytes)
 {
+    return cpu_features_string_of(cpu_architecture_here, features, dst, n_bytes);
+}
+
+/* The architecture that @word names, or -1. */
+static int architecture_named(const char *word)
+{
+    for (int i = 0; i < CPU_N_ARCHITECTURES; i++)
+        if (strcmp(architectures[i], word) == 0)
+            return i;
+    return -1;
+}
+
+/* "unknown feature 'x' of x86_64", with the nearest that it has. */
+static int refuse_feature(const char *word, enum cpu_architecture architecture, struct qd_error *err)
+{
+    const char *known[CPU_N_FEATURES + 1] = {NULL};
+    char list[256] = "";
+    size_t n = 0;
+    for (int i = 0; i < CPU_N_FEATURES; i++) {
+        if (architecture_of[i] != architecture)
+            continue;
+        known[n++] = names[i];
+        append(list, sizeof list, ", ", names[i]);
+    }
+    const char *near = nearest_name(word, known);
+    int r = err_new(err, QD_E_INVALID, "unknown feature '%s' of %s", word, architectures[architecture]);
+    if (near)
+        return err_hint(err, r, "did you mean '%s'? %s has: %s", near, architectures[architecture], list);
+    return err_hint(err, r, "%s has: %s", architectures[architecture], list);
+}
+
+int cpu_features_read(const char *text, enum cpu_architecture *ret_architecture, uint64_t *ret_features,
+                      struct qd_error *err)
+{
+    char word[WORD_MAX] = "";
     uint64_t features = 0;
-    size_t n = strlen(cpu_architecture);
-    if (strncmp(text, cpu_architecture, n) != 0 || (text[n] && text[n] != '+'))
-        return -1;
-    char word[WORD_MAX];
-    for (const char *at = text + n; (at = next_word(at, "+", word));) {
+    const char *at = text[0] == '+' ? NULL : next_word(text, "+", word);
+    int named = architecture_named(word);
+    if (named < 0) {
+        int r = err_new(err, QD_E_INVALID, "unknown architecture '%s'", word);
+        return err_hint(err, r, "a feature string begins with x86_64 or aarch64, such as x86_64+avx2+f16c+fma");
+    }
+    const enum cpu_architecture architecture = (enum cpu_architecture)named;
+    while ((at = next_word(at, "+", word))) {
         int bit = feature_bit(word);
-        if (bit < 0)
-            return -1;
+        if (bit < 0 || architecture_of[bit] != architecture)
+            return refuse_feature(word, architecture, err);
         features |= UINT64_C(1) << bit;
     }
+    *ret_architecture = architecture;
+    *ret_features = features;
+    return 0;
+}
+
+int cpu_features_parse(const char *text, uint64_t *ret_features)
+{
+    enum cpu_architecture architecture;
+    uint64_t features;
+    if (cpu_features_read(text, &architecture, &features, NULL) < 0 || architecture != cpu_architecture_here)
+        return -1;
     *ret_features = features;
     return 0;
 }

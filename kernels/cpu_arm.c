@@ -10,7 +10,7 @@
 
 #include "kernels/cpu.h"
 
-const char *const cpu_architecture = "aarch64";
+const enum cpu_architecture cpu_architecture_here = CPU_AARCH64;
 
 static const struct rule {
     uint64_t feature;

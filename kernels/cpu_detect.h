@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-extern const char *const cpu_architecture; /* "x86_64" */
+#include "kernels/cpu.h"
+
+extern const enum cpu_architecture cpu_architecture_here; /* of this build */
 
 /* Feature bits of this machine: what the CPU has and the kernel saves at a task switch. */
 uint64_t cpu_detect(void);

@@ -14,7 +14,7 @@
 
 #include "kernels/cpu.h"
 
-const char *const cpu_architecture = "x86_64";
+const enum cpu_architecture cpu_architecture_here = CPU_X86_64;
 
 enum { REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 }; /* asm/prctl.h of Linux 5.16 */
 

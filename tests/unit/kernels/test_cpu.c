@@ -1,5 +1,6 @@
 #include "kernels/cpu.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -57,15 +58,54 @@ static void cpu_filter__typing_mistake__is_reported_and_changes_nothing(void **s
 static void cpu_features_string__any_set__is_sorted_and_reads_back(void **state)
 {
     (void)state;
-    char text[512], cut[8];
-    uint64_t set = CPU_AVXVNNI | CPU_AVX2 | CPU_FMA | CPU_I8MM | CPU_DOTPROD | CPU_AMX_INT8, back = 0;
-    size_t n = cpu_features_string(set, text, sizeof text);
-    assert_int_equal(n, strlen(text));
-    assert_string_equal(strchr(text, '+'), "+amxint8+avx2+avxvnni+dotprod+fma+i8mm");
-    assert_int_equal(cpu_features_parse(text, &back), 0);
-    assert_true(back == set);
-    assert_int_equal(cpu_features_string(set, cut, sizeof cut), n);
-    assert_int_equal(strlen(cut), sizeof cut - 1);
+    static const struct {
+        enum cpu_architecture architecture;
+        uint64_t features;
+        const char *text;
+    } sets[] = {
+        {CPU_X86_64, CPU_AVXVNNI | CPU_AVX2 | CPU_FMA | CPU_AMX_INT8, "x86_64+amxint8+avx2+avxvnni+fma"},
+        {CPU_AARCH64, CPU_NEON | CPU_I8MM | CPU_DOTPROD | CPU_BF16, "aarch64+bf16+dotprod+i8mm+neon"},
+        {CPU_AARCH64, 0, "aarch64"},
+    };
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        char text[512], cut[6];
+        enum cpu_architecture architecture = CPU_N_ARCHITECTURES;
+        uint64_t back = UINT64_MAX;
+        size_t n = cpu_features_string_of(sets[i].architecture, sets[i].features, text, sizeof text);
+        assert_string_equal(text, sets[i].text);
+        assert_int_equal(n, strlen(text));
+        assert_int_equal(cpu_features_read(text, &architecture, &back, NULL), 0);
+        assert_int_equal(architecture, sets[i].architecture);
+        assert_true(back == sets[i].features);
+        assert_int_equal(cpu_features_string_of(sets[i].architecture, sets[i].features, cut, sizeof cut), n);
+        assert_int_equal(strlen(cut), sizeof cut - 1);
+    }
+}
+
+static void cpu_features_read__what_no_machine_has__says_which_word_and_what_there_is(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *message, *hint;
+    } bad[] = {
+        {"vax+avx2", "unknown architecture 'vax'", "x86_64 or aarch64"},
+        {"", "unknown architecture ''", "x86_64 or aarch64"},
+        {"+avx2", "unknown architecture ''", "x86_64 or aarch64"},
+        {"x86_64 avx2", "unknown architecture 'x86_64 avx2'", "x86_64 or aarch64"},
+        {"x86_64+avx2+avx512vnn", "unknown feature 'avx512vnn' of x86_64", "did you mean 'avx512vnni'?"},
+        {"aarch64+avx2", "unknown feature 'avx2' of aarch64", "neon, fp16, dotprod, i8mm, sve, bf16"},
+        {"x86_64+AVX2", "unknown feature 'AVX2' of x86_64", "avx2, fma, f16c"},
+        {"x86_64+a-word-that-is-longer-than-any-name-of-a-feature", "unknown feature 'a-word-that-is", "avx2"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        enum cpu_architecture architecture = CPU_N_ARCHITECTURES;
+        uint64_t features = 7;
+        struct qd_error err;
+        assert_int_equal(cpu_features_read(bad[i].text, &architecture, &features, &err), QD_E_INVALID);
+        if (!strstr(err.message, bad[i].message) || !strstr(err.hint, bad[i].hint))
+            fail_msg("%s (%s)", err.message, err.hint);
+        assert_true(features == 7 && architecture == CPU_N_ARCHITECTURES);
+    }
 }
 
 static void cpu_features_parse__other_architecture_or_name__is_refused(void **state)
@@ -74,11 +114,20 @@ static void cpu_features_parse__other_architecture_or_name__is_refused(void **st
     char text[512];
     uint64_t back;
     assert_int_equal(cpu_features_parse("vax+avx2", &back), -1);
-    (void)cpu_features_string(0, text, sizeof text);
+    size_t n = cpu_features_string(0, text, sizeof text);
     assert_int_equal(cpu_features_parse(text, &back), 0);
     assert_true(back == 0);
-    strcat(text, "+avx3");
+    assert_int_equal(cpu_features_parse(strcmp(text, "x86_64") == 0 ? "aarch64" : "x86_64", &back), -1);
+    (void)snprintf(text + n, sizeof text - n, "+avx3");
     assert_int_equal(cpu_features_parse(text, &back), -1);
+}
+
+static void cpu_with_foundations__a_feature__has_what_it_builds_on(void **state)
+{
+    (void)state;
+    assert_true(cpu_with_foundations(CPU_AVX512VNNI) == server);
+    assert_true(cpu_with_foundations(CPU_SVE) == (CPU_SVE | CPU_FP16 | CPU_NEON));
+    assert_true(cpu_with_foundations(0) == 0);
 }
 
 static void cpu_features__in_use__are_some_of_those_detected(void **state)
@@ -149,6 +198,8 @@ int main(void)
         cmocka_unit_test(cpu_filter__name_the_cpu_lacks__adds_nothing),
         cmocka_unit_test(cpu_filter__typing_mistake__is_reported_and_changes_nothing),
         cmocka_unit_test(cpu_features_string__any_set__is_sorted_and_reads_back),
+        cmocka_unit_test(cpu_features_read__what_no_machine_has__says_which_word_and_what_there_is),
+        cmocka_unit_test(cpu_with_foundations__a_feature__has_what_it_builds_on),
         cmocka_unit_test(cpu_features_parse__other_architecture_or_name__is_refused),
         cmocka_unit_test(cpu_features__in_use__are_some_of_those_detected),
         cmocka_unit_test(ops_for__no_features__is_complete_and_the_same_pointer_each_time),
