@@ -65,18 +65,52 @@ uint32_t scheme_file_type(enum scheme s)
     return schemes[s].file_type;
 }
 
-/* "unknown scheme 'x'", with the nearest of @names and all of them. */
-static int unknown_name(const char *what, const char *name, const char *const *names, struct qd_error *err)
+enum { SQUEEZED_BYTES = 32 };
+
+/* A name as people type it: without '_', '-', '.' and case. */
+static const char *squeeze(const char *name, char dst[SQUEEZED_BYTES])
+{
+    size_t n = 0;
+    for (; *name && n + 1 < SQUEEZED_BYTES; name++)
+        if (!strchr("_-.", *name))
+            dst[n++] = (char)(*name | (*name >= 'A' && *name <= 'Z' ? 0x20 : 0));
+    dst[n] = 0;
+    return dst;
+}
+
+/* "q4km" is q4_k_m but for '_', and nearer to q4_0 by letters: what only differs in such signs comes first. */
+static const char *nearest_spelling(const char *name, const char *const *names)
+{
+    char word[SQUEEZED_BYTES], other[SQUEEZED_BYTES];
+    (void)squeeze(name, word);
+    for (size_t i = 0; names[i]; i++)
+        if (strcmp(squeeze(names[i], other), word) == 0)
+            return names[i];
+    return nearest_name(name, names);
+}
+
+/* "unknown scheme 'x'", with @near (NULL: nothing is) and all @names. */
+static int unknown_name(const char *what, const char *name, const char *near, const char *const *names,
+                        struct qd_error *err)
 {
     char list[256] = "";
     size_t n = 0;
     for (size_t i = 0; names[i] && n < sizeof list; i++)
         n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", names[i]);
     int r = err_new(err, QD_E_INVALID, "unknown %s '%.64s'", what, name);
-    const char *near = nearest_name(name, names);
     if (near)
         return err_hint(err, r, "did you mean '%s'? %ss: %s", near, what, list);
     return err_hint(err, r, "%ss: %s", what, list);
+}
+
+static const char *nearest_scheme(const char *name)
+{
+    char word[SQUEEZED_BYTES], other[SQUEEZED_BYTES];
+    (void)squeeze(name, word);
+    for (size_t i = 0; i < sizeof other_names / sizeof other_names[0]; i++)
+        if (strcmp(squeeze(other_names[i].name, other), word) == 0)
+            return scheme_name(other_names[i].scheme);
+    return nearest_spelling(name, scheme_names);
 }
 
 int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err)
@@ -91,7 +125,7 @@ int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err)
             *ret = other_names[i].scheme;
             return 0;
         }
-    return unknown_name("scheme", name, scheme_names, err);
+    return unknown_name("scheme", name, nearest_scheme(name), scheme_names, err);
 }
 
 int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err)
@@ -107,7 +141,7 @@ int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err)
             return 0;
         }
     }
-    return unknown_name("type", name, names, err);
+    return unknown_name("type", name, nearest_spelling(name, names), names, err);
 }
 
 /* --- one choice by its key --- */
