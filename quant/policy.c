@@ -7,30 +7,32 @@
 
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
+#include "kernels/cpu.h"
 #include "kernels/layout/packed.h"
 
-/*
- * What "auto" means, first rule that holds. The weights may take a share of the memory that the
- * machine has (not of what happens to be free), since activations, caches and other programs want
- * the rest. Any change here raises POLICY_VERSION.
- */
-struct policy_rule {
-    enum scheme scheme;
-    uint32_t share;     /* weights fit in memory / share; 0: always holds */
-    uint32_t milli_bpw; /* bits per 1000 weights, of Llama 3.1 8B: llama.cpp's tools/quantize/README.md */
-    const char *why;
+enum within { PACE, ROOM, ANY };
+
+static const struct machine {
+    const char *name;
+    uint64_t needs; /* features */
+    uint32_t share; /* of memory, that weights may take for text to keep its pace */
+} machines[] = {
+#define MACHINE(name, needs, share, facts) {name, needs, share},
+#include "quant/policy.def"
 };
 
-static const struct policy_rule rules[] = {
-    {SCHEME_Q8_0, 4, 8501,
-     "q8_0 is all but lossless and its %s of weights fit in a quarter of the %s this machine has"},
-    {SCHEME_Q6_K, 4, 6563, "q8_0 would pass a quarter of memory; q6_k's %s fit in a quarter of the %s there is"},
-    {SCHEME_Q5_K_M, 4, 5704, "q6_k would pass a quarter of memory; q5_k_m's %s fit in a quarter of the %s there is"},
-    {SCHEME_Q4_K_M, 4, 4894, "q5_k_m would pass a quarter of memory; q4_k_m's %s fit in a quarter of the %s there is"},
-    {SCHEME_Q4_K_M, 2, 4894, "q4_k_m passes a quarter of memory, and its %s fit in half of the %s there is"},
-    {SCHEME_Q3_K_M, 2, 3996, "q4_k_m would pass half of memory; q3_k_m's %s fit in half of the %s there is"},
-    {SCHEME_Q2_K, 0, 3159, "q3_k_m would pass half of memory; q2_k is the smallest, %s of the %s there is"},
+static const struct rule {
+    enum scheme scheme;
+    uint32_t milli_bpw;
+    enum within within;
+    const char *facts;
+} rules[] = {
+#define SCHEME(NAME, milli_bpw, within, facts) {SCHEME_##NAME, milli_bpw, within, facts},
+#include "quant/policy.def"
 };
+enum { N_RULES = sizeof rules / sizeof rules[0] };
+
+/* --- bytes --- */
 
 /* Where the elements are not known yet, a source is taken to hold two bytes for each. */
 static uint64_t elements_of(const struct policy_facts *facts)
@@ -38,13 +40,24 @@ static uint64_t elements_of(const struct policy_facts *facts)
     return facts->n_elements ? facts->n_elements : facts->model_bytes / 2;
 }
 
-/* Bytes that @n_elements take, without overflow for any count a model can have. */
-static uint64_t weight_bytes(const struct policy_rule *rule, uint64_t n_elements)
+/* Without overflow for any count a model can have. */
+static uint64_t bytes_at(uint32_t milli_bpw, uint64_t n_elements)
 {
-    return n_elements / 8000 * rule->milli_bpw + n_elements % 8000 * rule->milli_bpw / 8000;
+    return n_elements / 8000 * milli_bpw + n_elements % 8000 * milli_bpw / 8000;
 }
 
-static const char *human(uint64_t n_bytes, char *dst, size_t n)
+/* What @scheme makes of the weights: by the table, else as if all of them had its type. */
+static uint64_t weight_bytes(enum scheme scheme, const struct policy_facts *facts)
+{
+    const struct qd_type_info *t = qd_type_info(scheme_type(scheme));
+    uint32_t milli_bpw = t->block_bytes * 8000 / t->block_elements;
+    for (size_t i = 0; i < N_RULES; i++)
+        if (rules[i].scheme == scheme)
+            milli_bpw = rules[i].milli_bpw;
+    return bytes_at(milli_bpw, elements_of(facts));
+}
+
+static const char *human(uint64_t n_bytes, char dst[32])
 {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
     double v = (double)n_bytes;
@@ -53,79 +66,118 @@ static const char *human(uint64_t n_bytes, char *dst, size_t n)
         v /= 1024;
         u++;
     }
-    (void)snprintf(dst, n, u ? "%.1f %s" : "%.0f %s", v, units[u]); /* for people; cut when too long */
+    (void)snprintf(dst, 32, u ? "%.1f %s" : "%.0f %s", v, units[u]); /* fits: 2^64 bytes are 16777216 TiB */
     return dst;
 }
 
-static void say_why(const struct policy_rule *rule, uint64_t n_bytes, const struct policy_facts *facts, char *ret_why)
+/* --- scheme --- */
+
+static const struct machine *machine_of(uint64_t features)
 {
-    char need[32], have[32];
-    int n = snprintf(ret_why, POLICY_WHY_MAX, "auto, table %d: ", POLICY_VERSION);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* from the table above, two %s each */
-    (void)snprintf(ret_why + n, POLICY_WHY_MAX - (size_t)n, rule->why, human(n_bytes, need, sizeof need),
-                   human(facts->memory_bytes, have, sizeof have)); /* for people */
-#pragma GCC diagnostic pop
+    const struct machine *m = machines;
+    while ((features & m->needs) != m->needs)
+        m++; /* the last needs nothing */
+    return m;
 }
 
-static int resolve_auto(const struct policy_facts *facts, struct recipe *ret, char *ret_why)
+/* Weights by @rule may take memory / share_of(); 0: any. */
+static uint32_t share_of(const struct rule *rule, const struct machine *m)
 {
-    uint64_t n_elements = elements_of(facts);
-    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-        uint64_t n_bytes = weight_bytes(&rules[i], n_elements);
-        if (rules[i].share && n_bytes > facts->memory_bytes / rules[i].share)
-            continue;
-        ret->scheme = rules[i].scheme;
-        say_why(&rules[i], n_bytes, facts, ret_why);
-        return 0;
-    }
-    return QD_E_INTERNAL; /* the last rule always holds */
+    static const uint32_t room = 2;
+    return rule->within == PACE ? m->share : rule->within == ROOM ? room : 0;
+}
+
+static const char *share_name(uint32_t share)
+{
+    return share == 2 ? "half" : share == 4 ? "a quarter" : "an eighth";
+}
+
+static bool fits(const struct rule *rule, const struct machine *m, const struct policy_facts *facts)
+{
+    uint32_t share = share_of(rule, m);
+    return share == 0 || weight_bytes(rule->scheme, facts) <= facts->memory_bytes / share;
+}
+
+/* "q8_0's 1.2 GiB would pass a quarter; q6_k's 967.0 MiB fit in a quarter of the 4.0 GiB there is" */
+static void say_why(const struct rule *rule, const struct machine *m, const struct policy_facts *facts, char *ret_why)
+{
+    char need[32], less[32], have[32], before[96] = "", now[128];
+    const uint32_t share = share_of(rule, m);
+    if (rule > rules)
+        (void)snprintf(before, sizeof before, "%s's %s would pass %s; ", scheme_name(rule[-1].scheme),
+                       human(weight_bytes(rule[-1].scheme, facts), less), share_name(share_of(&rule[-1], m)));
+    (void)snprintf(now, sizeof now, "%s's %s %s%s of the %s there is", scheme_name(rule->scheme),
+                   human(weight_bytes(rule->scheme, facts), need), share ? "fit in " : "out",
+                   share ? share_name(share) : "", human(facts->memory_bytes, have));
+    (void)snprintf(ret_why, POLICY_WHY_MAX, "auto, table %d, %s: %s%s%s%s", POLICY_VERSION, m->name, before, now,
+                   rule->facts[0] ? "; " : "", rule->facts); /* for people */
+}
+
+static void resolve_auto(const struct policy_facts *facts, struct recipe *ret, char *ret_why)
+{
+    const struct machine *m = machine_of(facts->cpu_features);
+    const struct rule *rule = rules;
+    while (!fits(rule, m, facts))
+        rule++; /* the last always fits */
+    ret->scheme = rule->scheme;
+    say_why(rule, m, facts, ret_why);
 }
 
 int policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
                    struct qd_error *err)
 {
     struct recipe recipe = *asked;
-    if (asked->scheme == SCHEME_AUTO) {
-        if (resolve_auto(facts, &recipe, ret_why) < 0)
-            return err_new(err, QD_E_INTERNAL, "no rule of the policy table holds");
-    } else {
+    (void)err; /* nothing fails yet */
+    if (asked->scheme == SCHEME_AUTO)
+        resolve_auto(facts, &recipe, ret_why);
+    else
         (void)snprintf(ret_why, POLICY_WHY_MAX, "%s was asked for", scheme_name(asked->scheme)); /* fits by far */
-    }
     *ret = recipe;
     return 0;
 }
 
 /* --- layout --- */
 
-/* The artifact is in the store twice: packed, and portable, which it is made from. */
-static bool both_fit(enum qd_type type, const struct policy_facts *facts)
+static bool no_packed_form(enum scheme scheme, const struct policy_facts *facts)
 {
-    const struct qd_type_info *t = qd_type_info(type);
-    uint64_t n_blocks = elements_of(facts) / t->block_elements;
-    return facts->cache_bytes == 0 || n_blocks <= facts->cache_bytes / 2 / t->block_bytes;
+    const struct packed_field *fields;
+    (void)facts;
+    return packed_fields(scheme_type(scheme), &fields) == 0;
 }
+
+static bool no_vector_kernels(enum scheme scheme, const struct policy_facts *facts)
+{
+    (void)scheme;
+    return layout_native(facts->cpu_features) == QD_LAYOUT_PORTABLE;
+}
+
+static bool more_than_memory(enum scheme scheme, const struct policy_facts *facts)
+{
+    return weight_bytes(scheme, facts) > facts->memory_bytes;
+}
+
+static bool twice_more_than_cache(enum scheme scheme, const struct policy_facts *facts)
+{
+    return facts->cache_bytes && weight_bytes(scheme, facts) > facts->cache_bytes / 2;
+}
+
+static const struct {
+    bool (*holds)(enum scheme scheme, const struct policy_facts *facts);
+    const char *why;
+} portable[] = {
+#define PORTABLE(test, why) {test, why},
+#include "quant/policy.def"
+};
 
 enum qd_layout policy_layout(const struct recipe *recipe, const struct policy_facts *facts, char *ret_why)
 {
-    const struct packed_field *fields;
-    const enum qd_type type = scheme_type(recipe->scheme);
-    const enum qd_layout native = layout_native(facts->cpu_features);
-    char budget[32];
-    if (packed_fields(type, &fields) == 0) {
-        (void)snprintf(ret_why, POLICY_WHY_MAX, "%s has no packed form", qd_type_info(type)->name); /* fits by far */
-        return QD_LAYOUT_PORTABLE;
-    }
-    if (native == QD_LAYOUT_PORTABLE) {
-        (void)snprintf(ret_why, POLICY_WHY_MAX, "no vector kernels for this CPU"); /* fits by far */
-        return QD_LAYOUT_PORTABLE;
-    }
-    if (!both_fit(type, facts)) {
-        (void)snprintf(ret_why, POLICY_WHY_MAX, "packed and portable together would pass the cache's budget of %s",
-                       human(facts->cache_bytes, budget, sizeof budget)); /* fits by far */
-        return QD_LAYOUT_PORTABLE;
-    }
-    (void)snprintf(ret_why, POLICY_WHY_MAX, "kernels of %s read it", layout_features(native)); /* fits by far */
+    for (size_t i = 0; i < sizeof portable / sizeof portable[0]; i++)
+        if (portable[i].holds(recipe->scheme, facts)) {
+            (void)snprintf(ret_why, POLICY_WHY_MAX, "%s", portable[i].why); /* a test holds them short enough */
+            return QD_LAYOUT_PORTABLE;
+        }
+    enum qd_layout native = layout_native(facts->cpu_features);
+    (void)snprintf(ret_why, POLICY_WHY_MAX, "kernels for %s read it", layout_features(native)); /* fits by far */
     return native;
 }
 

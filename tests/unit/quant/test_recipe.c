@@ -33,6 +33,21 @@ static void scheme_parse__misspelt__suggests_the_nearest(void **state)
     assert_non_null(strstr(err.hint, "mxfp4_moe, f32"));
 }
 
+static void scheme_parse__without_underscores__suggests_the_same_letters(void **state)
+{
+    (void)state;
+    static const char *const words[][2] = {{"q4km", "'q4_k_m'"},  {"Q4-K-M", "'q4_k_m'"},      {"q3kl", "'q3_k_l'"},
+                                           {"iq4nl", "'iq4_nl'"}, {"mxfp4moe", "'mxfp4_moe'"}, {"q80", "'q8_0'"},
+                                           {"q6.k", "'q6_k'"},    {"q4k", "'q4_k_m'"},         {"q4_k_", "'q4_k_m'"}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        enum scheme got = N_SCHEMES;
+        struct qd_error err = {0};
+        assert_int_equal(scheme_parse(words[i][0], &got, &err), QD_E_INVALID);
+        if (!strstr(err.hint, "did you mean ") || !strstr(err.hint, words[i][1]))
+            fail_msg("%s", err.hint);
+    }
+}
+
 static void scheme_parse__upper_case_and_short_names__are_understood(void **state)
 {
     (void)state;
@@ -247,27 +262,78 @@ static void policy_resolve__auto__follows_memory_and_says_why(void **state)
     static const struct {
         uint64_t memory_mib;
         enum scheme scheme;
-        const char *why[2];
+        const char *why;
     } machines[] = {
-        {8192, SCHEME_Q8_0, {"1.1 GiB", "8.0 GiB"}},
-        {4096, SCHEME_Q6_K, {"860.6 MiB", "4.0 GiB"}},
-        {3200, SCHEME_Q5_K_M, {"q6_k would pass", "quarter"}},
-        {2700, SCHEME_Q4_K_M, {"q5_k_m would pass", "quarter"}},
-        {2048, SCHEME_Q4_K_M, {"passes a quarter", "half"}},
-        {1100, SCHEME_Q3_K_M, {"q4_k_m would pass half", "half"}},
-        {512, SCHEME_Q2_K, {"smallest", "512.0 MiB"}},
+        {8192, SCHEME_Q8_0, "q8_0's 1.1 GiB fit in a quarter of the 8.0 GiB there is; all but lossless"},
+        {4096, SCHEME_Q6_K,
+         "q8_0's 1.1 GiB would pass a quarter; q6_k's 860.6 MiB fit in a quarter of the 4.0 GiB there is"},
+        {3200, SCHEME_Q5_K_M, "q5_k_m's 748.0 MiB fit in a quarter"},
+        {2700, SCHEME_Q4_K_M, "q4_k_m's 641.8 MiB fit in a quarter"},
+        {2048, SCHEME_Q4_K_M,
+         "would pass a quarter; q4_k_m's 641.8 MiB fit in half of the 2.0 GiB there is; below four"},
+        {1100, SCHEME_Q3_K_M, "q4_k_m's 641.8 MiB would pass half; q3_k_m's 524.0 MiB fit in half of the 1.1 GiB"},
+        {512, SCHEME_Q2_K, "would pass half; q2_k's 414.3 MiB out of the 512.0 MiB there is; the smallest"},
     };
     for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++) {
-        struct policy_facts facts = {.memory_bytes = machines[i].memory_mib << 20, .n_elements = 1100048384};
+        struct policy_facts facts = {.memory_bytes = machines[i].memory_mib << 20,
+                                     .n_elements = 1100048384,
+                                     .cpu_features = CPU_AVX2 | CPU_FMA | CPU_F16C};
         struct recipe asked = {.pure = i % 2 == 1, .requantize = true}, r;
         char why[POLICY_WHY_MAX];
         assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
         assert_int_equal(r.scheme, machines[i].scheme);
         assert_true(r.pure == asked.pure && r.requantize);
-        assert_non_null(strstr(why, "auto, table 3: "));
-        for (int j = 0; j < 2; j++)
-            if (!strstr(why, machines[i].why[j]))
-                fail_msg("%s", why);
+        assert_non_null(strstr(why, "auto, table 3, x86-64 with AVX2: "));
+        if (!strstr(why, machines[i].why))
+            fail_msg("%s", why);
+    }
+}
+
+static void policy_resolve__auto__knows_what_a_machine_gains_from_fewer_bytes(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t features;
+        enum scheme scheme; /* of 1.1 G elements with 4 GiB */
+        const char *why;
+    } machines[] = {
+        {CPU_NEON | CPU_DOTPROD, SCHEME_Q6_K, "Arm with dotprod: "},
+        {CPU_NEON, SCHEME_Q4_K_M, "Arm without dotprod: q4_k_m's 641.8 MiB would pass an eighth"},
+        {CPU_AVX2, SCHEME_Q8_0, "no vector kernels: q8_0's 1.1 GiB fit in half"},
+        {0, SCHEME_Q8_0, "no vector kernels: q8_0's 1.1 GiB fit in half"},
+    };
+    for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++) {
+        struct policy_facts facts = {.memory_bytes = UINT64_C(4) << 30,
+                                     .model_bytes = UINT64_C(2200096768),
+                                     .cpu_features = machines[i].features};
+        struct recipe asked = {0}, r;
+        char why[POLICY_WHY_MAX];
+        assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+        assert_int_equal(r.scheme, machines[i].scheme);
+        if (!strstr(why, machines[i].why))
+            fail_msg("%s", why);
+    }
+}
+
+/* Reasons are for one line, and none is ever cut. */
+static void policy_resolve__any_machine_and_model__says_a_whole_sentence(void **state)
+{
+    (void)state;
+    static const uint64_t features[] = {0, CPU_NEON, CPU_NEON | CPU_DOTPROD, CPU_AVX2 | CPU_FMA | CPU_F16C};
+    for (size_t f = 0; f < sizeof features / sizeof features[0]; f++) {
+        for (int memory = 20; memory < 64; memory++) {
+            for (int elements = 0; elements < 60; elements++) {
+                struct policy_facts facts = {.memory_bytes = UINT64_C(1) << memory,
+                                             .n_elements = UINT64_C(1) << elements,
+                                             .cpu_features = features[f]};
+                struct recipe asked = {0}, r;
+                char why[POLICY_WHY_MAX];
+                assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+                assert_true(strlen(why) < sizeof why - 1);
+                (void)policy_layout(&r, &facts, why);
+                assert_true(why[0] && strlen(why) < sizeof why - 1);
+            }
+        }
     }
 }
 
@@ -297,21 +363,33 @@ static void policy_layout__features_and_types__give_the_native_one_or_portable_a
         {CPU_AVX2, SCHEME_Q8_0, 0, QD_LAYOUT_PORTABLE, "no vector kernels"},
         {CPU_NEON | CPU_I8MM, SCHEME_Q4_0, 0, QD_LAYOUT_R4K8, "aarch64+i8mm+neon"},
         {CPU_NEON, SCHEME_Q6_K, 0, QD_LAYOUT_R4K4, "aarch64+neon"},
-        {CPU_NEON, SCHEME_F16, 0, QD_LAYOUT_PORTABLE, "f16 has no packed form"},
-        {CPU_NEON, SCHEME_IQ4_XS, 0, QD_LAYOUT_PORTABLE, "iq4_xs has no packed form"},
-        {CPU_NEON, SCHEME_Q8_0, 2, QD_LAYOUT_PORTABLE, "budget of 2.0 GiB"},
+        {CPU_NEON, SCHEME_F16, 0, QD_LAYOUT_PORTABLE, "no packed form"},
+        {CPU_NEON, SCHEME_IQ4_XS, 0, QD_LAYOUT_PORTABLE, "no packed form"},
+        {CPU_NEON, SCHEME_Q8_0, 2, QD_LAYOUT_PORTABLE, "budget"},
         {CPU_NEON, SCHEME_Q8_0, 3, QD_LAYOUT_R4K4, "aarch64+neon"},
         {0, SCHEME_Q8_0, 0, QD_LAYOUT_PORTABLE, "no vector kernels"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct policy_facts facts = {
-            .n_elements = 1100048384, .cpu_features = cases[i].features, .cache_bytes = cases[i].cache_gib << 30};
+        struct policy_facts facts = {.n_elements = 1100048384,
+                                     .memory_bytes = UINT64_C(4) << 30,
+                                     .cpu_features = cases[i].features,
+                                     .cache_bytes = cases[i].cache_gib << 30};
         struct recipe r = {.scheme = cases[i].scheme};
         char why[POLICY_WHY_MAX];
         assert_int_equal(policy_layout(&r, &facts, why), cases[i].layout);
         if (!strstr(why, cases[i].why))
             fail_msg("%s", why);
     }
+}
+
+static void policy_layout__weights_beyond_memory__are_left_portable(void **state)
+{
+    (void)state;
+    struct policy_facts facts = {.n_elements = 1100048384, .memory_bytes = UINT64_C(1) << 30, .cpu_features = CPU_NEON};
+    char why[POLICY_WHY_MAX];
+    assert_int_equal(policy_layout(&(struct recipe){.scheme = SCHEME_Q8_0}, &facts, why), QD_LAYOUT_PORTABLE);
+    assert_non_null(strstr(why, "pass memory"));
+    assert_int_equal(policy_layout(&(struct recipe){.scheme = SCHEME_Q4_0}, &facts, why), QD_LAYOUT_R4K4);
 }
 
 static void policy_memory_bytes__this_machine__is_known(void **state)
@@ -325,6 +403,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scheme_parse__every_name__comes_back),
         cmocka_unit_test(scheme_parse__misspelt__suggests_the_nearest),
+        cmocka_unit_test(scheme_parse__without_underscores__suggests_the_same_letters),
         cmocka_unit_test(scheme_parse__upper_case_and_short_names__are_understood),
         cmocka_unit_test(target_type_parse__what_we_make__and_nothing_else),
         cmocka_unit_test(recipe_text__every_recipe__is_parsed_back),
@@ -335,6 +414,9 @@ int main(void)
         cmocka_unit_test(recipe_set__too_much__is_a_limit),
         cmocka_unit_test(recipe_encoder_revision__types_that_a_recipe_can_use__count),
         cmocka_unit_test(policy_resolve__auto__follows_memory_and_says_why),
+        cmocka_unit_test(policy_resolve__auto__knows_what_a_machine_gains_from_fewer_bytes),
+        cmocka_unit_test(policy_resolve__any_machine_and_model__says_a_whole_sentence),
+        cmocka_unit_test(policy_layout__weights_beyond_memory__are_left_portable),
         cmocka_unit_test(policy_resolve__scheme_named__is_kept),
         cmocka_unit_test(policy_layout__features_and_types__give_the_native_one_or_portable_and_why),
         cmocka_unit_test(policy_memory_bytes__this_machine__is_known),

@@ -1,0 +1,81 @@
+/*
+ * Prints docs/policy.md from quant/policy.def. Built and run by `ninja docs-policy`; a test compares the committed page.
+ */
+#include <stdint.h>
+#include <stdio.h>
+
+#include "kernels/cpu.h"
+#include "quant/policy.h"
+
+static const char introduction[] =
+    "# What auto decides by\n\n"
+    "Printed from quant/policy.def by docs/print_policy.c; `ninja -C build docs-policy` renews it and a test compares. "
+    "This is table %d; `quantctl plan` and `quantctl open` name the table and the rule they went by. Why these and not "
+    "others: adr/0017-what-auto-decides-by.md. What they give for ten machines and five models: "
+    "tests/golden/policy.txt.\n\n"
+    "Facts are the CPU's features, memory (MemTotal or the limit of the control group, whichever is less), the weights "
+    "of "
+    "the model (its elements, or half the bytes of its source), and the budget of the cache. Free memory, load and "
+    "clocks "
+    "are none: the same machine and model give the same answer.\n\n";
+
+static const char pace_and_room[] =
+    "*Pace*: one token reads every weight once, so it takes at least their bytes over the bandwidth of memory. Weights "
+    "that stay within the machine's share of memory give text at about the pace of reading. *Room*: activations, "
+    "caches "
+    "and other programs want half of memory.\n\n";
+
+/* Needs are of one architecture, whose string reads back. */
+static void print_features(uint64_t needs)
+{
+    for (int a = 0; needs && a < CPU_N_ARCHITECTURES; a++) {
+        enum cpu_architecture architecture;
+        uint64_t features;
+        char text[256];
+        (void)cpu_features_string_of((enum cpu_architecture)a, needs, text, sizeof text); /* all names fit */
+        if (cpu_features_read(text, &architecture, &features, NULL) == 0)
+            printf("`%s`", text);
+    }
+}
+
+static void print_machines(void)
+{
+    printf("## Machines\n\nThe first whose features are all there.\n\n| machine | features | share | why |\n"
+           "|---|---|---|---|\n");
+#define MACHINE(name, needs, share, facts) \
+    printf("| %s | ", name);               \
+    print_features(needs);                 \
+    printf(" | 1/%d of memory | %s |\n", share, facts);
+#include "quant/policy.def"
+}
+
+static void print_schemes(void)
+{
+    static const char *const within[] = {"pace: the machine's share", "room: half of memory", "always"};
+    enum { PACE, ROOM, ANY };
+    printf("\n## Schemes\n\nThe first whose weights fit. A scheme that is named is taken as it is.\n\n");
+    fputs(pace_and_room, stdout);
+    printf("| scheme | bits per weight | fits within | |\n|---|---|---|---|\n");
+#define SCHEME(NAME, milli_bpw, fits, facts)                                                                   \
+    printf("| %s | %d.%03d | %s | %s |\n", scheme_name(SCHEME_##NAME), (milli_bpw) / 1000, (milli_bpw) % 1000, \
+           within[fits], facts);
+#include "quant/policy.def"
+}
+
+static void print_layouts(void)
+{
+    printf(
+        "\n## Layouts\n\n`auto` is the layout that formats/packed.md gives to the CPU's features, and `portable` where "
+        "one of these holds:\n\n");
+#define PORTABLE(test, why) printf("- %s\n", why);
+#include "quant/policy.def"
+}
+
+int main(void)
+{
+    printf(introduction, POLICY_VERSION);
+    print_machines();
+    print_schemes();
+    print_layouts();
+    return 0;
+}
