@@ -1,0 +1,25 @@
+/*
+ * Exact sums of products of codes, a row of weights in each lane, under one set of names: strips of products
+ * (matmul_32.c, matmul_k.c) are written once and compiled for every instruction set of x86. Each folder's products.h gives
+ * the names their meaning, QD_PRODUCTS_HEADER says which is meant. LANES, vf and vi are those of kernels/lanes/vec.h.
+ *
+ *   STRIP_OF(type)    the function's name in packed.def
+ *   STRIP_COLUMNS     most columns of a tile; as many sums have registers of their own
+ *   vf_fma(a, b, c)   a * b + c, rounded once; vf_fnma: c - a * b
+ *   vf_load_f16       LANES f16, exactly
+ *   vi_pairs_u8(a, b) LANES bytes of each as 16 bits, side by side in a lane, a in the lower half
+ *   vi_dot_2          sum + two products of the 16 bits in each lane of a with x[0] and x[1]
+ *
+ * Sums over w, vectors of 4 codes a lane, and as many activations x in order; @start is what a sum starts from if codes
+ * are taken unsigned (struct activation_tile):
+ *   bytes_of_q8_0     codes as they are stored, as dot_bytes takes them
+ *   dot_bytes         32 products of those
+ *   dot_nibbles       32 products of codes 0..15
+ *   dot_sixes         16 products of codes 0..63
+ */
+#ifndef QUANTD_KERNELS_LANES_PRODUCTS_H
+#define QUANTD_KERNELS_LANES_PRODUCTS_H
+
+#include QD_PRODUCTS_HEADER
+
+#endif

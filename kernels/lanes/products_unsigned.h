@@ -1,0 +1,35 @@
+/*
+ * The sums of kernels/lanes/products.h by an instruction that adds four products of an unsigned byte and a signed one to 32
+ * bits, vi_dot_4(sum, w, x): nothing saturates, and all codes take the same way, unsigned.
+ */
+#ifndef QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
+#define QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
+
+static inline vi dot_steps(int32_t start, const vi *w, const int8_t *x, size_t n_steps)
+{
+    vi sum = vi_set1(start);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < n_steps; i++)
+        sum = vi_dot_4(sum, w[i], x + 4 * i);
+    return sum;
+}
+
+/* code + 128 */
+static inline vi bytes_of_q8_0(vi codes)
+{
+    return vi_xor(codes, vi_set1((int)0x80808080));
+}
+static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
+{
+    return dot_steps(start, w, x, 8);
+}
+static inline vi dot_nibbles(int32_t start, const vi w[8], const int8_t *x)
+{
+    return dot_steps(start, w, x, 8);
+}
+static inline vi dot_sixes(int32_t start, const vi w[4], const int8_t *x)
+{
+    return dot_steps(start, w, x, 4);
+}
+
+#endif
