@@ -89,20 +89,6 @@ static const char *nearest_spelling(const char *name, const char *const *names)
     return nearest_name(name, names);
 }
 
-/* "unknown scheme 'x'", with @near (NULL: nothing is) and all @names. */
-static int unknown_name(const char *what, const char *name, const char *near, const char *const *names,
-                        struct qd_error *err)
-{
-    char list[256] = "";
-    size_t n = 0;
-    for (size_t i = 0; names[i] && n < sizeof list; i++)
-        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", names[i]);
-    int r = err_new(err, QD_E_INVALID, "unknown %s '%.64s'", what, name);
-    if (near)
-        return err_hint(err, r, "did you mean '%s'? %ss: %s", near, what, list);
-    return err_hint(err, r, "%ss: %s", what, list);
-}
-
 static const char *nearest_scheme(const char *name)
 {
     char word[SQUEEZED_BYTES], other[SQUEEZED_BYTES];
@@ -125,7 +111,7 @@ int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err)
             *ret = other_names[i].scheme;
             return 0;
         }
-    return unknown_name("scheme", name, nearest_scheme(name), scheme_names, err);
+    return err_unknown_name(err, "scheme", name, nearest_scheme(name), scheme_names);
 }
 
 int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err)
@@ -141,7 +127,7 @@ int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err)
             return 0;
         }
     }
-    return unknown_name("type", name, nearest_spelling(name, names), names, err);
+    return err_unknown_name(err, "type", name, nearest_spelling(name, names), names);
 }
 
 /* --- one choice by its key --- */

@@ -196,3 +196,16 @@ const char *nearest_name(const char *word, const char *const *names)
     }
     return nearest;
 }
+
+int err_unknown_name(struct qd_error *err, const char *what, const char *name, const char *near,
+                     const char *const *names)
+{
+    char list[256] = "";
+    size_t n = 0;
+    for (size_t i = 0; names[i] && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", names[i]);
+    int r = err_new(err, QD_E_INVALID, "unknown %s '%.64s'", what, name);
+    if (near)
+        return err_hint(err, r, "did you mean '%s'? %ss: %s", near, what, list);
+    return err_hint(err, r, "%ss: %s", what, list);
+}
