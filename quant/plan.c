@@ -1,4 +1,4 @@
-#include "quant/plan.h"
+#include "quant/plan_build.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -6,6 +6,7 @@
 
 #include "kernels/core/checked.h"
 #include "quant/format/gguf_write.h"
+#include "quant/packed.h"
 #include "quant/plan_rules.h"
 
 enum {
@@ -178,14 +179,9 @@ static int plan_importance(struct plan *p, const struct importance *importance, 
     return pt->reason ? 0 : no_memory(err);
 }
 
-static int plan_one(struct plan *p, const struct importance *importance, struct plan_tensor *pt, uint64_t *at,
-                    struct qd_error *err)
+int plan_place(struct plan *p, struct plan_tensor *pt, uint32_t alignment, uint64_t *at, struct qd_error *err)
 {
     const struct tensor *t = pt->source;
-    int r = plan_importance(p, importance, pt, err);
-    if (r < 0)
-        return r;
-
     uint64_t row_bytes = qd_type_row_bytes(pt->type, t->shape[0]);
     uint64_t n_rows = t->n_elements ? t->n_elements / t->shape[0] : 0;
     if (n_rows && !row_bytes)
@@ -193,7 +189,7 @@ static int plan_one(struct plan *p, const struct importance *importance, struct 
                        t->shape[0], qd_type_info(pt->type)->name);
     pt->offset = *at;
     if (!checked_mul(row_bytes, n_rows, &pt->bytes) || !checked_add(*at, pt->bytes, at) ||
-        !checked_align(*at, PLAN_ALIGNMENT, at))
+        !checked_align(*at, alignment, at))
         return too_large(t, err);
     p->source_bytes += t->bytes;
     return 0;
@@ -213,7 +209,9 @@ static int plan_tensors(struct plan *p, const struct importance *importance, uin
     for (size_t i = 0; r == 0 && i < p->n_tensors; i++) {
         p->tensors[i] =
             (struct plan_tensor){.source = &p->model->tensors[i], .type = choices[i].type, .reason = choices[i].reason};
-        r = plan_one(p, importance, &p->tensors[i], &at, err);
+        r = plan_importance(p, importance, &p->tensors[i], err);
+        if (r == 0)
+            r = plan_place(p, &p->tensors[i], PLAN_ALIGNMENT, &at, err);
     }
     if (r < 0)
         return r;
@@ -221,18 +219,29 @@ static int plan_tensors(struct plan *p, const struct importance *importance, uin
     return 0;
 }
 
-static int plan_header(struct plan *p, uint64_t data_bytes, struct qd_error *err)
+/* How the header says a tensor: as it is, or where the output is packed, as so many bytes. */
+static struct gguf_tensor header_tensor(const struct plan *p, const struct plan_tensor *pt)
+{
+    struct gguf_tensor t = {
+        .name = pt->source->name, .type = pt->type, .n_dims = pt->source->n_dims, .offset = pt->offset};
+    memcpy(t.shape, pt->source->shape, sizeof t.shape);
+    if (p->to != QD_LAYOUT_PORTABLE) {
+        t.type = QD_TYPE_I8;
+        t.n_dims = 1;
+        t.shape[0] = pt->bytes;
+    }
+    return t;
+}
+
+int plan_finish(struct plan *p, const struct meta_table *written, uint32_t alignment, uint64_t data_bytes,
+                struct qd_error *err)
 {
     CLEANUP(free) struct gguf_tensor *list = calloc(p->n_tensors + 1, sizeof *list);
     if (!list)
         return no_memory(err);
-    for (size_t i = 0; i < p->n_tensors; i++) {
-        const struct plan_tensor *pt = &p->tensors[i];
-        list[i] = (struct gguf_tensor){
-            .name = pt->source->name, .type = pt->type, .n_dims = pt->source->n_dims, .offset = pt->offset};
-        memcpy(list[i].shape, pt->source->shape, sizeof list[i].shape);
-    }
-    int r = gguf_header(&p->meta, list, p->n_tensors, PLAN_ALIGNMENT, &p->header, err);
+    for (size_t i = 0; i < p->n_tensors; i++)
+        list[i] = header_tensor(p, &p->tensors[i]);
+    int r = gguf_header(written, list, p->n_tensors, alignment, &p->header, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < p->n_tensors; i++)
@@ -240,6 +249,16 @@ static int plan_header(struct plan *p, uint64_t data_bytes, struct qd_error *err
     if (!checked_add(p->header.n, data_bytes, &p->file_bytes) || p->file_bytes > INT64_MAX)
         return err_new(err, QD_E_LIMIT, "the output would pass 2^63 bytes");
     return 0;
+}
+
+struct plan *plan_new(const struct model *m, size_t arena_bytes)
+{
+    CLEANUP(plan_free) struct plan *p = calloc(1, sizeof *p);
+    if (!p || !(p->arena = arena_new(arena_bytes)))
+        return NULL;
+    p->model = m;
+    p->file_name = "model.gguf";
+    return steal(&p);
 }
 
 static size_t arena_budget(const struct model *m)
@@ -258,20 +277,20 @@ int plan_build(const struct model *m, const struct recipe *r, const struct impor
 {
     if (!is_of_recipe(importance, r))
         return err_new(err, QD_E_INTERNAL, "the importance matrix is not the recipe's");
-    CLEANUP(plan_free) struct plan *p = calloc(1, sizeof *p);
-    if (!p || !(p->arena = arena_new(arena_budget(m))))
+    if (packed_is(m))
+        return packed_refuse(m, err);
+    CLEANUP(plan_free) struct plan *p = plan_new(m, arena_budget(m));
+    if (!p)
         return no_memory(err);
-    p->model = m;
     p->recipe = *r;
-    p->file_name = "model.gguf";
-    p->importance_bytes = importance ? arena_used(importance->arena) : 0;
+    p->borrowed_bytes = importance ? arena_used(importance->arena) : 0;
 
     uint64_t data_bytes = 0;
     int done = plan_meta(p, importance, err);
     if (done == 0)
         done = plan_tensors(p, importance, &data_bytes, err);
     if (done == 0)
-        done = plan_header(p, data_bytes, err);
+        done = plan_finish(p, &p->meta, PLAN_ALIGNMENT, data_bytes, err);
     if (done < 0)
         return done;
     *ret = steal(&p);
@@ -324,7 +343,11 @@ static void print_sums(const struct plan *p, struct buffer *dst)
 int plan_print(const struct plan *p, struct buffer *dst)
 {
     char text[RECIPE_TEXT_MAX];
-    recipe_text(&p->recipe, text);
+    if (plan_moves(p))
+        (void)snprintf(text, sizeof text, "layout %s -> %s", qd_layout_info(p->from)->name,
+                       qd_layout_info(p->to)->name); /* fits */
+    else
+        recipe_text(&p->recipe, text);
     buffer_printf(dst, "%s from %s, architecture '%s', %s\n", p->file_name, p->model->format, p->model->architecture,
                   text);
     for (size_t i = 0; i < p->n_tensors; i++)

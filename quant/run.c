@@ -21,8 +21,9 @@ int run_fit_threads(const struct model *m, const struct plan *p, const struct ru
                     unsigned *ret, struct qd_error *err)
 {
     uint64_t fixed =
-        RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n + p->importance_bytes;
-    uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes + 3 * layout_cell_bytes_max(p); /* in hand, and two seams */
+        RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n + p->borrowed_bytes;
+    uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes + 3 * layout_cell_bytes_max(p) + /* in hand, and two seams */
+                        layout_group_bytes_max(p);
     if (fixed + a_thread > c->bytes)
         return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, %s allows %" PRIu64,
                        fixed + a_thread, c->name, c->bytes);
@@ -84,6 +85,7 @@ static int run_shape(const struct run *run, struct digest *ret, struct qd_error 
     for (size_t i = 0; i < l->n_files; i++)
         buffer_put_u64(&b, l->file_bytes[i]);
     buffer_put_u8(&b, run->witness);
+    buffer_put_u8(&b, (uint8_t)run->plan->from);
     for (size_t i = 0; i < l->n_tensors; i++)
         put_tensor_shape(l->tensors[i].planned->source, &b);
     buffer_put(&b, run->plan->header.data, run->plan->header.n);
@@ -199,19 +201,24 @@ static const char *text_in(struct arena *arena, const char *text)
     return arena_text(arena, (struct bytes){(const uint8_t *)text, strlen(text)});
 }
 
+/* @was: what the portable artifact's table says of a tensor that only changed its place; NULL: nothing. */
 static int result_tensor(struct run_result *res, const struct job_tensor *t, const struct error_total *e,
-                         struct tensor_entry *ret, struct qd_error *err)
+                         const struct tensor_entry *was, struct tensor_entry *ret, struct qd_error *err)
 {
     const struct plan_tensor *pt = t->planned;
+    if (was)
+        *ret = *was;
     ret->name = text_in(res->arena, pt->source->name);
-    ret->reason = text_in(res->arena, pt->reason);
+    ret->reason = text_in(res->arena, was ? was->reason : pt->reason);
     if (!ret->name || !ret->reason)
         return no_memory(err);
+    ret->offset = pt->offset;
+    if (was)
+        return 0;
     ret->type = pt->type;
     ret->source_type = pt->source->type;
     ret->n_dims = pt->source->n_dims;
     memcpy(ret->shape, pt->source->shape, sizeof pt->source->shape);
-    ret->offset = pt->offset;
     ret->bytes = pt->bytes;
     ret->sqnr_db = error_sqnr_db(e);
     ret->rel_rmse = error_rel_rmse(e);
@@ -222,7 +229,7 @@ static int result_tensor(struct run_result *res, const struct job_tensor *t, con
 /* Copies, and values widened to f32, are exact: among the sums they would only flatter the rest. */
 static bool is_quantized(const struct job_tensor *t)
 {
-    return !t->copy && t->planned->type != QD_TYPE_F32;
+    return t->work == WORK_ENCODE && t->planned->type != QD_TYPE_F32;
 }
 
 static int result_tensors(struct run_result *res, const struct run *run, struct qd_error *err)
@@ -237,8 +244,9 @@ static int result_tensors(struct run_result *res, const struct run *run, struct 
     res->quality.worst = "";
     for (size_t i = 0; i < l->n_tensors; i++) {
         struct tensor_entry *entry = &res->tensors.tensors[i];
+        const struct tensor_table *portable = run->plan->portable;
         struct error_total e = layout_error(l, &l->tensors[i]);
-        int r = result_tensor(res, &l->tensors[i], &e, entry, err);
+        int r = result_tensor(res, &l->tensors[i], &e, portable ? &portable->tensors[i] : NULL, entry, err);
         if (r < 0)
             return r;
         if (!is_quantized(&l->tensors[i]))
@@ -284,9 +292,11 @@ static size_t result_budget(const struct run *run)
     size_t n = RESULT_BASE_BYTES + run->layout.n_files * (sizeof(struct source_file_id) + 64);
     for (size_t i = 0; i < run->layout.n_files; i++)
         n += strlen(source_name(run->source, i)) + strlen(source_role(run->source, i));
-    for (size_t i = 0; i < run->plan->n_tensors; i++)
-        n += sizeof(struct tensor_entry) + 64 + strlen(run->plan->tensors[i].source->name) +
-             strlen(run->plan->tensors[i].reason);
+    for (size_t i = 0; i < run->plan->n_tensors; i++) {
+        const struct plan_tensor *pt = &run->plan->tensors[i];
+        const char *reason = run->plan->portable ? run->plan->portable->tensors[i].reason : pt->reason;
+        n += sizeof(struct tensor_entry) + 64 + strlen(pt->source->name) + strlen(reason);
+    }
     return n;
 }
 
@@ -323,7 +333,7 @@ static int check_kernels(const struct run *run, struct qd_error *err)
     for (size_t i = 0; i < run->layout.n_tensors; i++) {
         const struct job_tensor *t = &run->layout.tensors[i];
         enum qd_type from = t->planned->source->type, to = t->planned->type;
-        if (!t->copy && (!ops->dequantize[from] || !ops->quantize[to] || !ops->dequantize[to]))
+        if (t->work == WORK_ENCODE && (!ops->dequantize[from] || !ops->quantize[to] || !ops->dequantize[to]))
             return err_new(err, QD_E_UNSUPPORTED, "tensor '%s': no encoder from %s to %s", t->name,
                            qd_type_info(from)->name, qd_type_info(to)->name);
     }

@@ -4,8 +4,10 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/core/io.h"
+#include "kernels/layout/packed.h"
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -40,7 +42,7 @@ static int refuse_nonfinite(const struct job_tensor *t, uint64_t element, float 
     char where[128];
     coordinates(t->planned->source, element, where, sizeof where);
     int r = err_new(err, QD_E_UNSUPPORTED, "tensor '%s', element %" PRIu64 " %s: %s cannot be %s", t->name, element,
-                    where, isnan(value) ? "NaN" : "infinity", t->copy ? "kept" : "quantized");
+                    where, isnan(value) ? "NaN" : "infinity", t->work == WORK_COPY ? "kept" : "quantized");
     return err_hint(err, r, "the model is damaged or its training diverged; get a sound copy");
 }
 
@@ -179,12 +181,18 @@ static int encode_run(struct worker *w, const struct job_tensor *t, uint64_t fir
     return 0;
 }
 
+static int move_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
+                    struct qd_error *err)
+{
+    return put(w, src, (size_t)(n * t->cell_source_bytes), layout_output(t, first), err);
+}
+
 /* A copy of cells [first, first + n), none of which is NaN or infinite. */
 static int copy_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
                     struct qd_error *err)
 {
     const uint8_t *at = src;
-    uint64_t element = first * t->cell_elements, end = t->unseen ? element : element + n * t->cell_elements;
+    uint64_t element = first * t->cell_elements, end = element + n * t->cell_elements;
     while (element < end) {
         size_t now = (size_t)least(CHUNK_ELEMENTS, end - element);
         const float *x = decode(w, t, at, now);
@@ -194,7 +202,62 @@ static int copy_run(struct worker *w, const struct job_tensor *t, uint64_t first
         element += now;
         at += bytes_of(t->planned->source->type, now);
     }
-    return put(w, src, (size_t)(n * t->cell_source_bytes), layout_output(t, first), err);
+    return move_run(w, t, first, n, src, err);
+}
+
+/* A group of rows, or the rows that are left of a matrix. */
+static void turn_cell(const struct worker *w, const struct job_tensor *t, size_t n_bytes, uint8_t *dst,
+                      const uint8_t *src)
+{
+    const struct ops *ops = w->run->options->ops;
+    const enum qd_layout layout = t->planned->layout;
+    const enum qd_type type = t->planned->type;
+    const size_t n_blocks = (size_t)t->planned->source->shape[0] / qd_type_info(type)->block_elements;
+    if (n_bytes < t->cell_source_bytes)
+        memcpy(dst, src, n_bytes);
+    else if (t->work == WORK_PACK)
+        layout_pack_group(ops, layout, type, dst, src, n_blocks);
+    else
+        layout_unpack_group(ops, layout, type, dst, src, n_blocks);
+}
+
+static int turn_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
+                    struct qd_error *err)
+{
+    uint64_t at = layout_output(t, first);
+    size_t filled = 0;
+    for (uint64_t cell = first; cell < first + n; cell++) {
+        size_t n_bytes = (size_t)cell_size(t, cell);
+        turn_cell(w, t, n_bytes, w->out + filled, src);
+        src += n_bytes;
+        filled += n_bytes;
+        if (cell + 1 < first + n && filled + t->cell_bytes <= w->out_bytes)
+            continue;
+        int r = put(w, w->out, filled, at, err);
+        if (r < 0)
+            return r;
+        at += filled;
+        filled = 0;
+    }
+    return 0;
+}
+
+/* Cells [first, first + n) that are neighbours in the output. */
+static int write_run(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t n, const uint8_t *src,
+                     struct error_sums *lanes, struct qd_error *err)
+{
+    switch (t->work) {
+    case WORK_ENCODE:
+        return encode_run(w, t, first, n, src, lanes, err);
+    case WORK_COPY:
+        return copy_run(w, t, first, n, src, err);
+    case WORK_MOVE:
+        return move_run(w, t, first, n, src, err);
+    case WORK_PACK:
+    case WORK_UNPACK:
+        return turn_run(w, t, first, n, src, err);
+    }
+    return err_new(err, QD_E_INTERNAL, "tensor '%s': no work", t->name);
 }
 
 int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, uint64_t end, const uint8_t *src,
@@ -204,7 +267,7 @@ int cells_write(struct worker *w, const struct job_tensor *t, uint64_t first, ui
     while (first < end) {
         uint64_t in_row = t->cells_in_row - first % t->cells_in_row;
         uint64_t n = least(end - first, in_row);
-        int r = t->copy ? copy_run(w, t, first, n, src, err) : encode_run(w, t, first, n, src, &lanes, err);
+        int r = write_run(w, t, first, n, src, &lanes, err);
         if (r < 0)
             return r;
         first += n;

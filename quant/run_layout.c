@@ -25,19 +25,53 @@ static uint64_t row_elements(const struct tensor *t)
     return t->n_dims ? t->shape[0] : 1;
 }
 
-static void set_cells(struct job_tensor *t, const struct plan_tensor *pt)
+static enum work work_of(const struct plan *p, const struct plan_tensor *pt)
+{
+    if (plan_moves(p) && pt->layout == QD_LAYOUT_PORTABLE)
+        return WORK_MOVE;
+    if (plan_moves(p))
+        return p->to == QD_LAYOUT_PORTABLE ? WORK_UNPACK : WORK_PACK;
+    if (pt->source->type != pt->type)
+        return WORK_ENCODE;
+    return ops_for(0)->dequantize[pt->type] ? WORK_COPY : WORK_MOVE;
+}
+
+/* Groups of rows, and behind those of each matrix the rows that are left. */
+static void set_groups(struct job_tensor *t, const struct plan_tensor *pt)
+{
+    const struct tensor *from = pt->source;
+    const uint64_t n_rows = qd_layout_info(pt->layout)->rows,
+                   row_bytes = from->bytes / (from->n_elements / from->shape[0]);
+    t->cell_elements = n_rows * from->shape[0];
+    t->cell_source_bytes = t->cell_bytes = n_rows * row_bytes;
+    t->matrix_bytes = from->shape[1] * row_bytes;
+    t->matrix_cells = (from->shape[1] + n_rows - 1) / n_rows;
+    t->n_cells = from->bytes / t->matrix_bytes * t->matrix_cells;
+}
+
+static void set_blocks(struct job_tensor *t, const struct plan_tensor *pt)
 {
     const struct tensor *from = pt->source;
     const struct qd_type_info *a = qd_type_info(from->type), *b = qd_type_info(pt->type);
-    t->copy = from->type == pt->type;
-    t->unseen = t->copy && !ops_for(0)->dequantize[from->type];
-    t->by_row = !t->copy && pt->importance && quantize_weighted_by_row(pt->type);
+    const bool unseen = t->work == WORK_MOVE;
+    t->by_row = t->work == WORK_ENCODE && pt->importance && quantize_weighted_by_row(pt->type);
     t->cell_elements = a->block_elements > b->block_elements ? a->block_elements : b->block_elements;
     if (t->by_row)
         t->cell_elements = row_elements(from);
-    t->cell_source_bytes = t->unseen ? 1 : t->cell_elements / a->block_elements * a->block_bytes;
-    t->cell_bytes = t->unseen ? 1 : t->cell_elements / b->block_elements * b->block_bytes;
-    t->n_cells = from->bytes / t->cell_source_bytes;
+    t->cell_source_bytes = unseen ? 1 : t->cell_elements / a->block_elements * a->block_bytes;
+    t->cell_bytes = unseen ? 1 : t->cell_elements / b->block_elements * b->block_bytes;
+    t->n_cells = t->matrix_cells = from->bytes / t->cell_source_bytes;
+    t->matrix_bytes = from->bytes;
+}
+
+static void set_cells(struct job_tensor *t, const struct plan *p, const struct plan_tensor *pt)
+{
+    const struct tensor *from = pt->source;
+    t->work = work_of(p, pt);
+    if (t->work == WORK_PACK || t->work == WORK_UNPACK)
+        set_groups(t, pt);
+    else
+        set_blocks(t, pt);
     t->cells_in_row = t->n_cells;
     if (from->row_order != ROWS_ROPE_PAIRED || !from->n_elements)
         return;
@@ -50,13 +84,18 @@ uint64_t layout_cell_bytes_max(const struct plan *p)
     uint64_t most = 1;
     for (size_t i = 0; i < p->n_tensors; i++) {
         struct job_tensor t = {0};
-        set_cells(&t, &p->tensors[i]);
+        set_cells(&t, p, &p->tensors[i]);
         most = t.cell_source_bytes > most ? t.cell_source_bytes : most;
     }
     return most;
 }
 
-static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan_tensor *pt)
+uint64_t layout_group_bytes_max(const struct plan *p)
+{
+    return plan_moves(p) ? layout_cell_bytes_max(p) : 0;
+}
+
+static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan *p, const struct plan_tensor *pt)
 {
     const struct tensor *from = pt->source;
     t->planned = pt;
@@ -64,12 +103,12 @@ static void set_tensor(struct layout *l, struct job_tensor *t, const struct plan
     t->file = from->file;
     t->offset = from->offset;
     t->end = from->offset + from->bytes;
-    set_cells(t, pt);
+    set_cells(t, p, pt);
 
-    uint64_t n = n_pieces_of(t);
+    uint64_t n = n_pieces_of(t), cell = t->cell_source_bytes;
     t->first_piece = l->n_pieces;
     t->first_seam = l->n_seams;
-    t->seams = n > 1 && (t->offset % t->cell_source_bytes != 0 || SHARD_BYTES % t->cell_source_bytes != 0);
+    t->seams = n > 1 && (t->offset % cell != 0 || SHARD_BYTES % cell != 0 || t->matrix_bytes % cell != 0);
     l->n_pieces += n;
     l->n_seams += t->seams ? n - 1 : 0;
 }
@@ -86,7 +125,9 @@ static int check_tensor(const struct job_tensor *t, const struct plan_tensor *pt
                         struct qd_error *err)
 {
     const struct tensor *from = pt->source;
-    bool whole = t->n_cells * t->cell_source_bytes == from->bytes && t->n_cells * t->cell_bytes == pt->bytes;
+    bool moved = t->cell_source_bytes == t->cell_bytes; /* and so are shorter cells */
+    bool whole = !from->bytes || cell_begin(t, t->n_cells) == from->bytes;
+    whole = whole && (moved ? from->bytes : t->n_cells * t->cell_bytes) == pt->bytes;
     bool inside = t->file < l->n_files && t->end <= l->file_bytes[t->file];
     bool rows = !t->head_rows || (t->head_rows % 2 == 0 && n_moved_rows(from) % t->head_rows == 0 &&
                                   t->n_cells % n_moved_rows(from) == 0);
@@ -125,7 +166,7 @@ static int set_tensors(struct layout *l, const struct plan *p, struct qd_error *
     if (!l->tensors)
         return no_memory(err);
     for (size_t i = 0; i < p->n_tensors; i++) {
-        set_tensor(l, &l->tensors[i], &p->tensors[i]);
+        set_tensor(l, &l->tensors[i], p, &p->tensors[i]);
         int r = check_tensor(&l->tensors[i], &p->tensors[i], l, err);
         if (r < 0)
             return r;
@@ -175,6 +216,7 @@ int layout_build(struct layout *l, const struct source *s, const struct plan *p,
 {
     int r = set_files(l, s, err);
     l->cell_bytes_max = layout_cell_bytes_max(p);
+    l->group_bytes_max = layout_group_bytes_max(p);
     if (r == 0)
         r = set_tensors(l, p, err);
     if (r == 0)
@@ -251,9 +293,9 @@ struct seam *layout_seam(const struct layout *l, const struct job_tensor *t, uin
 
 void layout_cells(const struct job_tensor *t, const struct unit *u, uint64_t *ret_first, uint64_t *ret_end)
 {
-    uint64_t cell = t->cell_source_bytes;
-    *ret_first = t->offset >= u->begin ? 0 : (u->begin - t->offset + cell - 1) / cell;
-    *ret_end = t->end <= u->end ? t->n_cells : (u->end - t->offset) / cell;
+    uint64_t skipped = t->offset >= u->begin ? 0 : u->begin - t->offset, first = cell_at(t, skipped);
+    *ret_first = cell_begin(t, first) < skipped ? first + 1 : first;
+    *ret_end = t->end <= u->end ? t->n_cells : cell_at(t, u->end - t->offset);
 }
 
 struct error_total layout_error(const struct layout *l, const struct job_tensor *t)
@@ -270,6 +312,8 @@ struct error_total layout_error(const struct layout *l, const struct job_tensor 
 
 uint64_t layout_output(const struct job_tensor *t, uint64_t cell)
 {
+    if (t->work == WORK_PACK || t->work == WORK_UNPACK)
+        return t->planned->offset + cell_begin(t, cell);
     if (!t->head_rows)
         return t->planned->offset + cell * t->cell_bytes;
     /* Row r of a head, half h = r / (rows / 2), i = r % (rows / 2), becomes row 2 i + h. */

@@ -3,9 +3,10 @@
  * once from a plan, read by all threads. Internal to plan_run.
  *
  *   unit     one shard (16 MiB) of one source file; numbered in file order
- *   cell     the smallest bytes that are encoded together: a block of the output type and of the
- *            source type, whichever is longer; a row where the encoder looks at the whole row; one
- *            byte of integers, which are copied unseen
+ *   cell     the smallest bytes that are made together: a block of the output type and of the
+ *            source type, whichever is longer; a row where the encoder looks at the whole row; a
+ *            group of rows that are packed, and the rows of a matrix that are left behind its groups;
+ *            one byte of what is moved unseen
  *   piece    a tensor's part of one unit; its error sums have one slot
  *   seam     a cell of which each of two units holds a part
  */
@@ -17,21 +18,33 @@
 #include "quant/measure.h"
 #include "quant/plan.h"
 
-/* A cell lies in two shards at most. Rows of 16 MiB have four million weights; the longest known has 53,248. */
+/*
+ * A cell lies in two shards at most. Rows of 16 MiB have four million weights; the longest known has 53,248, and 16 of
+ * those in q8_0 are 905 KB.
+ */
 enum { CELL_BYTES_MAX = SHARD_BYTES };
+
+/* What becomes of a tensor's cells. */
+enum work {
+    WORK_ENCODE,
+    WORK_COPY, /* the same type: looked at for NaN and Inf, and written as it is */
+    WORK_MOVE, /* written as it is, unseen: what holds no NaN, or was looked at when it was made */
+    WORK_PACK,
+    WORK_UNPACK,
+};
 
 struct job_tensor {
     const struct plan_tensor *planned;
     const char *name;
     uint32_t file;
     uint64_t offset, end; /* in the source file */
-    bool copy;            /* same type: bytes go over as they are */
-    bool unseen;          /* a copy of what holds no NaN: integers */
-    bool by_row;          /* a cell is a row, and its mean square counts */
+    enum work work;
+    bool by_row; /* a cell is a row, and its mean square counts */
     uint64_t cell_elements;
-    uint64_t cell_source_bytes;
-    uint64_t cell_bytes; /* in the output */
+    uint64_t cell_source_bytes; /* of all cells but those of rows that are left */
+    uint64_t cell_bytes;        /* in the output */
     uint64_t n_cells;
+    uint64_t matrix_cells, matrix_bytes; /* cells start anew with each matrix that is packed; else: all */
     uint64_t cells_in_row; /* cells that are neighbours in the output too: all, or a row's when rows move */
     uint64_t head_rows;    /* rows of a head whose rotary halves are paired; 0: as stored */
     size_t first_piece;    /* slot of its first piece; the others follow */
@@ -60,7 +73,8 @@ struct layout {
     size_t n_pieces;
     struct seam *seams;
     size_t n_seams;
-    uint64_t cell_bytes_max; /* of the source, over all tensors that are not copied */
+    uint64_t cell_bytes_max;  /* of the source, over all tensors */
+    uint64_t group_bytes_max; /* of the output, over those that are packed or unpacked */
 };
 
 /* A unit's place. */
@@ -74,8 +88,26 @@ struct unit {
 int layout_build(struct layout *l, const struct source *s, const struct plan *p, struct qd_error *err);
 void layout_clear(struct layout *l);
 
-/* Source bytes of the largest cell that @p has. */
+/* Source bytes of the largest cell that @p has, and of the largest group of rows. */
 uint64_t layout_cell_bytes_max(const struct plan *p);
+uint64_t layout_group_bytes_max(const struct plan *p);
+
+/* Where @cell of @t begins, from the tensor's first byte in the source; its end, where @cell is n_cells. */
+static inline uint64_t cell_begin(const struct job_tensor *t, uint64_t cell)
+{
+    return cell / t->matrix_cells * t->matrix_bytes + cell % t->matrix_cells * t->cell_source_bytes;
+}
+
+/* The cell that holds byte @at of the tensor; n_cells at its end. */
+static inline uint64_t cell_at(const struct job_tensor *t, uint64_t at)
+{
+    return at / t->matrix_bytes * t->matrix_cells + at % t->matrix_bytes / t->cell_source_bytes;
+}
+
+static inline uint64_t cell_size(const struct job_tensor *t, uint64_t cell)
+{
+    return cell_begin(t, cell + 1) - cell_begin(t, cell);
+}
 
 struct unit layout_unit(const struct layout *l, uint64_t index);
 

@@ -85,6 +85,12 @@ static void seam_leave(struct run *run, struct seam *seam)
     pthread_mutex_unlock(&run->seam_lock);
 }
 
+/* The cell that straddles the end of @left_shard. */
+static uint64_t seam_cell(const struct job_tensor *t, uint64_t left_shard)
+{
+    return cell_at(t, (left_shard + 1) * SHARD_BYTES - t->offset);
+}
+
 /* @left_shard: the unit that holds the first part. @part_at: where in the cell @part belongs. */
 static int seam_put(struct worker *w, const struct job_tensor *t, uint64_t left_shard, size_t part_at,
                     struct bytes part)
@@ -102,7 +108,7 @@ static int seam_put(struct worker *w, const struct job_tensor *t, uint64_t left_
     memcpy(bytes + part_at, part.data, part.n);
     if (atomic_fetch_add(&seam->n_parts, 1) == 0)
         return 0;
-    uint64_t cell = ((left_shard + 1) * SHARD_BYTES - t->offset) / t->cell_source_bytes;
+    uint64_t cell = seam_cell(t, left_shard);
     int r = cells_write(w, t, cell, cell + 1, bytes, &seam->error, &error);
     if (r < 0)
         run_fail(w->run, place, &error);
@@ -114,19 +120,23 @@ static uint64_t head_part(const struct job_tensor *t, const struct unit *u)
 {
     if (!t->seams || t->offset >= u->begin)
         return 0;
-    uint64_t over = (u->begin - t->offset) % t->cell_source_bytes;
-    return over ? t->cell_source_bytes - over : 0;
+    uint64_t at = u->begin - t->offset, cell = cell_at(t, at), begin = cell_begin(t, cell);
+    return at > begin ? begin + cell_size(t, cell) - at : 0;
 }
 
 static uint64_t tail_part(const struct job_tensor *t, const struct unit *u)
 {
-    return t->seams && t->end > u->end ? (u->end - t->offset) % t->cell_source_bytes : 0;
+    uint64_t at = u->end - t->offset;
+    return t->seams && t->end > u->end ? at - cell_begin(t, cell_at(t, at)) : 0;
 }
 
 static int put_head(struct worker *w, const struct job_tensor *t, const struct unit *u, const uint8_t *at)
 {
     uint64_t n = head_part(t, u);
-    return n ? seam_put(w, t, u->shard - 1, (size_t)(t->cell_source_bytes - n), (struct bytes){at, (size_t)n}) : 0;
+    if (!n)
+        return 0;
+    uint64_t part_at = cell_size(t, seam_cell(t, u->shard - 1)) - n;
+    return seam_put(w, t, u->shard - 1, (size_t)part_at, (struct bytes){at, (size_t)n});
 }
 
 static int put_tail(struct worker *w, const struct job_tensor *t, const struct unit *u, const uint8_t *at)
@@ -158,15 +168,15 @@ static int tensor_granule(struct worker *w, const struct job_tensor *t, const st
         if (r != 0)
             return r;
     }
-    uint64_t first, last, cell = t->cell_source_bytes;
+    uint64_t first, last;
     layout_cells(t, u, &first, &last);
-    uint64_t from = begin > t->offset ? (begin - t->offset) / cell : 0;
-    uint64_t to = t->end <= end ? t->n_cells : (end - t->offset) / cell;
+    uint64_t from = begin > t->offset ? cell_at(t, begin - t->offset) : 0;
+    uint64_t to = t->end <= end ? t->n_cells : cell_at(t, end - t->offset);
     from = from > first ? from : first;
     to = to < last ? to : last;
     if (from < to) {
         struct error_total sum;
-        const uint8_t *src = bytes + (int64_t)(t->offset + from * cell - begin);
+        const uint8_t *src = bytes + (int64_t)(t->offset + cell_begin(t, from) - begin);
         int r = cells_write(w, t, from, to, src, &sum, &w->error);
         if (r < 0)
             return r;
@@ -281,7 +291,8 @@ static void record_body(const struct run *run, const struct unit *u, struct buff
         buffer_put_u64(body, e->n);
         uint64_t head = head_part(t, u), tail = tail_part(t, u);
         if (head)
-            buffer_put(body, layout_seam(l, t, u->shard - 1)->bytes + t->cell_source_bytes - head, (size_t)head);
+            buffer_put(body, layout_seam(l, t, u->shard - 1)->bytes + cell_size(t, seam_cell(t, u->shard - 1)) - head,
+                       (size_t)head);
         if (tail)
             buffer_put(body, layout_seam(l, t, u->shard)->bytes, (size_t)tail);
     }
@@ -391,7 +402,9 @@ int worker_init(struct worker *w, struct run *run, struct qd_error *err)
 {
     size_t floats = 2 * CHUNK_ELEMENTS * sizeof(float), page = 4096;
     *w = (struct worker){.run = run, .before = ((size_t)run->layout.cell_bytes_max + page - 1) / page * page};
-    w->memory = aligned_alloc(page, floats + w->before + SOURCE_GRANULE_BYTES + OUT_BYTES);
+    w->out_bytes = ((size_t)run->layout.group_bytes_max + page - 1) / page * page;
+    w->out_bytes = w->out_bytes > OUT_BYTES ? w->out_bytes : OUT_BYTES;
+    w->memory = aligned_alloc(page, floats + w->before + SOURCE_GRANULE_BYTES + w->out_bytes);
     w->hasher = run->witness ? leaf_hasher_new() : NULL;
     if (!w->memory || (run->witness && !w->hasher))
         return err_new(err, QD_E_NO_MEMORY, "buffers of a thread");

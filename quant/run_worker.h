@@ -49,6 +49,7 @@ struct worker {
     uint8_t *granule; /* @before bytes of the granules before lie in front */
     size_t before;    /* at least the largest cell */
     uint8_t *out;
+    size_t out_bytes;                /* OUT_BYTES, or more where a group of rows is larger */
     uint64_t dirty_begin, dirty_end; /* of the output: written by this thread and not yet on its way to the disk */
     float *x, *y;                    /* [CHUNK_ELEMENTS] */
     struct leaf_hasher *hasher;      /* NULL without witness */

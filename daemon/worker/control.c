@@ -26,6 +26,8 @@
 #include "kernels/core/io.h"
 #include "kernels/cpu.h"
 #include "quant/limits.h"
+#include "quant/packed.h"
+#include "quant/plan_pack.h"
 #include "quant/run.h"
 
 enum {
@@ -41,7 +43,8 @@ struct session {
     bool idle, no_sandbox;
     struct source *source; /* owned, as all below */
     struct model *model;
-    struct importance *importance; /* NULL: the recipe has none */
+    struct importance *importance;   /* NULL: the recipe has none */
+    struct portable_table *portable; /* of what is packed; NULL: nothing is */
     struct plan *plan;
     struct buffer message; /* being sent */
     _Atomic int cancel;
@@ -194,22 +197,38 @@ static int read_importance(struct session *s, const struct recipe *recipe, struc
     return importance_check(s->importance, s->model, err);
 }
 
-int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan *p, struct qd_error *err)
+static int plan_recipe(struct session *s, const char *text, struct qd_error *err)
 {
     struct recipe recipe;
-    if (!s->source || s->model)
-        return out_of_turn("w_plan", err);
-    if (p->layout)
-        return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this worker packs nothing", p->layout);
-    if (!p->recipe)
-        return err_new(err, QD_E_PROTOCOL, "w_plan: neither a recipe nor a layout");
-    int r = recipe_parse(p->recipe, &recipe, err);
-    if (r == 0)
-        r = model_read(s->source, LIMIT_HEADER_BUDGET_BYTES, &s->model, err);
+    int r = recipe_parse(text, &recipe, err);
     if (r == 0)
         r = read_importance(s, &recipe, err);
+    return r < 0 ? r : plan_build(s->model, &recipe, s->importance, &s->plan, err);
+}
+
+/* The table came as a companion; more than half of the ceiling is not for it. */
+static int plan_layout(struct session *s, const char *name, struct qd_error *err)
+{
+    enum qd_layout layout;
+    int r = layout_parse(name, &layout, err), file = portable_table_file(s->source);
+    if (r < 0)
+        return r;
+    if (file < 0)
+        return err_new(err, QD_E_PROTOCOL, "w_plan: a layout without the artifact's tensor table");
+    uint64_t budget = s->memory_bytes ? s->memory_bytes / 2 : LIMIT_HEADER_BUDGET_BYTES;
+    r = portable_table_read(s->source, (size_t)file, s->model, (size_t)budget, &s->portable, err);
+    return r < 0 ? r : plan_pack(s->model, layout, s->portable, &s->plan, err);
+}
+
+int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan *p, struct qd_error *err)
+{
+    if (!s->source || s->model)
+        return out_of_turn("w_plan", err);
+    if (!p->layout && !p->recipe)
+        return err_new(err, QD_E_PROTOCOL, "w_plan: neither a recipe nor a layout");
+    int r = model_read(s->source, LIMIT_HEADER_BUDGET_BYTES, &s->model, err);
     if (r == 0)
-        r = plan_build(s->model, &recipe, s->importance, &s->plan, err);
+        r = p->layout ? plan_layout(s, p->layout, err) : plan_recipe(s, p->recipe, err);
     if (r < 0)
         return r;
 
@@ -435,6 +454,7 @@ int control_main(int argc, char **argv)
         (void)fprintf(stderr, "%s%s%s\n", err.message, err.hint[0] ? "; " : "", err.hint);
     (void)plan_free(s.plan); /* these return NULL by convention */
     (void)importance_free(s.importance);
+    (void)portable_table_free(s.portable);
     (void)model_free(s.model);
     (void)source_free(s.source);
     buffer_clear(&s.message);

@@ -77,6 +77,12 @@ void meta_put_text(struct meta_build *b, const char *prefix, const char *key, co
     put(b, prefix, key, (struct meta_value){META_STRING, META_STRING, 1, text});
 }
 
+void meta_put_entry(struct meta_build *b, const struct meta_entry *e)
+{
+    if (!b->failed && grow(b))
+        b->table.entries[b->table.n++] = *e;
+}
+
 void meta_put_array(struct meta_build *b, const char *key, enum meta_type item, uint64_t n, const void *data)
 {
     put(b, "", key, (struct meta_value){META_ARRAY, item, n, data});

@@ -20,6 +20,9 @@ void meta_put_f32(struct meta_build *b, const char *prefix, const char *key, flo
 void meta_put_bool(struct meta_build *b, const char *prefix, const char *key, bool v);
 void meta_put_text(struct meta_build *b, const char *prefix, const char *key, const char *v);
 
+/* As it stands, borrowed. */
+void meta_put_entry(struct meta_build *b, const struct meta_entry *e);
+
 /* An array; @data (in the arena already) is borrowed. */
 void meta_put_array(struct meta_build *b, const char *key, enum meta_type item, uint64_t n, const void *data);
 

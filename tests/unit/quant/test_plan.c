@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
-#include "quant/plan.h"
+#include "quant/plan_pack.h"
 #include "tests/unit/quant/fixture.h"
 
 static void llama_layer(struct fixture *f, unsigned layer, enum qd_type type, uint64_t dim, uint64_t ffn)
@@ -380,6 +380,25 @@ static void plan_build__metadata__is_kept_in_order_with_ours_set(void **state)
     fixture_clear(&f);
 }
 
+static void plan_pack__llama__keeps_types_and_bytes(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct plan *p = NULL;
+    struct qd_error err = {0};
+    CLEANUP(buffer_clear) struct buffer text = {0};
+    make_llama(&f, "gguf", QD_TYPE_Q4_0, 256, 768, false);
+    fixture_tensor(&f, "blk.0.ffn_gate_exps.weight", QD_TYPE_Q6_K, 0, 0, 3, 256, 40, 4);
+    fixture_tensor(&f, "blk.0.ffn_gate_inp.weight", QD_TYPE_Q8_0, 0, 0, 2, 256, 15, 1);
+    fixture_tensor(&f, "blk.0.other.weight", QD_TYPE_Q5_0, 0, 0, 2, 256, 16, 1);
+    if (plan_pack(&f.model, QD_LAYOUT_R16K4, NULL, &p, &err) < 0)
+        fail_msg("%s", err.message);
+    assert_int_equal(plan_print(p, &text), 0);
+    assert_golden("llama-packed-r16k4.plan", buffer_span(&text));
+    (void)plan_free(p);
+    fixture_clear(&f);
+}
+
 static void plan_build__offsets__are_cumulative_pages(void **state)
 {
     (void)state;
@@ -452,7 +471,7 @@ static void plan_build__weighted__says_so_as_llama_quantize_does_and_by_digest(v
     assert_int_equal(meta_u32(p, "quantize.imatrix.entries_count"), 1);
     assert_int_equal(meta_u32(p, "quantize.imatrix.chunks_count"), 9);
     assert_text(p, "quantd.imatrix", "0102030000000000000000000000000000000000000000000000000000000000");
-    assert_true(p->importance_bytes >= 1000);
+    assert_true(p->borrowed_bytes >= 1000);
     assert_null(planned(p, "blk.1.ffn_down.weight")->importance);
     bool looked_at = ops_for(0)->quantize_weighted[QD_TYPE_Q4_0] != NULL;
     const struct plan_tensor *down = planned(p, "blk.0.ffn_down.weight");
@@ -525,6 +544,7 @@ int main(void)
         cmocka_unit_test(plan_build__weighted__says_so_as_llama_quantize_does_and_by_digest),
         cmocka_unit_test(plan_build__importance__guards_the_first_eighth_of_q4_0),
         cmocka_unit_test(plan_build__another_importance_than_the_recipes__is_a_bug_that_is_seen),
+        cmocka_unit_test(plan_pack__llama__keeps_types_and_bytes),
         cmocka_unit_test(plan_build__offsets__are_cumulative_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
