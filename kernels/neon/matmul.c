@@ -1,0 +1,364 @@
+/*
+ * Products with groups of four rows (r4k4, r4k8) on aarch64: written once, compiled by every folder that has a
+ * multiply.h (kernels/neon/multiply.h says what is in it). docs/formats/packed.md; floats in the order of kernels.h.
+ *
+ * Weights are loaded and taken apart once for all columns of a strip. Codes of 4 and 6 bits stay unsigned: the sum of a
+ * column starts from what its activations say (struct activation_tile, sums). Widths are constants of each kernel, so
+ * that what a column accumulates stays in registers.
+ */
+#include "kernels/variants.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "kernels/layout/blocks.h"
+#include QD_MULTIPLY_HEADER
+
+#define INLINE      static inline __attribute__((always_inline))
+#define EACH_COLUMN _Pragma("GCC unroll 8") /* before a loop: sums are registers only where no loop is left */
+
+enum {
+    ROWS = 4,
+    MAX_WIDTH = 8, /* layout_columns() of r4k4 and r4k8 */
+    REGISTER = 16, /* bytes */
+    CODES_16 = 16 * ROWS / REGISTER,
+    CODES_32 = 2 * CODES_16 /* registers of 16 and of 32 codes of every row */
+};
+
+/* Vectors of sums: a step fills STEP of them, also where the strip is narrower. */
+INLINE size_t n_sums(size_t width)
+{
+    return width < STEP ? STEP : width;
+}
+
+INLINE float32x4_t halves(const uint8_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+}
+
+/* A value of each row, where the sums of that row are made. */
+INLINE void spread_rows(float32x4_t ret[STEP], float32x4_t rows)
+{
+    for (size_t v = 0; v < STEP; v++)
+        ret[v] = rows;
+    turn(ret);
+}
+
+INLINE float32x4_t load_column(const struct matmul_strip *s, size_t c)
+{
+    return vreinterpretq_f32_u8(vld1q_u8((const uint8_t *)(s->y + c * s->y_stride)));
+}
+
+INLINE void store_column(const struct matmul_strip *s, size_t c, float32x4_t y)
+{
+    vst1q_u8((uint8_t *)(s->y + c * s->y_stride), vreinterpretq_u8_f32(y));
+}
+
+INLINE const int8_t *codes_of(const struct matmul_strip *s, size_t b, size_t c, size_t width)
+{
+    return s->x.q + (b * width + c) * BLOCK_32;
+}
+
+/* --- blocks of 32: q8_0, q4_0 --- */
+
+/* How the codes of a block lie in the group. */
+struct codes_32 {
+    void (*load)(int8x16_t w[CODES_32], const uint8_t *q);
+    size_t bytes; /* of a block */
+    size_t fits;  /* multiply() */
+    bool is_unsigned;
+};
+
+/* All of -128..127: 2 * 128 * 127 is below 2^15. */
+INLINE void load_q8_0(int8x16_t w[CODES_32], const uint8_t *q)
+{
+    for (size_t i = 0; i < CODES_32; i++)
+        w[i] = vreinterpretq_s8_u8(vld1q_u8(q + REGISTER * i));
+}
+
+/* 0..15, elements 0..15 below 16..31. */
+INLINE void load_q4_0(int8x16_t w[CODES_32], const uint8_t *q)
+{
+    for (size_t i = 0; i < CODES_16; i++) {
+        const uint8x16_t two = vld1q_u8(q + REGISTER * i);
+        w[i] = vreinterpretq_s8_u8(vandq_u8(two, vdupq_n_u8(15)));
+        w[CODES_16 + i] = vreinterpretq_s8_u8(vshrq_n_u8(two, 4));
+    }
+}
+
+/* What y holds so far, as sums are made; a strip of one column fills a step with it. */
+INLINE void load_sums(float32x4_t *acc, const struct matmul_strip *s, const size_t width)
+{
+    const size_t n = n_sums(width);
+    EACH_COLUMN
+    for (size_t c = 0; c < n; c++)
+        acc[c] = s->first ? load_column(s, c < width ? c : 0) : vdupq_n_f32(0);
+    EACH_COLUMN
+    for (size_t c = 0; c < n; c += STEP)
+        turn(acc + c);
+}
+
+INLINE void store_sums(const struct matmul_strip *s, float32x4_t *acc, const size_t width)
+{
+    const size_t n = n_sums(width);
+    EACH_COLUMN
+    for (size_t c = 0; c < n; c += STEP)
+        turn(acc + c);
+    EACH_COLUMN
+    for (size_t c = 0; c < width; c++)
+        store_column(s, c, acc[c]);
+}
+
+/* A block with all columns, on top of @acc. */
+INLINE void step_32(float32x4_t *acc, const struct matmul_strip *s, size_t b, const struct codes_32 codes,
+                    const uint8_t *d, const size_t width)
+{
+    int8x16_t w[CODES_32];
+    float32x4_t ws[STEP];
+    codes.load(w, s->w + b * codes.bytes * ROWS);
+    spread_rows(ws, halves(d + b * 2 * ROWS));
+    EACH_COLUMN
+    for (size_t c = 0; c < width; c += STEP) {
+        int32x4_t sum[STEP];
+        for (size_t v = 0; v < STEP; v++)
+            sum[v] = codes.is_unsigned ? columns_s32(s->x.sums + b * width + c, width) : vdupq_n_s32(0);
+        multiply(sum, w, CODES_32, codes.fits, codes_of(s, b, c, width), width);
+        const float32x4_t xs = columns_f32(s->x.scale + b * width + c, width);
+        for (size_t v = 0; v < STEP; v++)
+            acc[c + v] = vfmaq_f32(acc[c + v], vcvtq_f32_s32(sum[v]), vmulq_f32(ws[v], xs));
+    }
+}
+
+INLINE void strip_32(const struct matmul_strip *s, const struct codes_32 codes, const size_t width)
+{
+    const uint8_t *d = s->w + s->n_blocks * codes.bytes * ROWS;
+    float32x4_t acc[MAX_WIDTH];
+    load_sums(acc, s, width);
+    for (size_t b = s->first; b < s->end; b++)
+        step_32(acc, s, b, codes, d, width);
+    store_sums(s, acc, width);
+}
+
+INLINE void strip_q8_0(const struct matmul_strip *s, const size_t width)
+{
+    strip_32(s, (struct codes_32){load_q8_0, 32, 2, false}, width);
+}
+
+INLINE void strip_q4_0(const struct matmul_strip *s, const size_t width)
+{
+    strip_32(s, (struct codes_32){load_q4_0, 16, 8, true}, width);
+}
+
+/* --- super-blocks of 256: q4_k, q6_k --- */
+
+INLINE void clear(float32x4_t *t, const size_t width)
+{
+    const size_t n = n_sums(width);
+    EACH_COLUMN
+    for (size_t c = 0; c < n; c++)
+        t[c] = vdupq_n_f32(0);
+}
+
+/*
+ * t of every column takes a sub-block of 4 * @n elements: @w are its codes, @x those of the first column, @start what
+ * its sums start from (NULL: 0).
+ */
+INLINE void sub_block(float32x4_t *t, const int8x16_t *w, const size_t n, const size_t fits, const float32x4_t *scale,
+                      const int8_t *x, const int32_t *start, const size_t width)
+{
+    EACH_COLUMN
+    for (size_t c = 0; c < width; c += STEP) {
+        int32x4_t sum[STEP];
+        for (size_t v = 0; v < STEP; v++)
+            sum[v] = start ? columns_s32(start + c, width) : vdupq_n_s32(0);
+        multiply(sum, w, n, fits, x + c * BLOCK_32, width);
+        for (size_t v = 0; v < STEP; v++)
+            t[c + v] = vfmaq_f32(t[c + v], vcvtq_f32_s32(sum[v]), scale[v]);
+    }
+}
+
+/* 4 scales of every row, row after row in each, from bytes that were widened. */
+INLINE void spread_scales(float32x4_t ret[4][STEP], int16x8_t low, int16x8_t high)
+{
+    spread_rows(ret[0], vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))));
+    spread_rows(ret[1], vcvtq_f32_s32(vmovl_high_s16(low)));
+    spread_rows(ret[2], vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))));
+    spread_rows(ret[3], vcvtq_f32_s32(vmovl_high_s16(high)));
+}
+
+INLINE int16x8_t widen_low(uint8x16_t a)
+{
+    return vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(a)));
+}
+
+INLINE int16x8_t widen_high(uint8x16_t a)
+{
+    return vreinterpretq_s16_u16(vmovl_high_u8(a));
+}
+
+/* unpack_scales_k4 of four rows; two minima of every row in each of @mins. */
+INLINE void load_scales_q4_k(float32x4_t scale[8][STEP], int16x8_t mins[4], const uint8_t *p)
+{
+    const uint8x16_t six = vdupq_n_u8(63), a = vld1q_u8(p), b = vld1q_u8(p + 16), c = vld1q_u8(p + 32);
+    const uint8x16_t scale_low = vandq_u8(a, six), min_low = vandq_u8(b, six);
+    const uint8x16_t scale_high = vsliq_n_u8(vandq_u8(c, vdupq_n_u8(15)), vshrq_n_u8(a, 6), 4);
+    const uint8x16_t min_high = vsliq_n_u8(vshrq_n_u8(c, 4), vshrq_n_u8(b, 6), 4);
+    spread_scales(scale, widen_low(scale_low), widen_high(scale_low));
+    spread_scales(scale + 4, widen_low(scale_high), widen_high(scale_high));
+    mins[0] = widen_low(min_low);
+    mins[1] = widen_high(min_low);
+    mins[2] = widen_low(min_high);
+    mins[3] = widen_high(min_high);
+}
+
+/* M of kernels.h, of four rows with one column: 8 products of at most 63 * 4064. */
+INLINE int32x4_t sum_of_minima(const int16x8_t mins[4], const int16_t *pairs)
+{
+    const int16x8_t x = vreinterpretq_s16_u8(vld1q_u8((const uint8_t *)pairs));
+    int32x4_t sum = vmull_laneq_s16(vget_low_s16(mins[0]), x, 0);
+    sum = vmlal_high_laneq_s16(sum, mins[0], x, 1);
+    sum = vmlal_laneq_s16(sum, vget_low_s16(mins[1]), x, 2);
+    sum = vmlal_high_laneq_s16(sum, mins[1], x, 3);
+    sum = vmlal_laneq_s16(sum, vget_low_s16(mins[2]), x, 4);
+    sum = vmlal_high_laneq_s16(sum, mins[2], x, 5);
+    sum = vmlal_laneq_s16(sum, vget_low_s16(mins[3]), x, 6);
+    return vmlal_high_laneq_s16(sum, mins[3], x, 7);
+}
+
+/* Blocks add to y: a strip that starts a row starts from 0. */
+INLINE void begin_256(const struct matmul_strip *s, const size_t width)
+{
+    for (size_t c = 0; c < width && s->first == 0; c++)
+        store_column(s, c, vdupq_n_f32(0));
+}
+
+/* Adds block @b to y: @t times the scales, less the minima where there are some. */
+INLINE void finish_256(const struct matmul_strip *s, size_t b, float32x4_t *t, const uint8_t *d, const uint8_t *dmin,
+                       const int16x8_t mins[4], const size_t width)
+{
+    const float32x4_t ws = halves(d), low = dmin ? halves(dmin) : ws;
+    const size_t n = n_sums(width);
+    EACH_COLUMN
+    for (size_t c = 0; c < n; c += STEP)
+        turn(t + c);
+    EACH_COLUMN
+    for (size_t c = 0; c < width; c++) {
+        const float xs = s->x.scale[b * width + c];
+        float32x4_t y = vfmaq_f32(load_column(s, c), t[c], vmulq_n_f32(ws, xs));
+        if (dmin)
+            y = vfmsq_f32(y, vcvtq_f32_s32(sum_of_minima(mins, s->x.pairs + (b * width + c) * 8)),
+                          vmulq_n_f32(low, xs));
+        store_column(s, c, y);
+    }
+}
+
+/* Elements 64 p + (0..31), in the low nibbles; 64 p + (32..63), in the high ones. */
+INLINE void load_low_nibbles(int8x16_t w[CODES_32], const uint8_t *q)
+{
+    for (size_t i = 0; i < CODES_32; i++)
+        w[i] = vreinterpretq_s8_u8(vandq_u8(vld1q_u8(q + REGISTER * i), vdupq_n_u8(15)));
+}
+
+INLINE void load_high_nibbles(int8x16_t w[CODES_32], const uint8_t *q)
+{
+    for (size_t i = 0; i < CODES_32; i++)
+        w[i] = vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(q + REGISTER * i), 4));
+}
+
+INLINE void strip_q4_k(const struct matmul_strip *s, const size_t width)
+{
+    const size_t plane = s->n_blocks * ROWS; /* bytes of a plane for each byte of the field */
+    const uint8_t *scales = s->w + plane * 128, *d = scales + plane * 12, *dmin = d + plane * 2;
+    begin_256(s, width);
+    for (size_t b = s->first; b < s->end; b++) {
+        int8x16_t w[CODES_32];
+        int16x8_t mins[4];
+        float32x4_t scale[8][STEP], t[MAX_WIDTH];
+        load_scales_q4_k(scale, mins, scales + b * 12 * ROWS);
+        clear(t, width);
+        for (size_t p = 0; p < 4; p++) {
+            const uint8_t *q = s->w + (b * 4 + p) * BLOCK_32 * ROWS;
+            load_low_nibbles(w, q);
+            sub_block(t, w, CODES_32, 8, scale[2 * p], codes_of(s, b * 8 + 2 * p, 0, width), NULL, width);
+            load_high_nibbles(w, q);
+            sub_block(t, w, CODES_32, 8, scale[2 * p + 1], codes_of(s, b * 8 + 2 * p + 1, 0, width), NULL, width);
+        }
+        finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, mins, width);
+    }
+}
+
+/*
+ * 16 codes 0..63 of every row, elements 128 h + 32 @part + (0..15 or 16..31): nibbles from @low, pairs of bits from
+ * @high. Shifts that keep bits of the other operand put the two together.
+ */
+INLINE void load_sixes(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *high, const int part)
+{
+    const uint8x16_t six = vdupq_n_u8(63);
+    for (size_t i = 0; i < CODES_16; i++) {
+        const uint8x16_t a = vld1q_u8(low + REGISTER * i), b = vld1q_u8(high + REGISTER * i);
+        const uint8x16_t code = part == 0   ? vandq_u8(vsliq_n_u8(a, b, 4), six)
+                                : part == 1 ? vandq_u8(vsliq_n_u8(a, vshrq_n_u8(b, 2), 4), six)
+                                : part == 2 ? vandq_u8(vsriq_n_u8(b, a, 4), six)
+                                            : vsriq_n_u8(vshrq_n_u8(b, 2), a, 4);
+        w[i] = vreinterpretq_s8_u8(code);
+    }
+}
+
+/* Elements 128 h + 32 part: two sub-blocks of half @h of block @b. */
+INLINE void part_q6_k(float32x4_t *t, const struct matmul_strip *s, size_t b, size_t h, const int part,
+                      float32x4_t (*scale)[STEP], const size_t width)
+{
+    const uint8_t *low = s->w + (b * 128 + 64 * h + part % 2 * 32) * ROWS;
+    const uint8_t *high = s->w + (s->n_blocks * 128 + b * 64 + 32 * h) * ROWS;
+    const size_t block = b * 8 + 4 * h + (size_t)part; /* of 32 */
+    for (size_t half = 0; half < 2; half++) {
+        int8x16_t w[CODES_16];
+        load_sixes(w, low + half * 16 * ROWS, high + half * 16 * ROWS, part);
+        sub_block(t, w, CODES_16, 4, scale[2 * part + half], codes_of(s, block, 0, width) + half * 16,
+                  s->x.sums + (block * 2 + half) * width, width);
+    }
+}
+
+INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
+{
+    const size_t plane = s->n_blocks * ROWS;
+    const uint8_t *scales = s->w + plane * (128 + 64), *d = scales + plane * 16;
+    begin_256(s, width);
+    for (size_t b = s->first; b < s->end; b++) {
+        float32x4_t scale[16][STEP], t[MAX_WIDTH];
+        for (size_t i = 0; i < 4; i++) {
+            const int8x16_t v = vreinterpretq_s8_u8(vld1q_u8(scales + (b * 16 + 4 * i) * ROWS));
+            spread_scales(scale + 4 * i, vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v));
+        }
+        clear(t, width);
+        for (size_t h = 0; h < 2; h++) {
+            part_q6_k(t, s, b, h, 0, scale + 8 * h, width);
+            part_q6_k(t, s, b, h, 1, scale + 8 * h, width);
+            part_q6_k(t, s, b, h, 2, scale + 8 * h, width);
+            part_q6_k(t, s, b, h, 3, scale + 8 * h, width);
+        }
+        finish_256(s, b, t, d + b * 2 * ROWS, NULL, NULL, width);
+    }
+}
+
+/* --- a kernel for each type, a strip for each width --- */
+
+#define STRIP(type, width)                                   \
+    static void type##_##width(const struct matmul_strip *s) \
+    {                                                        \
+        strip_##type(s, width);                              \
+    }
+#define KERNEL_OF(type)                                                                                        \
+    STRIP(type, 1)                                                                                             \
+    STRIP(type, 2)                                                                                             \
+    STRIP(type, 4)                                                                                             \
+    STRIP(type, 8)                                                                                             \
+    void KERNEL_NAME(type)(const struct matmul_strip *s)                                                       \
+    {                                                                                                          \
+        static matmul_fn *const of_width[] = {[1] = type##_1, [2] = type##_2, [4] = type##_4, [8] = type##_8}; \
+        of_width[s->width](s);                                                                                 \
+    }
+KERNEL_OF(q8_0)
+KERNEL_OF(q4_0)
+KERNEL_OF(q4_k)
+KERNEL_OF(q6_k)
