@@ -9,90 +9,20 @@
 #include <string.h>
 #include <time.h>
 
-#include "artifact/tables.h"
-#include "cache/store.h"
 #include "daemon/config.h"
+#include "daemon/launch.h"
 #include "daemon/log.h"
-#include "daemon/pool.h"
 #include "daemon/stamp.h"
-#include "daemon/workerproc.h"
 #include "kernels/core/io.h"
 #include "kernels/core/processors.h"
-#include "quant/page_cache.h"
 #include "quant/run.h"
-#include "quant/importance.h"
-#include "quant/source.h"
-
-/* What the importance matrix is called: no file of a model is, and whose it was is nobody's concern. */
-#define IMATRIX_NAME "<imatrix>"
 
 enum {
-    STEP_STALL_MS = 120 * 1000,    /* a header of 100 MB from a slow disk, with much to spare */
     RUN_STALL_MS = 10 * 60 * 1000, /* progress comes every 100 ms; ten minutes of nothing is stuck */
     PROGRESS_MS = 200,             /* of hashing and sealing; a run reports by itself */
-    HASH_THREADS_MAX = 4,          /* beyond, disks are the limit */
     TAG_MAX = DIGEST_HEX_BYTES + 64,
     PLAN_BYTES_MAX = TABLE_BYTES_MAX,
-    WORST_NAME_MAX = TABLE_NAME_MAX,
 };
-
-struct launch_file {
-    char *role, *name; /* owned */
-    bool required;
-    int fd; /* owned; -1: missing, and allowed to be */
-    struct stat st;
-    struct digest digest;
-};
-
-struct launch;
-typedef void step_fn(struct launch *l);
-
-struct launch {
-    struct daemon *d;
-    struct launch_hooks hooks;
-    void *data;
-    char *model, *first_path, *boot_id; /* owned; first_path NULL: by descriptor */
-    struct known *known;
-    struct file_stamp stamp;
-    struct recipe recipe;
-    bool idle, plan_only;
-    uint64_t memory_bytes, keep_free; /* of the configuration, which may be another by the time the pool asks */
-    unsigned n_threads;
-    bool found_cached, hashed_cold; /* files of the source that were, or were not, in the page cache before we came */
-
-    struct workerproc *worker; /* NULL: none, or reaped */
-    step_fn *next;             /* after the pool's or the worker's answer */
-    pool_work *pool_run;
-    step_fn *pool_next;
-    void (*on_reply)(struct launch *l, struct incoming *in, struct packet *p);
-    unsigned n_busy; /* pool work under way: 0 or 1 */
-    _Atomic int cancel;
-    _Atomic uint64_t done_bytes;
-    uint64_t total_bytes;
-    uv_timer_t ticker; /* progress of pool steps */
-    bool committing;
-
-    int folder_fd;             /* owned; -1: by descriptor */
-    int imatrix_fd;            /* owned; -1: none, or among the files already */
-    struct launch_file *files; /* owned; [0] is the first */
-    size_t n_files, n_added;
-    char format[16];
-    struct digest source_id, key;
-    struct job_plan plan;
-    int plan_fd;                      /* owned */
-    struct store_work *work;          /* owned */
-    char *tensors_raw, *metadata_raw; /* owned; copies of the worker's tables */
-    size_t tensors_bytes, metadata_bytes;
-    struct quality quality;
-    char worst[WORST_NAME_MAX];
-    bool built, discard;
-
-    int result; /* first failure */
-    struct qd_error err;
-    bool ending;
-};
-
-static void finish(struct launch *l);
 
 /* ---- memory ------------------------------------------------------------------------------- */
 
@@ -122,7 +52,7 @@ DEFINE_CLEANUP(launch_free, struct launch *)
 /* ---- the way on, and the way out ----------------------------------------------------------- */
 
 /* Remembers the first failure; what follows from it is noise. */
-static void fail(struct launch *l, int result, const struct qd_error *err)
+void launch_fail(struct launch *l, int result, const struct qd_error *err)
 {
     if (l->result < 0)
         return;
@@ -133,15 +63,15 @@ static void fail(struct launch *l, int result, const struct qd_error *err)
 static int check_cancel(struct launch *l)
 {
     if (l->cancel && l->result == 0)
-        fail(l, QD_E_CANCELLED, &(struct qd_error){.code = QD_E_CANCELLED, .message = "cancelled"});
+        launch_fail(l, QD_E_CANCELLED, &(struct qd_error){.code = QD_E_CANCELLED, .message = "cancelled"});
     return l->result;
 }
 
 /* Every answer ends here: the next step, or the way out. */
-static void go_on(struct launch *l, step_fn *step)
+void launch_go_on(struct launch *l, step_fn *step)
 {
     if (check_cancel(l) < 0)
-        finish(l);
+        launch_finish(l);
     else
         step(l);
 }
@@ -158,8 +88,8 @@ static void on_pool_done(void *data, int result, const struct qd_error *err)
     l->n_busy--;
     (void)uv_timer_stop(&l->ticker);
     if (result < 0)
-        fail(l, result, err);
-    go_on(l, l->pool_next);
+        launch_fail(l, result, err);
+    launch_go_on(l, l->pool_next);
 }
 
 static void on_tick(uv_timer_t *t)
@@ -168,15 +98,15 @@ static void on_tick(uv_timer_t *t)
     l->hooks.progress(l->data, NULL, l->done_bytes, l->total_bytes);
 }
 
-static void run_on_pool(struct launch *l, pool_work *run, step_fn *next, bool with_progress)
+void launch_on_pool(struct launch *l, pool_work *run, step_fn *next, bool with_progress)
 {
     struct qd_error err;
     l->pool_run = run;
     l->pool_next = next;
     int r = pool_submit(l->d->loop, on_pool, on_pool_done, l, &err);
     if (r < 0) {
-        fail(l, r, &err);
-        finish(l);
+        launch_fail(l, r, &err);
+        launch_finish(l);
         return;
     }
     l->n_busy++;
@@ -184,17 +114,16 @@ static void run_on_pool(struct launch *l, pool_work *run, step_fn *next, bool wi
         (void)uv_timer_start(&l->ticker, on_tick, PROGRESS_MS, PROGRESS_MS); /* cannot fail with a callback */
 }
 
-static void ask_worker(struct launch *l, const char *method, enum message type, const void *params, const int *fds,
-                       size_t n_fds, unsigned stall_ms,
-                       void (*on_reply)(struct launch *, struct incoming *, struct packet *))
+void launch_ask(struct launch *l, const char *method, enum message type, const void *params, const int *fds,
+                size_t n_fds, unsigned stall_ms, void (*on_reply)(struct launch *, struct incoming *, struct packet *))
 {
     struct qd_error err;
     l->on_reply = on_reply;
     int r = l->worker ? workerproc_request(l->worker, method, type, params, fds, n_fds, stall_ms, &err)
                       : err_new(&err, QD_E_WORKER_DIED, "the worker is gone");
     if (r < 0 && !(r == QD_E_UNAVAILABLE && l->worker)) { /* unavailable: it died, and ended() says how */
-        fail(l, r, &err);
-        finish(l);
+        launch_fail(l, r, &err);
+        launch_finish(l);
     }
 }
 
@@ -237,7 +166,7 @@ static int commit_on_pool(void *data, struct qd_error *err)
 static void after_commit(struct launch *l)
 {
     l->built = true;
-    finish(l);
+    launch_finish(l);
 }
 
 static void step_commit(struct launch *l)
@@ -245,15 +174,15 @@ static void step_commit(struct launch *l)
     if (!l->d->key) {
         struct qd_error err;
         (void)err_new(&err, QD_E_UNAVAILABLE, "signing has stopped: %s", l->d->key_problem);
-        fail(l, err.code, &err);
-        finish(l);
+        launch_fail(l, err.code, &err);
+        launch_finish(l);
         return;
     }
     l->committing = true;
     l->hooks.state(l->data, JOB_SEALING);
     l->done_bytes = 0;
     l->total_bytes = l->plan.file_bytes;
-    run_on_pool(l, commit_on_pool, after_commit, true);
+    launch_on_pool(l, commit_on_pool, after_commit, true);
 }
 
 /* ---- run --------------------------------------------------------------------------------------- */
@@ -345,8 +274,8 @@ static void on_run_reply(struct launch *l, struct incoming *in, struct packet *p
     int r = in->failed ? incoming_error(in, &err) : take_done(l, in, p, &err);
     if (r < 0) {
         l->discard |= r != QD_E_CANCELLED && r != QD_E_NO_SPACE && r != QD_E_IO;
-        fail(l, r, &err);
-        finish(l);
+        launch_fail(l, r, &err);
+        launch_finish(l);
         return;
     }
     l->next = step_commit;
@@ -372,11 +301,11 @@ static void step_run(struct launch *l)
     struct qd_error err;
     int r = l->worker ? workerproc_limit_file(l->worker, l->plan.file_bytes + TABLE_BYTES_MAX, &err) : 0;
     if (r < 0) {
-        fail(l, r, &err);
-        finish(l);
+        launch_fail(l, r, &err);
+        launch_finish(l);
         return;
     }
-    ask_worker(l, "w_run", MESSAGE(w_run, &params), fds, 2, RUN_STALL_MS, on_run_reply);
+    launch_ask(l, "w_run", MESSAGE(w_run, &params), fds, 2, RUN_STALL_MS, on_run_reply);
 }
 
 /* Evicts what is used least: for the budget, or because the disk is full. */
@@ -450,264 +379,53 @@ static void on_plan_reply(struct launch *l, struct incoming *in, struct packet *
     struct qd_error err;
     int r = in->failed ? incoming_error(in, &err) : take_plan(l, in, p, &err);
     if (r < 0)
-        fail(l, r, &err);
+        launch_fail(l, r, &err);
     if (r < 0 || l->plan_only)
-        finish(l);
+        launch_finish(l);
     else
-        run_on_pool(l, prepare_on_pool, step_run, false);
+        launch_on_pool(l, prepare_on_pool, step_run, false);
 }
 
-static void step_plan(struct launch *l)
+void launch_plan(struct launch *l)
 {
     char text[RECIPE_TEXT_MAX];
     recipe_text(&l->recipe, text);
     l->hooks.state(l->data, JOB_PLANNING);
     const struct msg_w_plan params = {.recipe = text};
-    ask_worker(l, "w_plan", MESSAGE(w_plan, &params), NULL, 0, STEP_STALL_MS, on_plan_reply);
+    launch_ask(l, "w_plan", MESSAGE(w_plan, &params), NULL, 0, STEP_STALL_MS, on_plan_reply);
 }
 
-/* ---- hash, key ------------------------------------------------------------------------------------- */
+/* ---- files behind the first ---- */
 
-static bool is_imatrix(const struct launch_file *f)
-{
-    return strcmp(f->role, IMPORTANCE_ROLE) == 0;
-}
-
-static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
-{
-    struct stat after;
-    bool cached = page_cache_has(f->fd, 0, (uint64_t)f->st.st_size);
-    l->found_cached |= cached;
-    l->hashed_cold |= !cached;
-    int r =
-        digest_file(f->fd, (uint64_t)f->st.st_size, l->n_threads, &f->digest, NULL, &l->cancel, &l->done_bytes, err);
-    if (r < 0)
-        return err_in(err, r, "'%s'", f->name);
-    if (fstat(f->fd, &after) < 0)
-        return err_sys(err, errno, "stat '%s'", f->name);
-    struct file_stamp was = stamp_of(&f->st), is = stamp_of(&after);
-    if (!stamp_equal(&was, &is))
-        return err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was hashed", f->name);
-    (void)hint_put(l->d->hints, &f->st, &f->digest, NULL); /* a hint that is lost costs hashing */
-    if (is_imatrix(f) && !digest_equal(&f->digest, &l->recipe.importance))
-        return err_new(err, QD_E_SOURCE_CHANGED, "the importance matrix was changed since it was asked for");
-    return 0;
-}
-
-/* The model's: an importance matrix is a part of the recipe, by its digest. */
-static size_t list_files(const struct launch *l, struct source_file_id *ret)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < l->n_files; i++)
-        if (l->files[i].fd >= 0 && !is_imatrix(&l->files[i]))
-            ret[n++] = (struct source_file_id){.role = l->files[i].role,
-                                               .name = l->files[i].name,
-                                               .bytes = (uint64_t)l->files[i].st.st_size,
-                                               .digest = l->files[i].digest};
-    return n;
-}
-
-static int make_key(struct launch *l, struct qd_error *err)
-{
-    CLEANUP(free) struct source_file_id *ids = calloc(l->n_files, sizeof *ids);
-    if (!ids)
-        return err_new(err, QD_E_NO_MEMORY, "source identity");
-    char recipe[RECIPE_TEXT_MAX];
-    recipe_text(&l->recipe, recipe);
-    int r = source_identity(ids, list_files(l, ids), &l->source_id, err);
-    return r < 0 ? r
-                 : artifact_key(&l->source_id, recipe, "portable", recipe_encoder_revision(&l->recipe), &l->key, err);
-}
-
-static int hash_on_pool(void *data, struct qd_error *err)
-{
-    struct launch *l = data;
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < l->n_files; i++)
-        if (l->files[i].fd >= 0)
-            r = hash_file(l, &l->files[i], err);
-    return r < 0 ? r : make_key(l, err);
-}
-
-static void remember_source(struct launch *l)
-{
-    CLEANUP(free) struct source_file_id *ids = calloc(l->n_files, sizeof *ids);
-    if (ids && l->known)
-        (void)known_put(l->known, &l->files[0].st, ids, list_files(l, ids), NULL); /* forgotten: costs a probe */
-}
-
-static void step_key(struct launch *l)
-{
-    struct lease *lease = NULL;
-    remember_source(l);
-    if (l->plan_only) {
-        step_plan(l);
-        return;
-    }
-    if (store_lookup(l->d->store, &l->key, &lease, NULL) == 0) {
-        (void)lease_release(lease); /* returns NULL by convention */
-        finish(l);                  /* it is there already */
-        return;
-    }
-    if (!l->hooks.keyed(l->data, &l->key))
-        l->cancel = 1;
-    go_on(l, step_plan);
-}
-
-static void step_hash(struct launch *l)
-{
-    l->total_bytes = 0;
-    for (size_t i = 0; i < l->n_files; i++)
-        l->total_bytes += l->files[i].fd >= 0 ? (uint64_t)l->files[i].st.st_size : 0;
-    l->hooks.state(l->data, JOB_HASHING);
-    if (l->plan_only)
-        step_plan(l); /* no key is needed */
-    else
-        run_on_pool(l, hash_on_pool, step_key, true);
-}
-
-/* ---- companions -------------------------------------------------------------------------------------- */
-
-static void step_add(struct launch *l);
+static void add_next(struct launch *l);
 
 static void on_add_reply(struct launch *l, struct incoming *in, struct packet *p)
 {
     struct qd_error err;
     (void)p;
     if (in->failed)
-        fail(l, incoming_error(in, &err), &err);
-    go_on(l, step_add);
+        launch_fail(l, incoming_error(in, &err), &err);
+    launch_go_on(l, add_next);
 }
 
-static void step_add(struct launch *l)
+static void add_next(struct launch *l)
 {
     while (l->n_added < l->n_files && l->files[l->n_added].fd < 0)
         l->n_added++;
     if (l->n_added == l->n_files) {
-        step_hash(l);
+        l->added(l);
         return;
     }
     const struct launch_file *f = &l->files[l->n_added++];
     const struct msg_w_add params = {.role = f->role, .name = f->name};
-    ask_worker(l, "w_add", MESSAGE(w_add, &params), &f->fd, 1, STEP_STALL_MS, on_add_reply);
+    launch_ask(l, "w_add", MESSAGE(w_add, &params), &f->fd, 1, STEP_STALL_MS, on_add_reply);
 }
 
-/*
- * A companion with other links is taken only from the owner of the first file: whoever may write
- * into the folder could else link somebody's secret there and have us read it (CVE-2024-27318 and kin).
- */
-static int gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err)
+void launch_add(struct launch *l, step_fn *next)
 {
-    if (l->folder_fd < 0 && f->required)
-        return err_new(err, QD_E_UNSUPPORTED,
-                       "the model needs '%s' beside it: open it by its path, not by a descriptor", f->name);
-    if (l->folder_fd < 0)
-        return 0;
-    int r = open_beneath(l->folder_fd, f->name, &f->fd, err);
-    if (r == 0 && f->fd < 0 && f->required)
-        r = err_new(err, QD_E_NOT_FOUND, "the model needs '%s', which is not in its folder", f->name);
-    if (r < 0 || f->fd < 0)
-        return r;
-    if (fstat(f->fd, &f->st) < 0)
-        return err_sys(err, errno, "stat '%s'", f->name);
-    if (!S_ISREG(f->st.st_mode))
-        return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", f->name);
-    if (f->st.st_nlink > 1 && f->st.st_uid != l->files[0].st.st_uid)
-        return err_new(err, QD_E_DENIED, "'%s' is a link to somebody else's file", f->name);
-    return 0;
-}
-
-static int gather_on_pool(void *data, struct qd_error *err)
-{
-    struct launch *l = data;
-    int r = 0;
-    for (size_t i = 1; r == 0 && i < l->n_files; i++)
-        if (l->files[i].fd < 0)
-            r = gather_one(l, &l->files[i], err);
-    return r;
-}
-
-/* ---- probe ---------------------------------------------------------------------------------------------- */
-
-static bool is_one_of(const char *word, const char *const *words)
-{
-    while (*words && strcmp(*words, word) != 0)
-        words++;
-    return *words != NULL;
-}
-
-static const char *const roles[] = {"weights", "index", "config", "tokenizer", NULL};
-
-static int take_file(struct launch *l, const struct msg_w_file *w, struct qd_error *err)
-{
-    struct launch_file *f = &l->files[l->n_files];
-    if (!is_one_of(w->role, roles) || !w->name[0] || strlen(w->name) > NAME_MAX || strchr(w->name, '/') ||
-        strcmp(w->name, "..") == 0 || strcmp(w->name, ".") == 0)
-        return err_new(err, QD_E_PROTOCOL, "the worker asks for a file '%.64s' of role '%.16s'", w->name, w->role);
-    for (size_t i = 0; i < l->n_files; i++)
-        if (strcmp(l->files[i].name, w->name) == 0)
-            return err_new(err, QD_E_PROTOCOL, "the worker asks for '%s' twice", w->name);
-    *f = (struct launch_file){.role = strdup(w->role), .name = strdup(w->name), .required = w->required, .fd = -1};
-    l->n_files++;
-    return f->role && f->name ? 0 : err_new(err, QD_E_NO_MEMORY, "file list");
-}
-
-/* It came with the request, and stands behind the model's own files. */
-static int add_imatrix(struct launch *l, struct qd_error *err)
-{
-    struct stat st;
-    if (l->imatrix_fd < 0)
-        return 0;
-    if (fstat(l->imatrix_fd, &st) < 0)
-        return err_sys(err, errno, "stat the importance matrix");
-    struct launch_file *f = &l->files[l->n_files];
-    *f = (struct launch_file){
-        .role = strdup(IMPORTANCE_ROLE), .name = strdup(IMATRIX_NAME), .required = true, .fd = -1, .st = st};
-    l->n_files++;
-    if (!f->role || !f->name)
-        return err_new(err, QD_E_NO_MEMORY, "file list");
-    f->fd = steal_fd(&l->imatrix_fd);
-    return 0;
-}
-
-static int take_probe(struct launch *l, struct incoming *in, struct qd_error *err)
-{
-    static const char *const formats[] = {"gguf", "safetensors", NULL};
-    struct msg_w_probed probed;
-    int r = incoming_decode(in, INTO(w_probed, &probed), err);
-    if (r < 0)
-        return r;
-    if (!is_one_of(probed.format, formats) || !is_one_of(probed.role, roles) || probed.files_n >= SOURCE_FILES_MAX)
-        return err_new(err, QD_E_PROTOCOL, "the worker found format '%.16s' with %zu companions", probed.format,
-                       probed.files_n);
-    (void)snprintf(l->format, sizeof l->format, "%s", probed.format);                    /* one of the above: fits */
-    struct launch_file *grown = realloc(l->files, (probed.files_n + 2) * sizeof *grown); /* the imatrix, too */
-    if (!grown)
-        return err_new(err, QD_E_NO_MEMORY, "file list");
-    l->files = grown;
-    free(l->files[0].role);
-    l->files[0].role = strdup(probed.role);
-    if (!l->files[0].role)
-        return err_new(err, QD_E_NO_MEMORY, "file list");
-    for (size_t i = 0; r == 0 && i < probed.files_n; i++)
-        r = take_file(l, &probed.files[i], err);
-    return r < 0 ? r : add_imatrix(l, err);
-}
-
-static void on_probe_reply(struct launch *l, struct incoming *in, struct packet *p)
-{
-    struct qd_error err;
-    (void)p;
-    int r = in->failed ? incoming_error(in, &err) : take_probe(l, in, &err);
-    if (l->first_path && l->d->catalog && (r == 0 || (in->failed && (r == QD_E_UNSUPPORTED || r == QD_E_CORRUPT))))
-        catalog_note(l->d->catalog, l->model, r == 0 ? l->format : "", r == 0 ? NULL : err.message);
-    if (r < 0) {
-        fail(l, r, &err);
-        finish(l);
-        return;
-    }
+    l->added = next;
     l->n_added = 1;
-    run_on_pool(l, gather_on_pool, step_add, false);
+    add_next(l);
 }
 
 /* ---- the worker --------------------------------------------------------------------------------------------- */
@@ -716,7 +434,7 @@ static void on_worker_reply(void *data, struct incoming *in, struct packet *p)
 {
     struct launch *l = data;
     if (check_cancel(l) < 0)
-        finish(l);
+        launch_finish(l);
     else
         l->on_reply(l, in, p);
 }
@@ -736,22 +454,22 @@ static void on_worker_ended(void *data, const struct qd_error *why)
     l->worker = NULL;
     l->next = NULL;
     if (l->ending)
-        finish(l);
+        launch_finish(l);
     else if (next)
-        go_on(l, next); /* it had said all; how it ended is of no interest */
+        launch_go_on(l, next); /* it had said all; how it ended is of no interest */
     else {
         (void)check_cancel(l);
         struct qd_error err = *why;
         if (!err.code)
             (void)err_new(&err, QD_E_WORKER_DIED, "the worker ended before its work did");
-        fail(l, err.code, &err);
+        launch_fail(l, err.code, &err);
         l->cancel = 1; /* hashing for nobody */
         if (l->n_busy == 0)
-            finish(l);
+            launch_finish(l);
     }
 }
 
-static void step_probe(struct launch *l)
+void launch_probe(struct launch *l, void (*on_reply)(struct launch *, struct incoming *, struct packet *))
 {
     static const struct workerproc_hooks hooks = {
         .replied = on_worker_reply, .progress = on_worker_progress, .ended = on_worker_ended};
@@ -761,56 +479,13 @@ static void step_probe(struct launch *l)
     struct qd_error err;
     int r = workerproc_start(l->d->loop, &options, &hooks, l, &l->worker, &err);
     if (r < 0) {
-        fail(l, r, &err);
-        finish(l);
+        launch_fail(l, r, &err);
+        launch_finish(l);
         return;
     }
     const struct launch_file *f = &l->files[0];
     const struct msg_w_probe params = {.name = f->name};
-    ask_worker(l, "w_probe", MESSAGE(w_probe, &params), &f->fd, 1, STEP_STALL_MS, on_probe_reply);
-}
-
-/* ---- open ------------------------------------------------------------------------------------------------------ */
-
-static int open_folder(struct launch *l, struct qd_error *err)
-{
-    const char *slash = strrchr(l->first_path, '/');
-    CLEANUP(free)
-    char *folder =
-        slash ? strndup(l->first_path, slash == l->first_path ? 1 : (size_t)(slash - l->first_path)) : strdup(".");
-    if (!folder)
-        return err_new(err, QD_E_NO_MEMORY, "folder");
-    l->folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return l->folder_fd < 0 ? err_sys(err, errno, "open '%s'", folder) : 0;
-}
-
-static int open_first(struct launch *l, struct launch_file *f, struct qd_error *err)
-{
-    int r = open_folder(l, err);
-    if (r < 0)
-        return r;
-    f->fd = open(l->first_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a fifo must not hold us */
-    return f->fd < 0 ? err_sys(err, errno, "open '%s'", l->first_path) : 0;
-}
-
-static int open_on_pool(void *data, struct qd_error *err)
-{
-    struct launch *l = data;
-    struct launch_file *f = &l->files[0];
-    int r = l->first_path ? open_first(l, f, err) : 0;
-    if (r < 0)
-        return r;
-    if (fstat(f->fd, &f->st) < 0)
-        return err_sys(err, errno, "stat '%s'", f->name);
-    if (!S_ISREG(f->st.st_mode))
-        return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", f->name);
-    struct file_stamp is = stamp_of(&f->st);
-    if (!stamp_equal(&is, &l->stamp))
-        return err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed since it was asked for", f->name);
-    int flags = l->first_path ? 0 : fcntl(f->fd, F_GETFL);
-    if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY)
-        return err_new(err, QD_E_DENIED, "the descriptor is not open for reading");
-    return 0;
+    launch_ask(l, "w_probe", MESSAGE(w_probe, &params), &f->fd, 1, STEP_STALL_MS, on_reply);
 }
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
@@ -842,7 +517,7 @@ static void on_work_closed(void *data, int result, const struct qd_error *err)
 }
 
 /* Reaps the worker, waits for the pool, lets go of the work files; comes here again after each. */
-static void finish(struct launch *l)
+void launch_finish(struct launch *l)
 {
     l->ending = true;
     l->next = NULL;
@@ -888,9 +563,7 @@ static unsigned threads_of(const struct config *c)
 
 static void on_started(uv_timer_t *t)
 {
-    struct launch *l = t->data;
-    l->hooks.state(l->data, JOB_PROBING);
-    run_on_pool(l, open_on_pool, step_probe, false);
+    launch_begin_source(t->data);
 }
 
 int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data,

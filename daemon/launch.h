@@ -1,0 +1,105 @@
+/*
+ * What the files of a launch share (launcher.h is the contract): its state, and the steps that do not care where the
+ * weights come from. launch_source.c begins with the files of a model.
+ */
+#ifndef QUANTD_DAEMON_LAUNCH_H
+#define QUANTD_DAEMON_LAUNCH_H
+
+#include "artifact/tables.h"
+#include "cache/store.h"
+#include "daemon/launcher.h"
+#include "daemon/pool.h"
+#include "daemon/workerproc.h"
+
+enum {
+    STEP_STALL_MS = 120 * 1000, /* a header of 100 MB from a slow disk, with much to spare */
+    WORST_NAME_MAX = TABLE_NAME_MAX,
+};
+
+struct launch_file {
+    char *role, *name; /* owned */
+    bool required;
+    int fd; /* owned; -1: missing, and allowed to be */
+    struct stat st;
+    struct digest digest;
+};
+
+struct launch;
+typedef void step_fn(struct launch *l);
+
+struct launch {
+    struct daemon *d;
+    struct launch_hooks hooks;
+    void *data;
+    char *model, *first_path, *boot_id; /* owned; first_path NULL: by descriptor */
+    struct known *known;
+    struct file_stamp stamp;
+    struct recipe recipe;
+    bool idle, plan_only;
+    uint64_t memory_bytes, keep_free; /* of the configuration, which may be another by the time the pool asks */
+    unsigned n_threads;
+    bool found_cached, hashed_cold; /* files of the source that were, or were not, in the page cache before we came */
+
+    struct workerproc *worker; /* NULL: none, or reaped */
+    step_fn *next;             /* after the pool's or the worker's answer */
+    pool_work *pool_run;
+    step_fn *pool_next;
+    void (*on_reply)(struct launch *l, struct incoming *in, struct packet *p);
+    step_fn *added;  /* when the worker has all files */
+    unsigned n_busy; /* pool work under way: 0 or 1 */
+    _Atomic int cancel;
+    _Atomic uint64_t done_bytes;
+    uint64_t total_bytes;
+    uv_timer_t ticker; /* progress of pool steps */
+    bool committing;
+
+    int folder_fd;             /* owned; -1: by descriptor */
+    int imatrix_fd;            /* owned; -1: none, or among the files already */
+    struct launch_file *files; /* owned; [0] is the first */
+    size_t n_files, n_added;
+    char format[16];
+    struct digest source_id, key;
+    struct job_plan plan;
+    int plan_fd;                      /* owned */
+    struct store_work *work;          /* owned */
+    char *tensors_raw, *metadata_raw; /* owned; copies of the worker's tables */
+    size_t tensors_bytes, metadata_bytes;
+    struct quality quality;
+    char worst[WORST_NAME_MAX];
+    bool built, discard;
+
+    int result; /* first failure */
+    struct qd_error err;
+    bool ending;
+};
+
+/* ---- the way on, and the way out ---- */
+
+/* Remembers the first failure; what follows from it is noise. */
+void launch_fail(struct launch *l, int result, const struct qd_error *err);
+
+/* Every answer ends here: the next step, or the way out. */
+void launch_go_on(struct launch *l, step_fn *step);
+
+/* Reaps the worker, waits for the pool, lets go of the work files; comes here again after each. */
+void launch_finish(struct launch *l);
+
+void launch_on_pool(struct launch *l, pool_work *run, step_fn *next, bool with_progress);
+void launch_ask(struct launch *l, const char *method, enum message type, const void *params, const int *fds,
+                size_t n_fds, unsigned stall_ms, void (*on_reply)(struct launch *, struct incoming *, struct packet *));
+
+/* ---- steps ---- */
+
+/* Starts the worker and has it look at the first file. */
+void launch_probe(struct launch *l, void (*on_reply)(struct launch *, struct incoming *, struct packet *));
+
+/* Hands over the files behind the first one, then goes on with @next. */
+void launch_add(struct launch *l, step_fn *next);
+
+/* plan, prepare, run, commit. */
+void launch_plan(struct launch *l);
+
+/* launch_source.c: the first steps of a launch from the files of a model. */
+void launch_begin_source(struct launch *l);
+
+#endif
