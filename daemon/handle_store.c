@@ -9,6 +9,7 @@
 
 #include "artifact/tables.h"
 #include "cache/store.h"
+#include "daemon/background.h"
 #include "daemon/config.h"
 #include "daemon/handlers.h"
 #include "daemon/listener.h"

@@ -124,7 +124,4 @@ int find_artifact(struct peer *p, const char *text, struct digest *ret_key, stru
 /* Writes last-use times now and then: on the pool, only after use, never by a timer. */
 void touch_now_and_then(struct serving *s);
 
-/* Queues a background job for a model; nobody waits for it. For warm roots and what was found damaged. */
-int build_in_background(struct daemon *d, const char *model, const struct recipe *recipe, struct qd_error *err);
-
 #endif

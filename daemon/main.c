@@ -15,6 +15,7 @@
 #include "cache/hints.h"
 #include "cache/sign.h"
 #include "cache/store.h"
+#include "daemon/background.h"
 #include "daemon/config.h"
 #include "daemon/handlers.h"
 #include "daemon/job.h"
