@@ -9,7 +9,7 @@
 #include "daemon/stamp.h"
 #include "kernels/core/cleanup.h"
 
-enum { FAILURES_MAX = 256, FIELDS = 8 };
+enum { FAILURES_MAX = 256, FIELDS = 9 };
 
 struct entry {
     char *model; /* owned */
@@ -30,10 +30,11 @@ static void remove_at(struct failures *f, size_t i)
     f->n--;
 }
 
-static size_t find(const struct failures *f, const char *model, const char *recipe)
+static size_t find(const struct failures *f, const char *model, const char *recipe, enum qd_layout layout)
 {
     size_t i = 0;
-    while (i < f->n && (strcmp(f->entries[i].model, model) != 0 || strcmp(f->entries[i].recipe, recipe) != 0))
+    while (i < f->n && (f->entries[i].f.layout != layout || strcmp(f->entries[i].model, model) != 0 ||
+                        strcmp(f->entries[i].recipe, recipe) != 0))
         i++;
     return i;
 }
@@ -46,8 +47,9 @@ static void write_entry(FILE *file, const struct entry *e)
     if (strpbrk(e->model, "\t\n"))
         return; /* such a name is remembered until the restart */
     stamp_text(&e->f.stamp, stamp);
-    (void)fprintf(file, "%s\t%s\t%s\t%u\t%" PRIu64 "\t%s\t%s\t%s\n", e->model, e->recipe, stamp, e->f.n_failures,
-                  e->f.retry_at, qd_error_name(e->f.err.code), e->f.err.message, e->f.err.hint);
+    (void)fprintf(file, "%s\t%s\t%s\t%s\t%u\t%" PRIu64 "\t%s\t%s\t%s\n", e->model, e->recipe,
+                  qd_layout_info(e->f.layout)->name, stamp, e->f.n_failures, e->f.retry_at,
+                  qd_error_name(e->f.err.code), e->f.err.message, e->f.err.hint);
 }
 
 /* A lost file costs a useless try. */
@@ -69,7 +71,7 @@ static void insert(struct failures *f, const struct failure *failure)
         return;
     e.f.model = NULL;
     recipe_text(&failure->recipe, e.recipe);
-    size_t at = find(f, e.model, e.recipe);
+    size_t at = find(f, e.model, e.recipe, failure->layout);
     if (at < f->n)
         remove_at(f, at);
     else if (f->n == FAILURES_MAX)
@@ -84,13 +86,15 @@ static void read_line(struct failures *f, char *line)
     size_t n = 0;
     while (at && n < FIELDS)
         field[n++] = strsep(&at, "\t");
-    if (n != FIELDS || at || recipe_parse(field[1], &x.recipe, NULL) < 0 || !stamp_parse(field[2], &x.stamp))
+    int layout = n == FIELDS && !at ? qd_layout_by_name(field[2]) : -1;
+    if (layout < 0 || recipe_parse(field[1], &x.recipe, NULL) < 0 || !stamp_parse(field[3], &x.stamp))
         return;
+    x.layout = (enum qd_layout)layout;
     x.model = field[0];
-    x.n_failures = (unsigned)strtoul(field[3], NULL, 10);
-    x.retry_at = strtoull(field[4], NULL, 10);
-    (void)err_new(&x.err, qd_error_by_name(field[5]), "%s", field[6]);
-    (void)err_hint(&x.err, x.err.code, "%s", field[7]);
+    x.n_failures = (unsigned)strtoul(field[4], NULL, 10);
+    x.retry_at = strtoull(field[5], NULL, 10);
+    (void)err_new(&x.err, qd_error_by_name(field[6]), "%s", field[7]);
+    (void)err_hint(&x.err, x.err.code, "%s", field[8]);
     insert(f, &x);
 }
 
@@ -143,29 +147,27 @@ void failures_put(struct failures *f, const struct failure *failure)
     write_all(f);
 }
 
-bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe,
+bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe, enum qd_layout layout,
                   const struct file_stamp *stamp, struct failure *ret)
 {
     char text[RECIPE_TEXT_MAX];
     recipe_text(recipe, text);
-    size_t i = find(f, model, text);
+    size_t i = find(f, model, text, layout);
     if (i == f->n || !stamp_equal(&f->entries[i].f.stamp, stamp))
         return false;
     *ret = f->entries[i].f;
     return true;
 }
 
-void failures_drop(struct failures *f, const char *model, const struct recipe *recipe)
+void failures_drop(struct failures *f, const char *model, const struct recipe *recipe, enum qd_layout layout)
 {
     char text[RECIPE_TEXT_MAX];
-    size_t before = f->n;
-    if (recipe)
-        recipe_text(recipe, text);
-    for (size_t i = f->n; i-- > 0;)
-        if (strcmp(f->entries[i].model, model) == 0 && (!recipe || strcmp(f->entries[i].recipe, text) == 0))
-            remove_at(f, i);
-    if (f->n != before)
-        write_all(f);
+    recipe_text(recipe, text);
+    size_t at = find(f, model, text, layout);
+    if (at == f->n)
+        return;
+    remove_at(f, at);
+    write_all(f);
 }
 
 void failures_drop_outdated(struct failures *f, const char *model, const struct file_stamp *stamp)

@@ -8,12 +8,15 @@
 
 #include <stdbool.h>
 
+#include <quantd/layout.h>
+
 #include "daemon/catalog.h"
 #include "quant/recipe.h"
 
 struct failure {
     const char *model; /* borrowed; NULL in what failures_get returns */
     struct recipe recipe;
+    enum qd_layout layout;
     struct file_stamp stamp; /* of the source then: another one is another story */
     unsigned n_failures;
     uint64_t retry_at; /* seconds since 1970 */
@@ -27,11 +30,10 @@ int failures_open(const char *path, struct failures **ret, struct qd_error *err)
 struct failures *failures_close(struct failures *f);
 
 void failures_put(struct failures *f, const struct failure *failure);
-bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe,
+bool failures_get(const struct failures *f, const char *model, const struct recipe *recipe, enum qd_layout layout,
                   const struct file_stamp *stamp, struct failure *ret);
 
-/* @recipe NULL: all of the model. */
-void failures_drop(struct failures *f, const char *model, const struct recipe *recipe);
+void failures_drop(struct failures *f, const char *model, const struct recipe *recipe, enum qd_layout layout);
 
 /* Forgets those of @model whose source was another one than @stamp. */
 void failures_drop_outdated(struct failures *f, const char *model, const struct file_stamp *stamp);

@@ -28,9 +28,12 @@ enum {
 #define BIT(state) (1u << (state))
 #define ANY_END    (BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED) | BIT(JOB_QUEUED))
 
-/* QUEUED again: promoted by a new launch, preempted, or asked for again while it was pausing. */
+/*
+ * PLANNING at once: from a portable artifact. QUEUED again: promoted by a new launch, preempted, or asked for again while
+ * it was pausing.
+ */
 static const unsigned job_next[JOB_STATES] = {
-    [JOB_QUEUED] = BIT(JOB_PROBING) | BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED),
+    [JOB_QUEUED] = BIT(JOB_PROBING) | BIT(JOB_PLANNING) | BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED),
     [JOB_PROBING] = BIT(JOB_HASHING) | ANY_END,
     [JOB_HASHING] = BIT(JOB_PLANNING) | BIT(JOB_READY) | ANY_END,
     [JOB_PLANNING] = BIT(JOB_RUNNING) | BIT(JOB_READY) | ANY_END, /* READY: only the plan was wanted */
@@ -55,11 +58,13 @@ struct job {
     uint32_t number;
     enum job_state state;
     enum intent intent;
-    char *model, *first_file; /* owned; first_file NULL: by descriptor */
-    int source_fd;            /* owned; -1: by path */
+    char *model, *first_file; /* owned; first_file NULL: by descriptor, or from an artifact */
+    int source_fd;            /* owned; -1: by path, or from an artifact */
     int imatrix_fd;           /* owned; -1: none, or given back until somebody asks again */
     struct file_stamp stamp;
     struct recipe recipe;
+    enum qd_layout layout;
+    struct digest portable; /* what it packs; where @layout is a packed one */
     bool interactive, plan_only;
     uid_t uid;
     struct job_waiter *waiters;
@@ -86,6 +91,7 @@ struct jobs {
         char *first_file; /* owned */
         char recipe[RECIPE_TEXT_MAX];
         struct file_stamp stamp; /* of it */
+        enum qd_layout layout;
         struct digest key;
         uint64_t turn;
     } recent;
@@ -135,6 +141,17 @@ const char *job_state_name(enum job_state s)
 static bool is_active(const struct job *job)
 {
     return job->launch || job->state == JOB_QUEUED;
+}
+
+static bool packs(const struct job *job)
+{
+    return job->layout != QD_LAYOUT_PORTABLE;
+}
+
+/* Gone with its descriptor. */
+static bool is_by_descriptor(const struct job *job)
+{
+    return !job->first_file && !packs(job);
 }
 
 static uint32_t count_waiters(const struct job *job)
@@ -207,8 +224,9 @@ static void log_state(const struct job *job)
     enum log_level level = job->state == JOB_FAILED  ? LOG_AT_WARNING
                            : job->state == JOB_READY ? LOG_AT_INFO
                                                      : LOG_AT_DEBUG;
-    log_line(level, "job", "%s%s%s%s%s%s", state_names[job->state], log_field("job", number),
+    log_line(level, "job", "%s%s%s%s%s%s%s", state_names[job->state], log_field("job", number),
              log_field("model", job->model), log_field("scheme", scheme_name(job->recipe.scheme)),
+             packs(job) ? log_field("layout", job->progress.layout) : "",
              job->state == JOB_FAILED ? log_field("error", job->err.message) : "",
              job->state == JOB_FAILED && job->err.hint[0] ? log_field("hint", job->err.hint) : "");
 }
@@ -251,12 +269,17 @@ static struct job *job_free(struct job *job)
 }
 DEFINE_CLEANUP(job_free, struct job *)
 
-static void job_drop(struct job *job)
+static void take_out(struct job *job)
 {
     struct job **at = &job->owner->list;
     while (*at != job)
         at = &(*at)->next;
     *at = job->next;
+}
+
+static void job_drop(struct job *job)
+{
+    take_out(job);
     (void)job_free(job); /* returns NULL by convention */
 }
 
@@ -380,6 +403,13 @@ static bool on_launch_keyed(void *data, const struct digest *key)
     return true;
 }
 
+/* Not what is cheap to try again, what is gone with its descriptor, nor what is first to be made again to be packed. */
+static bool is_remembered(const struct job *job)
+{
+    return !job->plan_only && !is_by_descriptor(job) &&
+           !(packs(job) && (job->err.code == QD_E_CORRUPT || job->err.code == QD_E_NOT_FOUND));
+}
+
 static void job_failed(struct job *job, const struct qd_error *err)
 {
     struct jobs *j = job->owner;
@@ -394,21 +424,25 @@ static void job_failed(struct job *job, const struct qd_error *err)
         wait = c->backoff_max_s;
     job->retry_at = now_s() + wait;
     job_set_state(job, JOB_FAILED);
-    if (job->first_file && !job->plan_only)
-        failures_put(j->failures, &(struct failure){.model = job->model,
-                                                    .recipe = job->recipe,
-                                                    .stamp = job->stamp,
-                                                    .n_failures = job->n_failures,
-                                                    .retry_at = job->retry_at,
-                                                    .err = job->err});
+    if (!is_remembered(job)) { /* out first: who is answered may ask again at once */
+        take_out(job);
+        answer_error(job, err);
+        (void)job_free(job); /* returns NULL by convention */
+        return;
+    }
+    failures_put(j->failures, &(struct failure){.model = job->model,
+                                                .recipe = job->recipe,
+                                                .layout = job->layout,
+                                                .stamp = job->stamp,
+                                                .n_failures = job->n_failures,
+                                                .retry_at = job->retry_at,
+                                                .err = job->err});
     answer_error(job, err);
-    if (!job->first_file || job->plan_only)
-        job_drop(job); /* cheap to try again, or gone with its descriptor */
 }
 
 static void job_ready(struct job *job, const struct job_outcome *o)
 {
-    failures_drop(job->owner->failures, job->model, &job->recipe);
+    failures_drop(job->owner->failures, job->model, &job->recipe, job->layout);
     job_set_state(job, JOB_READY);
     answer(job, o);
     job_drop(job);
@@ -527,6 +561,8 @@ static void job_start(struct job *job)
                                      .imatrix_fd = imatrix_fd,
                                      .stamp = job->stamp,
                                      .recipe = job->recipe,
+                                     .layout = job->layout,
+                                     .portable = job->portable,
                                      .idle = !job->interactive,
                                      .plan_only = job->plan_only,
                                      .boot_id = j->boot_id,
@@ -568,9 +604,23 @@ static void schedule_soon(struct jobs *j)
  * ----------------------------------------------------------------------------------------------------------------
  */
 
+/* What is made from an artifact has no file that could change: its key is all that tells it from others. */
+static struct file_stamp stamp_of_artifact(const struct digest *key)
+{
+    struct file_stamp s = {0};
+    memcpy(&s.dev, key->bytes, sizeof s.dev);
+    memcpy(&s.ino, key->bytes + 8, sizeof s.ino);
+    memcpy(&s.bytes, key->bytes + 16, sizeof s.bytes);
+    return s;
+}
+
 static int stamp_request(const struct job_request *r, struct file_stamp *ret, struct qd_error *err)
 {
     struct stat st;
+    if (r->layout != QD_LAYOUT_PORTABLE) {
+        *ret = stamp_of_artifact(&r->portable);
+        return 0;
+    }
     if (r->first_file ? stat(r->first_file, &st) < 0 : fstat(r->source_fd, &st) < 0)
         return err_sys(err, errno, "stat '%s'", r->first_file ? r->first_file : "the descriptor");
     if (!S_ISREG(st.st_mode))
@@ -591,7 +641,7 @@ static int stamp_request(const struct job_request *r, struct file_stamp *ret, st
 static struct job *find_same(struct jobs *j, const struct job_request *r, const struct file_stamp *stamp)
 {
     for (struct job *job = j->list; job; job = job->next)
-        if (stamp_equal(&job->stamp, stamp) && job->plan_only == r->plan_only &&
+        if (stamp_equal(&job->stamp, stamp) && job->plan_only == r->plan_only && job->layout == r->layout &&
             recipe_equal(&job->recipe, &r->recipe) && strcmp(job->model, r->model) == 0 &&
             !job->first_file == !r->first_file)
             return job;
@@ -635,6 +685,8 @@ static struct job *job_new(struct jobs *j, const struct job_request *r, const st
                         .number = ++j->n_numbers,
                         .stamp = *stamp,
                         .recipe = r->recipe,
+                        .layout = r->layout,
+                        .portable = r->portable,
                         .interactive = r->interactive,
                         .plan_only = r->plan_only,
                         .uid = r->uid,
@@ -647,6 +699,7 @@ static struct job *job_new(struct jobs *j, const struct job_request *r, const st
     job->progress = (struct job_progress){.job = job->number,
                                           .model = job->model,
                                           .scheme = scheme_name(job->recipe.scheme),
+                                          .layout = qd_layout_info(job->layout)->name,
                                           .state = JOB_QUEUED,
                                           .seconds_left = -1};
     struct job **at = &j->list;
@@ -689,7 +742,7 @@ static int submit_new(struct jobs *j, const struct job_request *r, const struct 
                       struct qd_error *err)
 {
     struct failure old;
-    bool failed_before = r->first_file && !r->plan_only && failures_get(j->failures, r->model, &r->recipe, stamp, &old);
+    bool failed_before = !r->plan_only && failures_get(j->failures, r->model, &r->recipe, r->layout, stamp, &old);
     if (failed_before && old.retry_at > now_s())
         return refuse_for_now(&old.err, old.retry_at, err);
     int q = check_quota(j, r, err);
@@ -699,7 +752,7 @@ static int submit_new(struct jobs *j, const struct job_request *r, const struct 
     if (!job)
         return err_new(err, QD_E_NO_MEMORY, "job");
     job->n_failures = failed_before ? old.n_failures : 0;
-    job->source_fd = r->first_file ? -1 : r->source_fd;
+    job->source_fd = is_by_descriptor(job) ? r->source_fd : -1;
     add_waiter(job, w);
     log_state(job);
     return 0;
@@ -726,9 +779,9 @@ int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *
     q = job ? join(job, r, w, err) : submit_new(j, r, &stamp, w, err);
     if (q < 0)
         return q;
-    if (job && !r->first_file)
+    if (job && is_by_descriptor(job))
         (void)fd_close(r->source_fd); /* taken, and the job has one */
-    if (r->recipe.weighted)
+    if (r->recipe.weighted && r->layout == QD_LAYOUT_PORTABLE)
         take_imatrix(w->job, r->imatrix_fd);
     schedule_soon(j);
     return 0;
@@ -745,7 +798,7 @@ static void on_grace(uv_timer_t *t)
     struct jobs *j = job->owner;
     end_grace(job);
     if (job->launch && job->intent == INTENT_RUN)
-        job_stop_for(job, job->plan_only || !job->first_file ? INTENT_CANCEL : INTENT_PAUSE);
+        job_stop_for(job, job->plan_only || is_by_descriptor(job) ? INTENT_CANCEL : INTENT_PAUSE);
     else if (!job->launch && job->state == JOB_QUEUED) {
         job_set_state(job, JOB_CANCELLED);
         job_drop(job);
@@ -789,7 +842,7 @@ static void cancel_job(struct job *job, const struct qd_error *why)
         job_stop_for(job, INTENT_CANCEL);
         answer_error(job, why);
     } else {
-        failures_drop(j->failures, job->model, &job->recipe);
+        failures_drop(j->failures, job->model, &job->recipe, job->layout);
         job_set_state(job, JOB_CANCELLED);
         answer_error(job, why);
         job_drop(job);
@@ -819,7 +872,7 @@ unsigned jobs_retry(struct jobs *j, uint32_t number)
         next = job->next;
         if (job->state != JOB_FAILED || (number && job->number != number))
             continue;
-        failures_drop(j->failures, job->model, &job->recipe);
+        failures_drop(j->failures, job->model, &job->recipe, job->layout);
         job_drop(job);
         listed++;
     }
@@ -867,8 +920,8 @@ void jobs_model_changed(struct jobs *j, const char *model)
 static bool is_recent(const struct jobs *j, const struct job_request *r, const char *recipe)
 {
     return r->first_file && r->stamp && j->recent.first_file && j->d->turn != 0 && j->recent.turn == j->d->turn &&
-           strcmp(j->recent.recipe, recipe) == 0 && stamp_equal(&j->recent.stamp, r->stamp) &&
-           strcmp(j->recent.first_file, r->first_file) == 0;
+           j->recent.layout == r->layout && strcmp(j->recent.recipe, recipe) == 0 &&
+           stamp_equal(&j->recent.stamp, r->stamp) && strcmp(j->recent.first_file, r->first_file) == 0;
 }
 
 static void note_recent(struct jobs *j, const struct job_request *r, const char *recipe, const struct digest *key)
@@ -881,6 +934,7 @@ static void note_recent(struct jobs *j, const struct job_request *r, const char 
     }
     j->recent.stamp = *r->stamp;
     memcpy(j->recent.recipe, recipe, sizeof j->recent.recipe);
+    j->recent.layout = r->layout;
     j->recent.key = *key;
     j->recent.turn = j->d->turn;
 }
@@ -895,10 +949,18 @@ int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *r
         return 1;
     }
     if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, r->stamp, &source) ||
-        key_memo_get(&j->key_memo, &source, recipe, recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
+        key_memo_get(&j->key_memo, &source, recipe, r->layout, recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
         return 0;
     note_recent(j, r, recipe, ret_key);
     return 1;
+}
+
+bool jobs_packing(const struct jobs *j, const struct digest *portable, enum qd_layout layout)
+{
+    for (const struct job *job = j->list; job; job = job->next)
+        if (job->layout == layout && packs(job) && digest_equal(&job->portable, portable))
+            return is_active(job) || (job->state == JOB_FAILED && job->retry_at > now_s());
+    return false;
 }
 
 bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct digest *ret)

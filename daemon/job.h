@@ -3,13 +3,17 @@
  * flight); queued by class; a background job that an interactive request joins is promoted. The way
  * of a job is the table job_next in job.c, with one writer (job_set_state).
  *
- *     QUEUED -> PROBING -> HASHING -> PLANNING -> RUNNING -> SEALING -> READY
+ *     QUEUED -> PROBING -> HASHING -> PLANNING -> RUNNING -> SEALING -> READY     from a source
+ *     QUEUED -> PLANNING -> RUNNING -> SEALING -> READY                           from a portable artifact
  *          (any, until SEALING) -> FAILED | CANCELLED | PAUSED (last waiter left; journal kept)
  *
- * A failed job is remembered with back-off until the source, the recipe or the engine changes.
+ * A job makes a portable artifact of a source, or a packed one of a portable artifact; the latter needs neither probe
+ * nor hash. A failed job is remembered with back-off until the source, the recipe or the engine changes.
  */
 #ifndef QUANTD_DAEMON_JOB_H
 #define QUANTD_DAEMON_JOB_H
+
+#include <quantd/layout.h>
 
 #include "artifact/digest.h"
 #include "daemon/catalog.h"
@@ -36,6 +40,8 @@ struct job_request {
     int imatrix_fd;                 /* looked at where the recipe is weighted; taken as @source_fd is */
     const struct file_stamp *stamp; /* the first file as it was when rights were judged, borrowed; NULL: as it is */
     struct recipe recipe;           /* resolved */
+    enum qd_layout layout;          /* a packed one is made from the artifact @portable, not from a source */
+    struct digest portable;         /* key; where packed */
     bool interactive;
     bool plan_only; /* stop after PLANNING and give the plan */
     uid_t uid;      /* who asks: quota of jobs, right to cancel */
@@ -43,7 +49,7 @@ struct job_request {
 
 struct job_progress {
     uint32_t job;
-    const char *model, *scheme, *tensor;
+    const char *model, *scheme, *layout, *tensor;
     enum job_state state;
     uint64_t done_bytes, total_bytes;
     double bytes_per_s, seconds_left;
@@ -60,6 +66,7 @@ struct job_outcome {
     const struct qd_error *err;  /* when negative */
     struct digest key;           /* when 0 and not plan_only */
     bool built;                  /* false: it was in the store after all */
+    bool nothing_to_pack;        /* no tensor is packed in that layout: @key is that of the portable artifact */
     const struct job_plan *plan; /* for plan_only */
 };
 
@@ -83,7 +90,7 @@ void jobs_stop(struct jobs *j, unsigned grace_ms, void (*stopped)(void *data), v
 struct jobs *jobs_free(struct jobs *j);
 
 /*
- * Joins the job of the same source and recipe or makes one. Back-off, quota or stop: an error at once;
+ * Joins the job of the same source, recipe and layout or makes one. Back-off, quota or stop: an error at once;
  * QD_E_SOURCE_CHANGED: another stamp.
  */
 int jobs_submit(struct jobs *j, const struct job_request *r, struct job_waiter *w, struct qd_error *err);
@@ -96,6 +103,9 @@ void job_leave(struct jobs *j, struct job_waiter *w);
  * 1 and @ret_key, or 0 when it takes work to know. Fast: a few stats; loop thread.
  */
 int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *ret_key);
+
+/* Is the artifact @portable being packed, to be packed, or in back-off? */
+bool jobs_packing(const struct jobs *j, const struct digest *portable, enum qd_layout layout);
 
 /* The identity of a model's source as it is now, if it is remembered. As fast. */
 bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct digest *ret);

@@ -1,6 +1,6 @@
 /*
  * What the files of a launch share (launcher.h is the contract): its state, and the steps that do not care where the
- * weights come from. launch_source.c begins with the files of a model.
+ * weights come from. launch_source.c begins with the files of a model, launch_packing.c with a portable artifact.
  */
 #ifndef QUANTD_DAEMON_LAUNCH_H
 #define QUANTD_DAEMON_LAUNCH_H
@@ -35,6 +35,10 @@ struct launch {
     struct known *known;
     struct file_stamp stamp;
     struct recipe recipe;
+    uint32_t encoder_revision;
+    enum qd_layout layout;
+    struct digest portable; /* what is packed; where @layout is a packed one */
+    struct lease *lease;    /* owned; on it */
     bool idle, plan_only;
     uint64_t memory_bytes, keep_free; /* of the configuration, which may be another by the time the pool asks */
     unsigned n_threads;
@@ -67,6 +71,8 @@ struct launch {
     struct quality quality;
     char worst[WORST_NAME_MAX];
     bool built, discard;
+    bool nothing_to_pack; /* @key is that of the portable artifact */
+    bool examined;        /* the portable artifact, after a failure */
 
     int result; /* first failure */
     struct qd_error err;
@@ -101,5 +107,17 @@ void launch_plan(struct launch *l);
 
 /* launch_source.c: the first steps of a launch from the files of a model. */
 void launch_begin_source(struct launch *l);
+
+/* launch_packing.c: the first steps of a launch from a portable artifact. */
+void launch_begin_packing(struct launch *l);
+
+/* Pool. The tables that the worker handed over say of the packed artifact what those of the portable one say. */
+int packing_check_tables(const struct launch *l, struct qd_error *err);
+
+/*
+ * After a failure: is it what was to be packed that is damaged? Then it is in quarantine, the failure is QD_E_CORRUPT,
+ * and who asks again has it built anew. True: the pool looks, and launch_finish comes again.
+ */
+bool packing_examine(struct launch *l);
 
 #endif

@@ -64,8 +64,7 @@ static int make_key(struct launch *l, struct qd_error *err)
     char recipe[RECIPE_TEXT_MAX];
     recipe_text(&l->recipe, recipe);
     int r = source_identity(ids, list_files(l, ids), &l->source_id, err);
-    return r < 0 ? r
-                 : artifact_key(&l->source_id, recipe, "portable", recipe_encoder_revision(&l->recipe), &l->key, err);
+    return r < 0 ? r : artifact_key(&l->source_id, recipe, "portable", l->encoder_revision, &l->key, err);
 }
 
 static int hash_on_pool(void *data, struct qd_error *err)

@@ -15,6 +15,7 @@
 #include "daemon/stamp.h"
 #include "kernels/core/io.h"
 #include "kernels/core/processors.h"
+#include "kernels/layout/packed.h"
 #include "quant/run.h"
 
 enum {
@@ -35,6 +36,7 @@ static struct launch *launch_free(struct launch *l)
         free(l->files[i].name);
         (void)fd_close(l->files[i].fd); /* only read */
     }
+    (void)lease_release(l->lease); /* returns NULL by convention */
     (void)fd_close(l->folder_fd);
     (void)fd_close(l->imatrix_fd);
     (void)fd_close(l->plan_fd);
@@ -133,14 +135,19 @@ static int commit_on_pool(void *data, struct qd_error *err)
 {
     struct launch *l = data;
     char recipe[RECIPE_TEXT_MAX];
+    int r = l->lease ? packing_check_tables(l, err) : 0;
+    if (r < 0) {
+        l->discard = true;
+        return r;
+    }
     recipe_text(&l->recipe, recipe);
     const struct manifest manifest = {.key = l->key,
                                       .model = l->model,
                                       .scheme = scheme_name(l->recipe.scheme),
                                       .recipe = recipe,
-                                      .layout = "portable",
-                                      .features = "",
-                                      .encoder_revision = recipe_encoder_revision(&l->recipe),
+                                      .layout = qd_layout_info(l->layout)->name,
+                                      .features = layout_features(l->layout),
+                                      .encoder_revision = l->encoder_revision,
                                       .source = l->source_id,
                                       .quality = l->quality};
     const struct store_commit commit = {.manifest = &manifest,
@@ -151,7 +158,7 @@ static int commit_on_pool(void *data, struct qd_error *err)
                                         .key = l->d->key,
                                         .n_threads = l->n_threads,
                                         .done_bytes = &l->done_bytes};
-    int r = store_commit(l->d->store, l->work, &commit, err);
+    r = store_commit(l->d->store, l->work, &commit, err);
     if (r == 0 || r == QD_E_EXISTS) {
         if (r == 0)
             l->work = NULL; /* taken */
@@ -257,6 +264,10 @@ static int take_done(struct launch *l, struct incoming *in, struct packet *p, st
         return r;
     if (strlen(done.worst) >= sizeof l->worst)
         return err_new(err, QD_E_PROTOCOL, "the worker's worst tensor has too long a name");
+    if (l->lease) { /* nothing was quantized: it is that of what was packed */
+        l->quality = l->lease->manifest->quality;
+        return 0;
+    }
     memcpy(l->worst, done.worst, strlen(done.worst) + 1);
     l->quality = (struct quality){.n_tensors = done.n_tensors,
                                   .sqnr_db = done.sqnr_db,
@@ -285,6 +296,8 @@ static void on_run_reply(struct launch *l, struct incoming *in, struct packet *p
 /* Hashing has read the source already: whether it was cached before is known from then. */
 static uint32_t page_cache_mode(const struct launch *l)
 {
+    if (l->lease)
+        return l->d->config->keep_page_cache ? RUN_CACHE_KEEP : RUN_CACHE_AS_FOUND;
     if (l->d->config->keep_page_cache || l->found_cached)
         return RUN_CACHE_KEEP;
     return l->hashed_cold ? RUN_CACHE_DROP : RUN_CACHE_AS_FOUND;
@@ -391,7 +404,8 @@ void launch_plan(struct launch *l)
     char text[RECIPE_TEXT_MAX];
     recipe_text(&l->recipe, text);
     l->hooks.state(l->data, JOB_PLANNING);
-    const struct msg_w_plan params = {.recipe = text};
+    const char *layout = l->lease ? qd_layout_info(l->layout)->name : NULL;
+    const struct msg_w_plan params = {.recipe = layout ? NULL : text, .layout = layout};
     launch_ask(l, "w_plan", MESSAGE(w_plan, &params), NULL, 0, STEP_STALL_MS, on_plan_reply);
 }
 
@@ -493,8 +507,11 @@ void launch_probe(struct launch *l, void (*on_reply)(struct launch *, struct inc
 static void on_ticker_closed(uv_handle_t *h)
 {
     struct launch *l = h->data;
-    struct job_outcome o = {
-        .result = l->result, .err = l->result < 0 ? &l->err : NULL, .key = l->key, .built = l->built};
+    struct job_outcome o = {.result = l->result,
+                            .err = l->result < 0 ? &l->err : NULL,
+                            .key = l->key,
+                            .built = l->built,
+                            .nothing_to_pack = l->nothing_to_pack};
     if (l->result == 0 && l->plan_only)
         o.plan = &l->plan;
     l->hooks.done(l->data, &o);
@@ -531,6 +548,8 @@ void launch_finish(struct launch *l)
             workerproc_stop(l->worker);
         return; /* on_worker_ended comes */
     }
+    if (packing_examine(l))
+        return; /* on_pool_done comes */
     if (uv_is_closing((uv_handle_t *)&l->ticker))
         return;
     struct qd_error err;
@@ -563,7 +582,23 @@ static unsigned threads_of(const struct config *c)
 
 static void on_started(uv_timer_t *t)
 {
-    launch_begin_source(t->data);
+    struct launch *l = t->data;
+    if (l->layout == QD_LAYOUT_PORTABLE)
+        launch_begin_source(l);
+    else
+        launch_begin_packing(l);
+}
+
+/* Takes the descriptors; cannot fail behind that. */
+static int take_first(struct launch *l, const struct launch_spec *s, struct qd_error *err)
+{
+    l->n_files = 1;
+    l->files[0] = (struct launch_file){.role = strdup("weights"), .name = first_name(s), .required = true, .fd = -1};
+    if (!l->files[0].role || !l->files[0].name)
+        return err_new(err, QD_E_NO_MEMORY, "job");
+    l->files[0].fd = s->source_fd;
+    l->imatrix_fd = s->imatrix_fd;
+    return 0;
 }
 
 int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data,
@@ -578,6 +613,9 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
                          .known = s->known,
                          .stamp = s->stamp,
                          .recipe = s->recipe,
+                         .encoder_revision = recipe_encoder_revision(&s->recipe),
+                         .layout = s->layout,
+                         .portable = s->portable,
                          .idle = s->idle,
                          .plan_only = s->plan_only,
                          .memory_bytes = d->config->worker_memory,
@@ -589,15 +627,12 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
     l->model = strdup(s->model);
     l->boot_id = strdup(s->boot_id);
     l->first_path = s->first_file ? strdup(s->first_file) : NULL;
-    l->files = calloc(1, sizeof *l->files);
+    l->files = calloc(2, sizeof *l->files); /* a source's companions make it more */
     if (!l->files || !l->model || !l->boot_id || (s->first_file && !l->first_path))
         return err_new(err, QD_E_NO_MEMORY, "job");
-    l->n_files = 1;
-    l->files[0] = (struct launch_file){.role = strdup("weights"), .name = first_name(s), .required = true, .fd = -1};
-    if (!l->files[0].role || !l->files[0].name)
-        return err_new(err, QD_E_NO_MEMORY, "job");
-    l->files[0].fd = s->source_fd; /* no failure behind here */
-    l->imatrix_fd = s->imatrix_fd;
+    int r = s->layout == QD_LAYOUT_PORTABLE ? take_first(l, s, err) : 0;
+    if (r < 0)
+        return r;
     (void)uv_timer_init(d->loop, &l->ticker); /* these cannot fail */
     l->ticker.data = l;
     (void)uv_timer_start(&l->ticker, on_started, 0, 0);

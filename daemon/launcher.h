@@ -1,5 +1,6 @@
 /*
- * One launch: from an opened source to a committed artifact, by one worker process.
+ * One launch: from an opened source to a committed artifact, by one worker process; or from a portable artifact to a
+ * packed one, which begins with what the store knows of it and needs no open, gather and hash.
  *
  *     open      pool    the first file; it must be the one that was asked for
  *     probe     worker  format and companions
@@ -29,6 +30,8 @@ struct launch_spec {
     int imatrix_fd;          /* as @source_fd: what the recipe is weighted by */
     struct file_stamp stamp; /* of the first file as asked for */
     struct recipe recipe;
+    enum qd_layout layout;
+    struct digest portable; /* key of what is to be packed, where @layout is a packed one */
     bool idle;
     bool plan_only;
     const char *boot_id; /* of the journal's tag */

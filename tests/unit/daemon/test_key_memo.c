@@ -13,11 +13,12 @@ static struct digest source_of(uint8_t first, uint8_t last)
     return d;
 }
 
-static bool is_right(struct key_memo *m, struct digest source, const char *recipe, uint32_t revision)
+static bool is_right(struct key_memo *m, struct digest source, const char *recipe, enum qd_layout layout,
+                     uint32_t revision)
 {
     struct digest expected, d;
-    assert_int_equal(artifact_key(&source, recipe, "portable", revision, &expected, NULL), 0);
-    assert_int_equal(key_memo_get(m, &source, recipe, revision, &d, NULL), 0);
+    assert_int_equal(artifact_key(&source, recipe, qd_layout_info(layout)->name, revision, &expected, NULL), 0);
+    assert_int_equal(key_memo_get(m, &source, recipe, layout, revision, &d, NULL), 0);
     return digest_equal(&d, &expected);
 }
 
@@ -27,12 +28,14 @@ static void key_memo_get__others_in_the_same_place__every_part_counts(void **sta
     static struct key_memo m;
     (void)state;
     for (int again = 0; again < 2; again++) {
-        assert_true(is_right(&m, source_of(7, 1), "scheme=q8_0", 1));
-        assert_true(is_right(&m, source_of(7, 1), "scheme=q8_0", 1));
-        assert_true(is_right(&m, source_of(7, 2), "scheme=q8_0", 1));
-        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", 1));
-        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", 2));
-        assert_true(is_right(&m, source_of((uint8_t)(7 + KEYS_KEPT), 2), "scheme=q4_0", 2));
+        assert_true(is_right(&m, source_of(7, 1), "scheme=q8_0", QD_LAYOUT_PORTABLE, 1));
+        assert_true(is_right(&m, source_of(7, 1), "scheme=q8_0", QD_LAYOUT_PORTABLE, 1));
+        assert_true(is_right(&m, source_of(7, 2), "scheme=q8_0", QD_LAYOUT_PORTABLE, 1));
+        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_PORTABLE, 1));
+        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_PORTABLE, 2));
+        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_R8K4, 2));
+        assert_true(is_right(&m, source_of((uint8_t)(7 - 16 * QD_LAYOUT_R8K4), 2), "scheme=q4_0", QD_LAYOUT_R8K4, 2));
+        assert_true(is_right(&m, source_of((uint8_t)(7 + KEYS_KEPT), 2), "scheme=q4_0", QD_LAYOUT_PORTABLE, 2));
     }
 }
 
