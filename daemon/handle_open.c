@@ -1,8 +1,12 @@
 /*
  * open: the way of a request from a name to descriptors (architecture, section 8).
  *
- *     catalog -> rights -> recipe -> key known? -> store -> reply          (warm: nothing is allocated)
+ *     catalog -> rights -> recipe, layout -> key known? -> store -> reply          (warm: nothing is allocated)
  *     not yet: struct opening waits for the catalog, the pool (strict) or a job, and starts again.
+ *
+ * What is not there in a packed layout is made from the portable artifact, which is made from the source where that is
+ * not there either: a job each. Whom portable is good enough for (auto) is answered as soon as that is there, and the
+ * rest is done in the background.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +16,7 @@
 #include <unistd.h>
 
 #include "cache/store.h"
+#include "daemon/background.h"
 #include "daemon/config.h"
 #include "daemon/handlers.h"
 #include "daemon/imatrix.h"
@@ -25,6 +30,7 @@
 enum {
     PROGRESS_INTERVAL_MS = 100, /* ten a second */
     BEHIND_MAX = 8,             /* a file whose stat is never twice the same */
+    AGAIN_MAX = 3,              /* a portable artifact that is never there when it is to be packed */
     CATALOG_PATIENCE_MS = 3000  /* for a name that is not there while folders are being scanned */
 };
 
@@ -32,6 +38,7 @@ enum {
 struct ask {
     const char *model;
     struct recipe recipe; /* its scheme may be auto */
+    struct layout_wish layout;
     bool no_build, strict, background;
     int source_fd; /* -1: by name */
     uint64_t source_bytes;
@@ -44,7 +51,9 @@ struct target {
     const char *model, *first_file; /* borrow the catalog */
     struct file_stamp stamp;        /* of the first file, as rights were judged; by name only */
     struct recipe recipe;
-    char why[POLICY_WHY_MAX];
+    enum qd_layout layout;
+    bool portable_will_do; /* until what @layout says is there */
+    char why[POLICY_WHY_MAX], layout_why[POLICY_WHY_MAX];
     struct digest key;
     bool known; /* key is */
 };
@@ -56,9 +65,11 @@ struct opening {
     struct ask ask; /* model owned; descriptors owned */
     struct target target;
     struct job_waiter waiter;
-    bool joined;  /* a job has @waiter */
-    bool on_pool; /* strict check or digest under way */
-    bool checked; /* strict check passed */
+    bool joined;            /* a job has @waiter */
+    bool on_pool;           /* strict check or digest under way */
+    struct digest checked;  /* strict check of this artifact passed, or is under way */
+    struct digest portable; /* what is being packed for it */
+    unsigned n_again;       /* how often all had to begin again */
     bool waits_for_catalog, due;
     unsigned n_behind; /* how often the catalog was behind the file */
     bool finished;
@@ -71,6 +82,7 @@ struct opening {
 };
 
 static void opening_step(struct opening *o);
+static void go_on_from_portable(struct opening *o, struct lease *lease, bool built);
 
 /* ---- answering --------------------------------------------------------------------------------------- */
 
@@ -82,15 +94,22 @@ static bool features_present(const struct daemon *d, const struct manifest *m)
     return cpu_features_parse(m->features, &needed) == 0 && (needed & ~d->serving->hardware.feature_bits) == 0;
 }
 
+static void say_damaged(struct daemon *d, const struct digest *key, const struct target *t, enum qd_layout layout,
+                        const char *reason)
+{
+    log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model),
+             log_field("reason", reason));
+    serving_artifact_changed(d, key, t->model, scheme_name(t->recipe.scheme), layout, "damaged");
+}
+
 /* 1 and @ret: served from the store. 0: to be built. QD_E_CORRUPT is told to all and then to be built. */
-static int look_up(struct daemon *d, const struct target *t, struct lease **ret, struct qd_error *err)
+static int look_up(struct daemon *d, const struct digest *key, const struct target *t, enum qd_layout layout,
+                   struct lease **ret, struct qd_error *err)
 {
     CLEANUP(lease_release) struct lease *lease = NULL;
-    int r = store_lookup_in_turn(d->store, &t->key, d->turn, &lease, err);
+    int r = store_lookup_in_turn(d->store, key, d->turn, &lease, err);
     if (r == QD_E_CORRUPT) {
-        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model),
-                 log_field("reason", err->message));
-        serving_artifact_changed(d, &t->key, t->model, scheme_name(t->recipe.scheme), "damaged");
+        say_damaged(d, key, t, layout, err->message);
         return 0;
     }
     if (r == QD_E_NOT_FOUND || r == QD_E_UNTRUSTED)
@@ -111,24 +130,61 @@ static uint32_t count_payload(const struct manifest *m)
     return n;
 }
 
+/* What auto decided by, and why it is this layout. @dst[LAYOUT_WHY_MAX]. */
+static const char *say_why(const struct target *t, enum qd_layout served, bool nothing_to_pack, char *dst)
+{
+    const char *asked = qd_layout_info(t->layout)->name;
+    int n = snprintf(dst, LAYOUT_WHY_MAX, "%s", t->why); /* all of it fits */
+    char *rest = dst + n;
+    size_t room = LAYOUT_WHY_MAX - (size_t)n;
+    if (served == t->layout && t->layout_why[0])
+        (void)snprintf(rest, room, "; layout %s: %s", asked, t->layout_why);
+    else if (served != t->layout && nothing_to_pack)
+        (void)snprintf(rest, room, "; layout portable: no tensor of it is packed in %s", asked);
+    else if (served != t->layout)
+        (void)snprintf(rest, room, "; layout portable for now: %s is not made yet (%s)", asked, t->layout_why);
+    return dst[0] ? dst : NULL;
+}
+
 /* Takes @lease. A caller that has this very envelope, by its print @have, is given the payload alone. */
 static void reply_opened(struct peer *p, uint32_t id, const struct target *t, struct bytes have, struct lease *lease,
                          bool built)
 {
-    char key[DIGEST_HEX_BYTES];
+    char key[DIGEST_HEX_BYTES], why[LAYOUT_WHY_MAX];
     struct qd_error err;
     const struct kept_envelope *e;
-    if (envelope_keep(p->daemon->serving, &t->key, lease->envelope, &e, &err) < 0) {
+    struct serving *s = p->daemon->serving;
+    const struct manifest *made = lease->manifest;
+    if (envelope_keep(s, &made->key, lease->envelope, &e, &err) < 0) {
         (void)lease_release(lease);
         peer_fail(p, id, &err);
         return;
     }
-    digest_hex(&t->key, key);
+    digest_hex(&made->key, key);
     bool known = have.n == DIGEST_BYTES && memcmp(have.data, e->print.bytes, DIGEST_BYTES) == 0;
-    struct msg_opened m = {.key = key, .built = built, .why = t->why[0] ? t->why : NULL, .payload_only = known};
+    int layout = qd_layout_by_name(made->layout); /* one of ours: it was found by it */
+    struct msg_opened m = {
+        .key = key,
+        .built = built,
+        .why = say_why(t, (enum qd_layout)layout, unpacked_get(&s->unpacked, &made->key, t->layout), why),
+        .payload_only = known,
+        .layout = made->layout};
     m.n_files = known ? count_payload(lease->manifest) : (uint32_t)lease->n_fds;
     peer_reply_lease(p, id, MESSAGE(opened, &m), known ? -1 : e->fd, lease, m.n_files);
-    touch_now_and_then(p->daemon->serving);
+    touch_now_and_then(s);
+}
+
+/*
+ * The portable artifact @lease is there and the packed one is not: is it the answer? Then the packed one is made in the
+ * background, if there is anything to pack.
+ */
+static bool portable_answers(struct daemon *d, const struct target *t, const struct lease *lease)
+{
+    if (t->layout == QD_LAYOUT_PORTABLE || unpacked_get(&d->serving->unpacked, &lease->manifest->key, t->layout))
+        return true;
+    if (t->portable_will_do)
+        pack_in_background(d, lease->manifest, t->layout);
+    return t->portable_will_do;
 }
 
 /* ---- from ask to target --------------------------------------------------------------------------------- */
@@ -177,6 +233,7 @@ static struct job_request job_request_of(const struct peer *p, const struct ask 
                                 .source_fd = a->source_fd,
                                 .imatrix_fd = a->imatrix.fd,
                                 .recipe = t->recipe,
+                                .layout = t->layout,
                                 .stamp = a->source_fd >= 0 ? NULL : &t->stamp,
                                 .interactive = !a->background,
                                 .uid = p->who.uid};
@@ -196,9 +253,22 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
     if (r < 0)
         return r;
     imatrix_weigh(&a->imatrix, &ret->recipe);
+    struct policy_facts facts = policy_facts_here(p->daemon, m ? m->bytes : a->source_bytes);
+    r = layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
+    if (r < 0)
+        return r;
+    ret->portable_will_do = a->layout.kind == WISH_AUTO;
     struct job_request rq = job_request_of(p, a, ret);
     ret->known = jobs_known_key(p->daemon->jobs, &rq, &ret->key) == 1;
     return 1;
+}
+
+/* The key of the portable artifact that a packed one is made from, where that of the packed one is known. */
+static bool portable_key(struct peer *p, const struct ask *a, const struct target *t, struct digest *ret)
+{
+    struct job_request rq = job_request_of(p, a, t);
+    rq.layout = QD_LAYOUT_PORTABLE;
+    return t->known && jobs_known_key(p->daemon->jobs, &rq, ret) == 1;
 }
 
 /* ---- life of an opening ------------------------------------------------------------------------------------- */
@@ -284,6 +354,75 @@ static void on_wait_over(uv_timer_t *timer)
     opening_fail(o, &err);
 }
 
+/* ---- on the pool ---- */
+
+static void start_on_pool(struct opening *o, pool_work *work, pool_done *done)
+{
+    struct qd_error err;
+    if (pool_submit_long(o->daemon->loop, work, done, o, &err) < 0)
+        opening_fail(o, &err);
+    else
+        o->on_pool = true;
+}
+
+/* True where the answer is for nobody: the opening is gone. */
+static bool ended_on_pool(struct opening *o)
+{
+    o->on_pool = false;
+    if (!o->finished && !o->pending.peer->closing) /* abandoned meanwhile, or about to be */
+        return false;
+    o->finished = false;
+    opening_end(o);
+    return true;
+}
+
+/*
+ * ---- strict: every byte on the pool
+ * ----------------------------------------------------------------------------------
+ */
+
+static int check_work(void *data, struct qd_error *err)
+{
+    struct opening *o = data;
+    return store_verify(o->daemon->store, &o->checked, &o->daemon->serving->stopping, NULL, &o->verify, err);
+}
+
+static void check_done(void *data, int result, const struct qd_error *err)
+{
+    struct opening *o = data;
+    if (ended_on_pool(o))
+        return;
+    bool is_portable = !o->target.known || !digest_equal(&o->checked, &o->target.key);
+    if (result == QD_E_CORRUPT)
+        say_damaged(o->daemon, &o->checked, &o->target, is_portable ? QD_LAYOUT_PORTABLE : o->target.layout,
+                    o->verify.bad);
+    if (result < 0)
+        o->checked = (struct digest){0};
+    if (result < 0 && result != QD_E_CORRUPT && result != QD_E_NOT_FOUND)
+        opening_fail(o, err);
+    else
+        opening_step(o);
+}
+
+/* ---- the digest of an importance matrix, on the pool ---- */
+
+static int digest_work(void *data, struct qd_error *err)
+{
+    struct opening *o = data;
+    return imatrix_digest(o->daemon, &o->ask.imatrix, err);
+}
+
+static void digest_done(void *data, int result, const struct qd_error *err)
+{
+    struct opening *o = data;
+    if (ended_on_pool(o))
+        return;
+    if (result < 0)
+        opening_fail(o, err);
+    else
+        opening_step(o);
+}
+
 /* ---- job --------------------------------------------------------------------------------------------------------- */
 
 static void on_progress(struct job_waiter *w, const struct job_progress *g)
@@ -298,6 +437,7 @@ static void on_progress(struct job_waiter *w, const struct job_progress *g)
         .id = o->pending.id,
         .model = g->model,
         .scheme = g->scheme,
+        .layout = g->layout,
         .state = job_state_name(g->state),
         .tensor = g->tensor && g->tensor[0] ? g->tensor : NULL,
         .done_bytes = g->done_bytes,
@@ -310,31 +450,94 @@ static void on_progress(struct job_waiter *w, const struct job_progress *g)
     peer_event(o->pending.peer, "progress", MESSAGE(progress, &e));
 }
 
-static void on_done(struct job_waiter *w, const struct job_outcome *outcome)
+/* Takes @lease. What was built just now is not read again for the strict. */
+static void serve(struct opening *o, struct lease *lease, bool built)
+{
+    const struct digest key = lease->manifest->key;
+    if (o->ask.strict && !built && !digest_equal(&o->checked, &key)) {
+        (void)lease_release(lease); /* returns NULL by convention */
+        o->checked = key;
+        start_on_pool(o, check_work, check_done);
+        return;
+    }
+    if (o->pending.peer)
+        reply_opened(o->pending.peer, o->pending.id, &o->target, (struct bytes){0}, lease, built);
+    else
+        (void)lease_release(lease);
+    opening_end(o);
+}
+
+/* What a job made, or another request meanwhile; @layout: of it. 0: it is gone again. Negative: the opening is over. */
+static int take_made(struct opening *o, const struct digest *key, enum qd_layout layout, struct lease **ret)
+{
+    struct qd_error err;
+    o->target.model = shown_model(o); /* the catalog may have moved on */
+    int r = look_up(o->daemon, key, &o->target, layout, ret, &err);
+    if (r < 0)
+        opening_fail(o, &err);
+    return r;
+}
+
+static void fail_gone(struct opening *o)
+{
+    struct qd_error err;
+    (void)err_new(&err, QD_E_CORRUPT, "the artifact was built and is gone again");
+    opening_fail(o, &err);
+}
+
+static void on_built(struct job_waiter *w, const struct job_outcome *outcome)
 {
     struct opening *o = w->data;
     struct lease *lease = NULL;
-    struct qd_error err;
     o->joined = false;
     if (outcome->result < 0) {
         opening_fail(o, outcome->err);
         return;
     }
-    o->target.model = shown_model(o); /* the catalog may have moved on */
-    o->target.key = outcome->key;
     if (outcome->built)
-        serving_artifact_ready(o->daemon, &outcome->key, shown_model(o), scheme_name(o->target.recipe.scheme));
-    int r = look_up(o->daemon, &o->target, &lease, &err);
-    if (r <= 0) {
-        if (r == 0)
-            (void)err_new(&err, QD_E_CORRUPT, "the artifact was built and is gone again");
-        opening_fail(o, &err);
+        serving_artifact_ready(o->daemon, &outcome->key, shown_model(o), scheme_name(o->target.recipe.scheme),
+                               QD_LAYOUT_PORTABLE);
+    int r = take_made(o, &outcome->key, QD_LAYOUT_PORTABLE, &lease);
+    if (r == 0)
+        fail_gone(o);
+    else if (r > 0)
+        go_on_from_portable(o, lease, outcome->built);
+}
+
+/* The portable artifact was gone or damaged, or the CPU is another by now: all again, a few times. */
+static bool start_again(struct opening *o)
+{
+    if (o->n_again == AGAIN_MAX)
+        return false;
+    o->n_again++;
+    opening_step(o);
+    return true;
+}
+
+static void on_packed(struct job_waiter *w, const struct job_outcome *outcome)
+{
+    struct opening *o = w->data;
+    struct daemon *d = o->daemon;
+    struct lease *lease = NULL;
+    o->joined = false;
+    if (outcome->result == QD_E_CORRUPT)
+        say_damaged(d, &o->portable, &o->target, QD_LAYOUT_PORTABLE, outcome->err->message);
+    if ((outcome->result == QD_E_CORRUPT || outcome->result == QD_E_NOT_FOUND) && start_again(o))
+        return;
+    if (outcome->result < 0) {
+        opening_fail(o, outcome->err);
         return;
     }
-    if (o->pending.peer)
-        reply_opened(o->pending.peer, o->pending.id, &o->target, (struct bytes){0}, steal(&lease), outcome->built);
-    (void)lease_release(lease);
-    opening_end(o);
+    enum qd_layout layout = outcome->nothing_to_pack ? QD_LAYOUT_PORTABLE : o->target.layout;
+    if (outcome->nothing_to_pack)
+        unpacked_put(&d->serving->unpacked, &o->portable, o->target.layout);
+    else if (outcome->built)
+        serving_artifact_ready(d, &outcome->key, shown_model(o), scheme_name(o->target.recipe.scheme), layout);
+    int r = take_made(o, &outcome->key, layout, &lease);
+    if (r > 0)
+        serve(o, lease, outcome->built);
+    else if (r == 0 && !start_again(o))
+        fail_gone(o);
 }
 
 /* The file is not the one that rights were judged by: when the catalog has seen it, all starts again. */
@@ -372,18 +575,32 @@ static int submit_job(struct opening *o, struct job_request *rq, struct qd_error
     return r;
 }
 
-static void join_job(struct opening *o)
+/* False, and the opening is over, where nothing new can be signed. */
+static bool may_build(struct opening *o)
 {
     struct qd_error err;
-    if (!o->daemon->key) {
-        (void)err_new(&err, QD_E_UNAVAILABLE, "signing is stopped: %s", o->daemon->key_problem);
-        (void)err_hint(&err, QD_E_UNAVAILABLE, "what is in the cache is served on; see `quantctl status`");
-        opening_fail(o, &err);
-        return;
-    }
-    struct job_request rq = job_request_of(o->pending.peer, &o->ask, &o->target);
-    o->waiter = (struct job_waiter){.progress = on_progress, .done = on_done, .data = o};
+    if (o->daemon->key)
+        return true;
+    (void)err_new(&err, QD_E_UNAVAILABLE, "signing is stopped: %s", o->daemon->key_problem);
+    (void)err_hint(&err, QD_E_UNAVAILABLE, "what is in the cache is served on; see `quantctl status`");
+    opening_fail(o, &err);
+    return false;
+}
+
+static struct job_waiter waiter_of(struct opening *o, void (*done)(struct job_waiter *, const struct job_outcome *))
+{
     o->progress_state = JOB_STATES;
+    return (struct job_waiter){.progress = on_progress, .done = done, .data = o};
+}
+
+static void build_portable(struct opening *o)
+{
+    struct qd_error err;
+    if (!may_build(o))
+        return;
+    struct job_request rq = job_request_of(o->pending.peer, &o->ask, &o->target);
+    rq.layout = QD_LAYOUT_PORTABLE;
+    o->waiter = waiter_of(o, on_built);
     int r = submit_job(o, &rq, &err);
     o->joined = r == 0;
     if (r == QD_E_SOURCE_CHANGED && rq.stamp && o->n_behind++ < BEHIND_MAX)
@@ -392,74 +609,23 @@ static void join_job(struct opening *o)
         opening_fail(o, &err);
 }
 
-/* ---- on the pool ---- */
-
-static void start_on_pool(struct opening *o, pool_work *work, pool_done *done)
+static void pack(struct opening *o)
 {
     struct qd_error err;
-    if (pool_submit_long(o->daemon->loop, work, done, o, &err) < 0)
+    if (!may_build(o))
+        return;
+    const struct job_request rq = {.model = shown_model(o),
+                                   .source_fd = -1,
+                                   .imatrix_fd = -1,
+                                   .recipe = o->target.recipe,
+                                   .layout = o->target.layout,
+                                   .portable = o->portable,
+                                   .interactive = !o->ask.background,
+                                   .uid = o->pending.peer->who.uid};
+    o->waiter = waiter_of(o, on_packed);
+    o->joined = jobs_submit(o->daemon->jobs, &rq, &o->waiter, &err) == 0;
+    if (!o->joined)
         opening_fail(o, &err);
-    else
-        o->on_pool = true;
-}
-
-/* True where the answer is for nobody: the opening is gone. */
-static bool ended_on_pool(struct opening *o)
-{
-    o->on_pool = false;
-    if (!o->finished && !o->pending.peer->closing) /* abandoned meanwhile, or about to be */
-        return false;
-    o->finished = false;
-    opening_end(o);
-    return true;
-}
-
-/*
- * ---- strict: every byte on the pool
- * ----------------------------------------------------------------------------------
- */
-
-static int check_work(void *data, struct qd_error *err)
-{
-    struct opening *o = data;
-    return store_verify(o->daemon->store, &o->target.key, &o->daemon->serving->stopping, NULL, &o->verify, err);
-}
-
-static void check_done(void *data, int result, const struct qd_error *err)
-{
-    struct opening *o = data;
-    if (ended_on_pool(o))
-        return;
-    if (result == QD_E_CORRUPT) {
-        log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", shown_model(o)),
-                 log_field("reason", o->verify.bad));
-        serving_artifact_changed(o->daemon, &o->target.key, shown_model(o), scheme_name(o->target.recipe.scheme),
-                                 "damaged");
-    } else if (result < 0 && result != QD_E_NOT_FOUND) {
-        opening_fail(o, err);
-        return;
-    }
-    o->checked = result == 0;
-    opening_step(o);
-}
-
-/* ---- the digest of an importance matrix, on the pool ---- */
-
-static int digest_work(void *data, struct qd_error *err)
-{
-    struct opening *o = data;
-    return imatrix_digest(o->daemon, &o->ask.imatrix, err);
-}
-
-static void digest_done(void *data, int result, const struct qd_error *err)
-{
-    struct opening *o = data;
-    if (ended_on_pool(o))
-        return;
-    if (result < 0)
-        opening_fail(o, err);
-    else
-        opening_step(o);
 }
 
 /*
@@ -469,8 +635,10 @@ static void digest_done(void *data, int result, const struct qd_error *err)
 
 static int say_not_built(const struct ask *a, const struct target *t, struct qd_error *err)
 {
-    (void)err_new(err, QD_E_NOT_FOUND, "model '%s' in %s is not in the cache", a->model ? a->model : "fd",
-                  scheme_name(t->recipe.scheme));
+    bool packed = t->layout != QD_LAYOUT_PORTABLE;
+    (void)err_new(err, QD_E_NOT_FOUND, "model '%s' in %s%s%s is not in the cache", a->model ? a->model : "fd",
+                  scheme_name(t->recipe.scheme), packed ? ", layout " : "",
+                  packed ? qd_layout_info(t->layout)->name : "");
     return err_hint(err, QD_E_NOT_FOUND, "open it without no_build to have it made");
 }
 
@@ -481,17 +649,57 @@ static bool is_patient(const struct opening *o)
            uv_now(o->daemon->loop) - o->started_ms < CATALOG_PATIENCE_MS;
 }
 
+static void fail_not_built(struct opening *o)
+{
+    struct qd_error err;
+    (void)say_not_built(&o->ask, &o->target, &err);
+    opening_fail(o, &err);
+}
+
+/* Takes @lease, of the portable artifact: it is the answer, or what the answer is made from. */
+static void go_on_from_portable(struct opening *o, struct lease *lease, bool built)
+{
+    if (portable_answers(o->daemon, &o->target, lease)) {
+        serve(o, lease, built);
+        return;
+    }
+    o->portable = lease->manifest->key;
+    (void)lease_release(lease); /* returns NULL by convention */
+    if (o->ask.no_build)
+        fail_not_built(o);
+    else
+        pack(o);
+}
+
+/* Nothing of it is in the store that answers, as far as is known without work. */
+static void step_from_portable(struct opening *o)
+{
+    struct digest key;
+    struct lease *lease = NULL;
+    struct qd_error err;
+    int r = 0;
+    if (o->target.layout != QD_LAYOUT_PORTABLE && portable_key(o->pending.peer, &o->ask, &o->target, &key))
+        r = look_up(o->daemon, &key, &o->target, QD_LAYOUT_PORTABLE, &lease, &err);
+    if (r > 0)
+        go_on_from_portable(o, lease, false);
+    else if (r < 0)
+        opening_fail(o, &err);
+    else if (o->ask.no_build)
+        fail_not_built(o);
+    else
+        build_portable(o);
+}
+
 /* Looks again from the start: what was true when the request came may have changed. */
 static void opening_step(struct opening *o)
 {
     struct qd_error err;
     struct lease *lease = NULL;
-    struct peer *p = o->pending.peer;
     if (imatrix_is_open(&o->ask.imatrix)) {
         start_on_pool(o, digest_work, digest_done);
         return;
     }
-    int r = aim(p, &o->ask, &o->target, &err);
+    int r = aim(o->pending.peer, &o->ask, &o->target, &err);
     if (r == 0 && !is_patient(o))
         r = err.code;
     if (r <= 0) {
@@ -501,27 +709,13 @@ static void opening_step(struct opening *o)
         return;
     }
     wait_for_catalog(o, false);
-    if (o->target.known)
-        r = look_up(o->daemon, &o->target, &lease, &err);
+    r = o->target.known ? look_up(o->daemon, &o->target.key, &o->target, o->target.layout, &lease, &err) : 0;
+    if (r > 0)
+        serve(o, lease, false);
+    else if (r < 0)
+        opening_fail(o, &err);
     else
-        r = 0;
-    if (r > 0 && o->ask.strict && !o->checked) {
-        (void)lease_release(lease);
-        start_on_pool(o, check_work, check_done);
-        return;
-    }
-    if (r > 0) {
-        reply_opened(p, o->pending.id, &o->target, (struct bytes){0}, lease, false);
-        opening_end(o);
-        return;
-    }
-    if (r == 0 && !o->ask.no_build) {
-        join_job(o);
-        return;
-    }
-    if (r == 0)
-        (void)say_not_built(&o->ask, &o->target, &err);
-    opening_fail(o, &err);
+        step_from_portable(o);
 }
 
 static struct opening *next_due(const struct serving *s)
@@ -621,8 +815,6 @@ static int take_descriptors(struct daemon *d, struct request *rq, const struct m
 static int read_ask(struct daemon *d, struct request *rq, const struct msg_open *p, struct ask *ret,
                     struct qd_error *err)
 {
-    if (p->layout && strcmp(p->layout, "portable") != 0)
-        return err_new(err, QD_E_UNSUPPORTED, "layout '%s': this daemon serves \"portable\"", p->layout);
     *ret = (struct ask){.model = p->by_fd ? NULL : p->model,
                         .no_build = p->no_build,
                         .strict = p->strict,
@@ -631,6 +823,8 @@ static int read_ask(struct daemon *d, struct request *rq, const struct msg_open 
                         .imatrix.fd = -1,
                         .have = p->have};
     int r = recipe_of_words(&RECIPE_WORDS(p), &ret->recipe, err);
+    if (r == 0)
+        r = layout_wish_parse(p->layout, &ret->layout, err);
     return r < 0 ? r : take_descriptors(d, rq, p, ret, err);
 }
 
@@ -642,7 +836,15 @@ static int answer_at_once(struct peer *p, uint32_t id, const struct ask *a, stru
     int r = a->strict || imatrix_is_open(&a->imatrix) ? 0 : aim(p, a, &t, err);
     if (r <= 0 || !t.known)
         return r < 0 ? r : 0;
-    r = look_up(p->daemon, &t, &lease, err);
+    r = look_up(p->daemon, &t.key, &t, t.layout, &lease, err);
+    struct digest key;
+    if (r == 0 && t.layout != QD_LAYOUT_PORTABLE && portable_key(p, a, &t, &key)) {
+        r = look_up(p->daemon, &key, &t, QD_LAYOUT_PORTABLE, &lease, err);
+        if (r > 0 && !portable_answers(p->daemon, &t, lease)) {
+            (void)lease_release(lease); /* returns NULL by convention */
+            r = 0;
+        }
+    }
     if (r > 0)
         reply_opened(p, id, &t, a->have, lease, false);
     return r;

@@ -12,20 +12,21 @@
 #include "daemon/background.h"
 #include "daemon/config.h"
 #include "daemon/handlers.h"
+#include "daemon/lease_tensors.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pool.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/cleanup.h"
-#include "kernels/core/io.h"
 
-enum { LIST_ARENA_BYTES = 64 << 20, TABLE_ARENA_BYTES = 256 << 20, KEY_PREFIX_MIN = 8, PROBLEMS_MAX = 256 };
+enum { LIST_ARENA_BYTES = 64 << 20, KEY_PREFIX_MIN = 8, PROBLEMS_MAX = 256 };
 
 /* ---- lists of artifacts: strings are copied out of the store ----------------------------------------- */
 
 struct item {
     struct msg_artifact m;
-    struct digest key;
+    struct digest key, source;
+    enum qd_layout layout; /* QD_N_LAYOUTS: one of a newer quantd */
     uint64_t last_use_s;
     bool keep; /* pinned or in use */
 };
@@ -64,7 +65,10 @@ static void fill_item(struct listing *l, const struct store_entry *e, struct ite
 {
     const struct manifest *m = e->manifest;
     const struct quality *q = &m->quality;
+    int layout = qd_layout_by_name(m->layout);
     it->key = m->key;
+    it->source = m->source;
+    it->layout = layout < 0 ? QD_N_LAYOUTS : (enum qd_layout)layout;
     it->last_use_s = e->last_use_s;
     it->keep = e->pinned || e->n_leases > 0;
     it->m = (struct msg_artifact){
@@ -140,17 +144,31 @@ int handle_artifacts(struct peer *peer, struct request *rq, const struct msg_pag
 
 /* ---- one artifact by what people type -------------------------------------------------------------------- */
 
+static bool is_part(const char *whole, const char *from, size_t n)
+{
+    return strlen(whole) == n && strncmp(whole, from, n) == 0;
+}
+
+/* MODEL:SCHEME of a layout; a model's name may hold colons. */
+static bool is_named_so(const struct item *it, const char *text, size_t n, const char *layout)
+{
+    const char *colon = memrchr(text, ':', n);
+    return colon && strcmp(it->m.layout, layout) == 0 && is_part(it->m.model, text, (size_t)(colon - text)) &&
+           is_part(it->m.scheme, colon + 1, n - (size_t)(colon + 1 - text));
+}
+
 static bool is_named(const struct item *it, const char *text)
 {
     const char *colon = strrchr(text, ':');
     size_t n = strlen(text);
-    if (colon)
-        return strlen(it->m.model) == (size_t)(colon - text) &&
-               strncmp(it->m.model, text, (size_t)(colon - text)) == 0 && strcmp(it->m.scheme, colon + 1) == 0;
-    return n >= KEY_PREFIX_MIN && strncmp(it->m.key, text, n) == 0;
+    if (!colon)
+        return n >= KEY_PREFIX_MIN && strncmp(it->m.key, text, n) == 0;
+    if (qd_layout_by_name(colon + 1) >= 0)
+        return is_named_so(it, text, (size_t)(colon - text), colon + 1);
+    return is_named_so(it, text, n, qd_layout_info(QD_LAYOUT_PORTABLE)->name);
 }
 
-/* Several of one model and scheme (the source changed, or pure and not): the one used last. */
+/* Several of one model, scheme and layout (the source changed, or pure and not): the one made last. */
 static const struct item *pick(const struct listing *l, const char *text, size_t *ret_n)
 {
     const struct item *found = NULL;
@@ -172,7 +190,7 @@ static int find_item(const struct listing *l, const char *text, const struct ite
     if (!it) {
         (void)err_new(err, QD_E_NOT_FOUND, "no artifact '%s'", text);
         return err_hint(err, QD_E_NOT_FOUND,
-                        "a key, %d of its first digits or more, or MODEL:SCHEME; `quantctl ls` lists them",
+                        "a key, %d of its first digits or more, or MODEL:SCHEME[:LAYOUT]; `quantctl ls` lists them",
                         KEY_PREFIX_MIN);
     }
     if (n > 1 && !strrchr(text, ':')) {
@@ -282,7 +300,7 @@ static void keep_done(void *data, int result, const struct qd_error *err)
     struct op *op = data;
     const struct item *it = &op->list.items[0];
     if (result == 0 && op->kind == OP_REMOVE)
-        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, "removed");
+        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->layout, "removed");
     if (op->pending.peer && result < 0)
         peer_fail(op->pending.peer, op->pending.id, err);
     else if (op->pending.peer)
@@ -377,9 +395,8 @@ static void prune_done(void *data, int result, const struct qd_error *err)
         for (size_t i = 0; i < op->list.n; i++)
             if (!is_listed(&now, &op->list.items[i].key))
                 op->list.items[n++] = op->list.items[i];
-        for (size_t i = 0; i < n; i++)
-            serving_artifact_changed(op->daemon, &op->list.items[i].key, op->list.items[i].m.model,
-                                     op->list.items[i].m.scheme, "evicted");
+        for (const struct item *it = op->list.items; it < op->list.items + n; it++)
+            serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->layout, "evicted");
         reply_pruned(op, op->list.items, n);
     } else if (op->pending.peer) {
         peer_fail(op->pending.peer, op->pending.id, result < 0 ? err : &listed);
@@ -439,25 +456,7 @@ int handle_prune(struct peer *peer, struct request *rq, const struct msg_prune *
 static int show_work(void *data, struct qd_error *err)
 {
     struct op *op = data;
-    const struct manifest *m = op->lease->manifest;
-    uint64_t payload_bytes[MANIFEST_FILES_MAX];
-    size_t n_payload = 0, table = m->n_files;
-    for (size_t i = 0; i < m->n_files; i++) {
-        if (m->files[i].role == MANIFEST_PAYLOAD)
-            payload_bytes[n_payload++] = m->files[i].bytes;
-        if (m->files[i].role == MANIFEST_TENSORS)
-            table = i;
-    }
-    if (table == m->n_files || m->files[table].bytes > TABLE_BYTES_MAX)
-        return err_new(err, QD_E_CORRUPT, "the artifact has no table of tensors");
-    CLEANUP(free) uint8_t *raw = malloc(m->files[table].bytes + 1);
-    if (!raw || !(op->arena = arena_new(TABLE_ARENA_BYTES)))
-        return err_new(err, QD_E_NO_MEMORY, "table of tensors");
-    ssize_t n = pread_whole(op->lease->fds[table], raw, m->files[table].bytes, 0);
-    if (n != (ssize_t)m->files[table].bytes)
-        return err_new(err, QD_E_IO, "table of tensors: read %zd bytes of %llu", n,
-                       (unsigned long long)m->files[table].bytes);
-    return tensor_table_decode((struct bytes){raw, (size_t)n}, payload_bytes, n_payload, op->arena, &op->table, err);
+    return lease_tensors(op->lease, &op->arena, &op->table, err);
 }
 
 static const char *shape_text(struct arena *arena, const struct tensor_entry *t)
@@ -553,7 +552,9 @@ static void tell_verify_progress(uv_timer_t *timer)
 static void add_problem(struct op *op, const struct item *it, const char *reason)
 {
     char what[512];
-    (void)snprintf(what, sizeof what, "%.200s:%s %.16s", it->m.model, it->m.scheme, it->m.key);
+    bool packed = it->layout != QD_LAYOUT_PORTABLE;
+    (void)snprintf(what, sizeof what, "%.200s:%s%s%s %.16s", it->m.model, it->m.scheme, packed ? ":" : "",
+                   packed ? it->m.layout : "", it->m.key);
     struct msg_problem p = {.what = copy_text(&op->list, what), .reason = copy_text(&op->list, reason)};
     if (p.what && p.reason && op->verified.problems_n < PROBLEMS_MAX)
         op->problems[op->verified.problems_n++] = p;
@@ -561,11 +562,11 @@ static void add_problem(struct op *op, const struct item *it, const char *reason
 
 static void rebuild(struct op *op, const struct item *it)
 {
-    struct recipe recipe;
+    const struct artifact_origin origin = {it->m.model, it->source, it->m.recipe, it->m.encoder_revision};
     struct qd_error err;
-    if (op->no_rebuild || recipe_parse(it->m.recipe, &recipe, &err) < 0)
+    if (op->no_rebuild || it->layout == QD_N_LAYOUTS)
         return;
-    if (build_in_background(op->daemon, it->m.model, &recipe, &err) == 0)
+    if (make_in_background(op->daemon, &origin, it->layout, &err) == 0)
         op->verified.rebuilding++;
     else
         log_line(LOG_AT_WARNING, "store", "damaged artifact is not built again%s%s", log_field("model", it->m.model),
@@ -597,7 +598,7 @@ static void verify_done(void *data, int result, const struct qd_error *err)
     if (result == QD_E_CORRUPT) {
         log_line(LOG_AT_WARNING, "store", "damaged artifact in quarantine%s%s", log_field("model", it->m.model),
                  log_field("reason", op->verify.bad));
-        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, "damaged");
+        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->layout, "damaged");
         add_problem(op, it, op->verify.bad[0] ? op->verify.bad : err->message);
         rebuild(op, it);
     } else if (result == QD_E_CANCELLED) {

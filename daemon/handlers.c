@@ -132,14 +132,19 @@ int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_
     return done;
 }
 
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
-                   struct qd_error *err)
+struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_bytes)
 {
     const struct hardware *h = &d->serving->hardware;
-    struct policy_facts facts = {.memory_bytes = h->memory_bytes,
+    return (struct policy_facts){.memory_bytes = h->memory_bytes,
                                  .model_bytes = model_bytes,
                                  .cpu_features = h->feature_bits,
                                  .cache_bytes = d->config->cache_budget};
+}
+
+int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
+                   struct qd_error *err)
+{
+    const struct policy_facts facts = policy_facts_here(d, model_bytes);
     return policy_resolve(asked, &facts, ret, why, err);
 }
 

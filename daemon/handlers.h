@@ -11,6 +11,7 @@
 #include "daemon/catalog.h"
 #include "daemon/hardware.h"
 #include "daemon/job.h"
+#include "daemon/layouts.h"
 #include "daemon/peer.h"
 #include "ipc/handler.h"
 #include "quant/policy.h"
@@ -47,10 +48,11 @@ struct serving {
     uint64_t started_ms;
     struct kept_envelope envelopes[ENVELOPES_KEPT];
     struct kept_plan plans[PLANS_KEPT];
-    uint64_t clock;             /* of `used` */
-    uint64_t touched_ms;        /* when last-use times were written */
-    struct opening *waiting;    /* for the catalog */
-    _Atomic int stopping;       /* ends verification on the pool */
+    uint64_t clock;          /* of `used` */
+    uint64_t touched_ms;     /* when last-use times were written */
+    struct opening *waiting; /* for the catalog */
+    _Atomic int stopping;    /* ends verification on the pool */
+    struct unpacked_memo unpacked;
     struct digest announced;    /* the artifact last said to be ready: many may have waited for it */
     unsigned n_openings, n_ops; /* alive; 0 when all is quiet */
 };
@@ -68,9 +70,9 @@ METHODS(HANDLER_DECLARE)
 void serving_model_changed(struct serving *s, const struct catalog_model *m, enum catalog_change change);
 void serving_job_changed(const struct job_view *v, void *data); /* @data: struct daemon */
 void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
-                              const char *change);
-void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model,
-                            const char *scheme); /* said once, however many waited */
+                              enum qd_layout layout, const char *change); /* NULL, NULL, QD_N_LAYOUTS: not known */
+void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
+                            enum qd_layout layout); /* said once, however many waited */
 void serving_scanned(void *data); /* struct daemon: the catalog looked again; openings that wait for it go on */
 
 /* The daemon stops: openings that wait for the catalog are answered, checks on the pool end. */
@@ -107,6 +109,9 @@ struct recipe_words {
     }
 int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_error *err);
 
+/* What this machine and a model of @model_bytes are to policy. */
+struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_bytes);
+
 /* Asks policy for the recipe of a model. @why[POLICY_WHY_MAX]. */
 int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
                    struct qd_error *err);
@@ -116,8 +121,7 @@ int envelope_keep(struct serving *s, const struct digest *key, struct bytes enve
                   struct qd_error *err);
 
 /*
- * An artifact by key, unique prefix or MODEL:SCHEME among those the caller may see. @ret_model[], @ret_scheme[]:
- * MANIFEST_TEXT_MAX, may be NULL.
+ * An artifact by key, unique prefix or MODEL:SCHEME[:LAYOUT] among those the caller may see.
  */
 int find_artifact(struct peer *p, const char *text, struct digest *ret_key, struct qd_error *err);
 

@@ -289,7 +289,7 @@ static void warm_up(struct daemon *d, const struct catalog_model *m)
             continue;
         if (recipe_set(&recipe, "scheme", root->warm, &err) < 0 ||
             resolve_recipe(d, m->bytes, &recipe, &recipe, why, &err) < 0 ||
-            build_in_background(d, m->name, &recipe, &err) < 0)
+            build_in_background(d, m->name, &recipe, QD_LAYOUT_PORTABLE, &err) < 0)
             log_line(LOG_AT_WARNING, "catalog", "not built ahead%s%s", log_field("model", m->name),
                      log_field("reason", err.message));
     }
@@ -373,7 +373,7 @@ static void scrub_done(void *data, int result, const struct qd_error *err)
     if (result == QD_E_CORRUPT) {
         log_line(LOG_AT_WARNING, "scrub", "damaged artifact in quarantine%s",
                  log_field("reason", run->scrub_found.bad));
-        serving_artifact_changed(&run->daemon, &run->scrub_key, NULL, NULL, "damaged");
+        serving_artifact_changed(&run->daemon, &run->scrub_key, NULL, NULL, QD_N_LAYOUTS, "damaged");
     } else if (result < 0 && result != QD_E_CANCELLED) {
         log_error("scrub", err);
     }

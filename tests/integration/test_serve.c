@@ -180,7 +180,7 @@ static void open__mistakes__are_answered_with_the_next_step(void **state)
     refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q8_O"}, QD_E_INVALID, "q8_O", "q8_0");
     refused(fd, &(struct msg_open){.model = "tiny", .scheme = "f16", .no_build = true}, QD_E_NOT_FOUND,
             "not in the cache", "no_build");
-    refused(fd, &(struct msg_open){.model = "tiny", .layout = "odd"}, QD_E_UNSUPPORTED, "layout 'odd'", "");
+    refused(fd, &(struct msg_open){.model = "tiny", .layout = "odd"}, QD_E_INVALID, "layout 'odd'", "native");
     refused(fd, &(struct msg_open){.scheme = "f16"}, QD_E_INVALID, "neither", "");
 }
 
