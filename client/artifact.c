@@ -1,13 +1,18 @@
 #include "client/artifact.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "kernels/core/error.h"
 
-int artifact_new(struct shared **s, enum qd_verify verify, struct qd_artifact **ret, struct qd_error *err)
+int artifact_new(struct shared **s, enum qd_verify verify, const char *why, struct qd_artifact **ret,
+                 struct qd_error *err)
 {
     CLEANUP(qd_artifact_free) struct qd_artifact *a = calloc(1, sizeof *a);
     if (!a)
         return err_new(err, QD_E_NO_MEMORY, "artifact");
     a->shared = steal(s);
+    a->why = why ? strdup(why) : NULL; /* for people: none at worst */
     a->verify = verify;
     int r = verify == QD_VERIFY_FULL ? qd_artifact_verify(a, err) : 0;
     if (r < 0)
@@ -21,6 +26,7 @@ void qd_artifact_free(struct qd_artifact *a)
     if (!a)
         return;
     (void)shared_put(a->shared);
+    free(a->why);
     free(a);
 }
 
@@ -47,6 +53,11 @@ const struct qd_tensor *qd_artifact_tensor(const struct qd_artifact *a, const ch
 const struct qd_artifact_info *qd_artifact_info(const struct qd_artifact *a)
 {
     return &a->shared->info;
+}
+
+const char *qd_artifact_why(const struct qd_artifact *a)
+{
+    return a->why ? a->why : "";
 }
 
 int qd_artifact_fd(const struct qd_artifact *a, uint32_t i)

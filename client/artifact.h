@@ -7,10 +7,12 @@
 struct qd_artifact {
     struct shared *shared; /* owned reference */
     enum qd_verify verify;
+    char *why; /* owned; NULL: nothing was said */
 };
 
-/* Takes the reference out of *@s; checks what @verify asks for. */
-int artifact_new(struct shared **s, enum qd_verify verify, struct qd_artifact **ret, struct qd_error *err);
+/* Takes the reference out of *@s; checks what @verify asks for. @why: the daemon's words, may be NULL. */
+int artifact_new(struct shared **s, enum qd_verify verify, const char *why, struct qd_artifact **ret,
+                 struct qd_error *err);
 
 static inline void qd_artifact_free_cleanup(struct qd_artifact **a)
 {

@@ -136,6 +136,7 @@ static int tell_progress(struct qd_open_request *r, struct incoming *in, struct 
         .total_bytes = m.total_bytes,
         .bytes_per_s = m.bytes_per_s,
         .seconds_left = m.has_seconds_left ? m.seconds_left : -1,
+        .layout = m.layout ? m.layout : "portable",
     };
     return r->progress(&p, r->progress_data) ? err_new(err, QD_E_CANCELLED, "stopped by the caller") : 0;
 }
@@ -168,7 +169,7 @@ static int take_answer(struct qd_open_request *r, struct incoming *in, struct qd
         result = shared_open(c->trust, opened.key, &c->packet, &shared, err);
     packet_reset(&c->packet); /* what was not taken */
     if (result == 0)
-        result = artifact_new(&shared, r->verify, ret, err);
+        result = artifact_new(&shared, r->verify, opened.why, ret, err);
     return result < 0 ? err_in(err, result, "open '%s'", r->model ? r->model : "source") : 1;
 }
 

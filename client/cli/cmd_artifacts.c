@@ -7,17 +7,17 @@
 #include "client/cli/cli.h"
 #include "client/cli/print.h"
 
-static const struct column artifact_columns[] = {
-    {"KEY", "key", COLUMN_KEY},
-    {"MODEL", "model", COLUMN_TEXT},
-    {"SCHEME", "scheme", COLUMN_TEXT},
-    {"SIZE", "bytes", COLUMN_BYTES},
-    {"SQNR", "sqnr_db", COLUMN_DB},
-    {"LAYOUT", "layout", COLUMN_TEXT},
-    {"LAST USED", "last_used", COLUMN_TIME},
-    {"pinned", "pinned", COLUMN_FLAG},
-    {NULL, NULL, COLUMN_TEXT},
-};
+#define ARTIFACT_COLUMNS                                                                                    \
+    {"KEY", "key", COLUMN_KEY}, {"MODEL", "model", COLUMN_TEXT}, {"SCHEME", "scheme", COLUMN_TEXT},         \
+        {"LAYOUT", "layout", COLUMN_TEXT}, {"SIZE", "bytes", COLUMN_BYTES}, {"SQNR", "sqnr_db", COLUMN_DB}, \
+        {"LAST USED", "last_used", COLUMN_TIME},                                                            \
+    {                                                                                                       \
+        "pinned", "pinned", COLUMN_FLAG                                                                     \
+    }
+static const struct column artifact_columns[] = {ARTIFACT_COLUMNS, {NULL, NULL, COLUMN_TEXT}};
+/* Where two of one scheme are told apart by more than that. */
+static const struct column artifact_columns_with_choices[] = {
+    ARTIFACT_COLUMNS, {"CHOICES", "choices", COLUMN_TEXT}, {NULL, NULL, COLUMN_TEXT}};
 
 static const struct column artifact_facts[] = {
     {"key", "key", COLUMN_TEXT},
@@ -55,6 +55,37 @@ static const struct column problem_columns[] = {
     {NULL, NULL, COLUMN_TEXT},
 };
 
+/* A recipe but for its scheme and what is as ever: "pure=1 imatrix=0123456789ab". @dst[@n], cut. */
+static void choices_of(const char *recipe, char *dst, size_t n)
+{
+    enum { IMATRIX_SHOWN = 8 + 12 }; /* as many digits as a key */
+    size_t at = 0;
+    dst[0] = '\0';
+    while (*recipe && at < n) {
+        int word = (int)strcspn(recipe, " ");
+        int shown = strncmp(recipe, "imatrix=", 8) == 0 ? IMATRIX_SHOWN : word;
+        if (strncmp(recipe, "scheme=", 7) != 0 && strncmp(recipe, "pure=0", 6) != 0)
+            at += (size_t)snprintf(dst + at, n - at, "%s%.*s", at ? " " : "", shown, recipe);
+        recipe += word + (recipe[word] == ' ');
+    }
+}
+
+/* Adds the choices to each row that has any; true where one has. */
+static bool add_choices(json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    bool any = false;
+    json_array_foreach(rows, i, row)
+    {
+        char choices[96];
+        const char *recipe = json_string_value(json_object_get(row, "recipe"));
+        choices_of(recipe ? recipe : "", choices, sizeof choices);
+        any |= choices[0] && json_object_set_new(row, "choices", json_string(choices)) == 0;
+    }
+    return any;
+}
+
 int cmd_ls(struct cli *cli, int argc, char **argv)
 {
     const char *model = NULL;
@@ -75,7 +106,8 @@ int cmd_ls(struct cli *cli, int argc, char **argv)
     }
     if (cli->json)
         return print_json(answer);
-    print_table(rows, artifact_columns, "No artifacts yet. `quantctl open MODEL` builds one.");
+    print_table(rows, add_choices(rows) ? artifact_columns_with_choices : artifact_columns,
+                "No artifacts yet. `quantctl open MODEL` builds one.");
     json_decref(answer);
     return 0;
 }

@@ -10,10 +10,19 @@
 #include "client/cli/print.h"
 
 static const struct column job_columns[] = {
-    {"JOB", "job", COLUMN_COUNT},        {"MODEL", "model", COLUMN_TEXT},      {"SCHEME", "scheme", COLUMN_TEXT},
-    {"STATE", "state", COLUMN_TEXT},     {"CLASS", "class", COLUMN_TEXT},      {"DONE", "done_bytes", COLUMN_BYTES},
-    {"OF", "total_bytes", COLUMN_BYTES}, {"WAITERS", "waiters", COLUMN_COUNT}, {"RETRY AT", "retry_at", COLUMN_TIME},
-    {"ERROR", "error", COLUMN_TEXT},     {"NEXT STEP", "hint", COLUMN_TEXT},   {NULL, NULL, COLUMN_TEXT},
+    {"JOB", "job", COLUMN_COUNT},
+    {"MODEL", "model", COLUMN_TEXT},
+    {"SCHEME", "scheme", COLUMN_TEXT},
+    {"LAYOUT", "layout", COLUMN_TEXT},
+    {"STATE", "state", COLUMN_TEXT},
+    {"CLASS", "class", COLUMN_TEXT},
+    {"DONE", "done_bytes", COLUMN_BYTES},
+    {"OF", "total_bytes", COLUMN_BYTES},
+    {"WAITERS", "waiters", COLUMN_COUNT},
+    {"RETRY AT", "retry_at", COLUMN_TIME},
+    {"ERROR", "error", COLUMN_TEXT},
+    {"NEXT STEP", "hint", COLUMN_TEXT},
+    {NULL, NULL, COLUMN_TEXT},
 };
 
 static bool job_number(const char *text, uint64_t *ret)

@@ -25,19 +25,13 @@ static void on_interrupt(int signal_number)
 }
 
 static const struct column opened_facts[] = {
-    {"key", "key", COLUMN_TEXT},
-    {"model", "model", COLUMN_TEXT},
-    {"scheme", "scheme", COLUMN_TEXT},
-    {"recipe", "recipe", COLUMN_TEXT},
-    {"layout", "layout", COLUMN_TEXT},
-    {"size", "bytes", COLUMN_BYTES},
-    {"tensors", "n_tensors", COLUMN_COUNT},
-    {"digest", "digest", COLUMN_TEXT},
-    {"signed by", "signer", COLUMN_TEXT},
-    {"SQNR", "sqnr_db", COLUMN_DB},
-    {"quantized again", "requantized", COLUMN_COUNT},
-    {"written to", "output", COLUMN_TEXT},
-    {NULL, NULL, COLUMN_TEXT},
+    {"key", "key", COLUMN_TEXT},           {"model", "model", COLUMN_TEXT},
+    {"scheme", "scheme", COLUMN_TEXT},     {"recipe", "recipe", COLUMN_TEXT},
+    {"layout", "layout", COLUMN_TEXT},     {"why", "why", COLUMN_TEXT},
+    {"size", "bytes", COLUMN_BYTES},       {"tensors", "n_tensors", COLUMN_COUNT},
+    {"digest", "digest", COLUMN_TEXT},     {"signed by", "signer", COLUMN_TEXT},
+    {"SQNR", "sqnr_db", COLUMN_DB},        {"quantized again", "requantized", COLUMN_COUNT},
+    {"written to", "output", COLUMN_TEXT}, {NULL, NULL, COLUMN_TEXT},
 };
 
 static int on_progress(const struct qd_progress *p, void *data)
@@ -49,10 +43,11 @@ static int on_progress(const struct qd_progress *p, void *data)
 static json_t *json_of_artifact(const struct qd_artifact *a)
 {
     const struct qd_artifact_info *i = qd_artifact_info(a);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "key", i->key, "model",
-                     i->model, "scheme", i->scheme, "recipe", i->recipe, "layout", i->layout, "features", i->features,
-                     "source", i->source, "digest", i->digest, "signer", i->signer, "bytes", (json_int_t)i->bytes,
-                     "created", (json_int_t)i->created, "n_tensors", (json_int_t)qd_artifact_n_tensors(a), "sqnr_db",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "key", i->key, "model",
+                     i->model, "scheme", i->scheme, "recipe", i->recipe, "layout", i->layout, "why", qd_artifact_why(a),
+                     "features", i->features, "source", i->source, "digest", i->digest, "signer", i->signer, "bytes",
+                     (json_int_t)i->bytes, "created", (json_int_t)i->created, "n_tensors",
+                     (json_int_t)qd_artifact_n_tensors(a), "sqnr_db",
                      i->sqnr_db < 1e300 ? json_real(i->sqnr_db) : json_string("inf"));
 }
 
@@ -207,16 +202,22 @@ static bool has_dashes(int argc, char **argv)
     return false;
 }
 
-/* A file's path, or MODEL:SCHEME, where a model's name belongs: the next step is another option. */
+/* A file's path, or MODEL:SCHEME[:LAYOUT], where a model's name belongs: the next step is another option. */
 static void hint_option(const char *model, struct qd_error *err)
 {
-    const char *colon = model ? strrchr(model, ':') : NULL;
     if (err->code != QD_E_NOT_FOUND || !model)
         return;
+    const char *end = model + strlen(model), *colon = strrchr(model, ':'), *layout = NULL;
+    if (colon && qd_layout_by_name(colon + 1) >= 0) {
+        layout = colon + 1;
+        end = colon;
+        colon = memrchr(model, ':', (size_t)(end - model));
+    }
     if (strchr(model, '/') && access(model, R_OK) == 0)
         (void)err_hint(err, err->code, "'%s' is a file: quantctl open --file %s", model, model);
-    else if (colon && colon > model && colon[1])
-        (void)err_hint(err, err->code, "quantctl open %.*s --scheme %s", (int)(colon - model), model, colon + 1);
+    else if (colon && colon > model && colon + 1 < end)
+        (void)err_hint(err, err->code, "quantctl open %.*s --scheme %.*s%s%s", (int)(colon - model), model,
+                       (int)(end - colon - 1), colon + 1, layout ? " --layout " : "", layout ? layout : "");
 }
 
 /* Opens, and does with the artifact what was asked for; @command: the words of one, ended by NULL. */

@@ -40,10 +40,11 @@ static void print_help(FILE *f)
     fputs("usage: quantctl [--socket PATH] [--json] VERB [ARGUMENTS]\n\n", f);
     for (const struct command *c = commands; c->name; c++)
         fprintf(f, "  %-9s %s\n", c->name, c->summary);
-    fputs("\nARTIFACT is a key, a unique prefix of one, or MODEL:SCHEME. `quantctl VERB --help` tells a verb's "
-          "arguments;\n"
-          "every verb takes --json, --quiet and --socket PATH. Manual: quantctl(1).\n",
-          f);
+    fputs(
+        "\nARTIFACT is a key, a unique prefix of one, or MODEL:SCHEME[:LAYOUT]. `quantctl VERB --help` tells a verb's "
+        "arguments;\n"
+        "every verb takes --json, --quiet and --socket PATH. Manual: quantctl(1).\n",
+        f);
 }
 
 static int print_verb_help(const struct command *c)

@@ -7,7 +7,7 @@
 
 #include "client/cli/print.h"
 
-enum { BAR_CELLS = 24, BAR_AFTER_MS = 500, LINES_AFTER_MS = 2000, LINE_EVERY_MS = 5000 };
+enum { BAR_CELLS = 24, BAR_AFTER_MS = 500, LINES_AFTER_MS = 2000, LINE_EVERY_MS = 5000, NAME_BYTES = 256 };
 
 static uint64_t now_ms(void)
 {
@@ -21,14 +21,23 @@ void progress_begin(struct progress_view *v, bool silent)
     *v = (struct progress_view){.silent = silent, .is_terminal = isatty(STDERR_FILENO), .begun_ms = now_ms()};
 }
 
+/* "tiny q8_0", and the layout where it is packed. */
+static const char *name_of(const struct qd_progress *p, char *dst, size_t n)
+{
+    bool packed = strcmp(p->layout, "portable") != 0;
+    (void)snprintf(dst, n, "%s %s%s%s", p->model, p->scheme, packed ? " " : "", packed ? p->layout : ""); /* cut */
+    return dst;
+}
+
 static void show_bar(struct progress_view *v, const struct qd_progress *p, double share, const char *rate)
 {
-    char cells[BAR_CELLS + 1];
+    char cells[BAR_CELLS + 1], name[NAME_BYTES];
     int full = (int)(share * BAR_CELLS);
     memset(cells, '.', BAR_CELLS);
     memset(cells, '#', (size_t)full);
     cells[BAR_CELLS] = '\0';
-    fprintf(stderr, "\r\033[K%s %s: %-8s [%s] %3.0f %%  %s/s", p->model, p->scheme, p->state, cells, 100 * share, rate);
+    fprintf(stderr, "\r\033[K%s: %-8s [%s] %3.0f %%  %s/s", name_of(p, name, sizeof name), p->state, cells, 100 * share,
+            rate);
     if (p->seconds_left >= 0)
         fprintf(stderr, "  %.0f s left", p->seconds_left);
     fflush(stderr);
@@ -38,12 +47,13 @@ static void show_bar(struct progress_view *v, const struct qd_progress *p, doubl
 /* A line when the state changes, then one every few seconds. */
 static void show_line(struct progress_view *v, const struct qd_progress *p, double share, const char *rate)
 {
+    char name[NAME_BYTES];
     uint64_t now = now_ms();
     if (strcmp(v->state, p->state) == 0 && now - v->said_ms < LINE_EVERY_MS)
         return;
     (void)snprintf(v->state, sizeof v->state, "%s", p->state); /* state names are short */
     v->said_ms = now;
-    fprintf(stderr, "%s %s: %s", p->model, p->scheme, p->state);
+    fprintf(stderr, "%s: %s", name_of(p, name, sizeof name), p->state);
     if (share > 0)
         fprintf(stderr, " %.0f %% (%s/s)", 100 * share, rate);
     fputc('\n', stderr);

@@ -79,6 +79,7 @@ struct qd_progress {
     uint64_t total_bytes;
     double bytes_per_s;  /* over the last second; 0 while unknown */
     double seconds_left; /* negative while unknown */
+    const char *layout;  /* of what is being made: a packed artifact is made from the portable one */
 };
 
 /*
@@ -91,7 +92,8 @@ typedef int qd_progress_fn(const struct qd_progress *p, void *data);
 struct qd_open_options {
     const char *model;        /* catalog name; or NULL with source_fd */
     const char *scheme;       /* default "auto" */
-    const char *layout;       /* "portable" (default), "native": what this CPU computes with best, "auto", or a name */
+    const char *layout;       /* "portable" (default); "native": what this CPU computes with best; "auto": that, and
+                                 until it is made the portable one; or a name */
     bool pure;                /* one type for every matrix that its rows allow */
     bool no_build;            /* only what is in the cache: a miss is QD_E_NOT_FOUND */
     bool strict;              /* the daemon checks every byte before it answers */
@@ -197,6 +199,12 @@ struct qd_artifact_info {
 
 QD_API const struct qd_artifact_info *qd_artifact_info(const struct qd_artifact *a);
 
+/*
+ * Why this scheme and this layout, in the daemon's words, for people. info->layout may be another than was asked for: a
+ * model with nothing to pack is served portable, and with "auto" so is one whose packed artifact is still being made.
+ */
+QD_API const char *qd_artifact_why(const struct qd_artifact *a);
+
 /* Payload file @i: its read-only descriptor (borrowed; other runtimes open /proc/self/fd/N), mapping and size. */
 QD_API int qd_artifact_fd(const struct qd_artifact *a, uint32_t i);
 QD_API const void *qd_artifact_map(const struct qd_artifact *a, uint32_t i, uint64_t *ret_bytes);
@@ -247,7 +255,7 @@ QD_API int qd_call(struct qd_client *c, const char *method, const struct qd_para
 QD_API void qd_value_free(struct qd_value *v);
 
 /*
- * Subscribes, and gives events of the catalog, the store and the jobs to @event until it returns
+ * Subscribes, and gives events of the catalog, the store, the jobs and the hardware (docs/protocol.md) to @event until it returns
  * non-zero, @for_ms have passed (0: never), or the connection ends and cannot be made again.
  */
 QD_API int qd_watch(struct qd_client *c, uint32_t for_ms, qd_event_fn *event, void *data, struct qd_error *err);
