@@ -29,8 +29,8 @@ enum {
 #define ANY_END    (BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED) | BIT(JOB_QUEUED))
 
 /*
- * PLANNING at once: from a portable artifact. QUEUED again: promoted by a new launch, preempted, or asked for again while
- * it was pausing.
+ * PLANNING at once: from a portable artifact. QUEUED again: promoted by a new launch, preempted, or asked for again
+ * while it was pausing.
  */
 static const unsigned job_next[JOB_STATES] = {
     [JOB_QUEUED] = BIT(JOB_PROBING) | BIT(JOB_PLANNING) | BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED),

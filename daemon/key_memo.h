@@ -1,6 +1,6 @@
 /*
- * Key memo: keys of artifacts made lately. A key is a function of source, recipe, layout and encoder revision alone, and
- * a warm `open` asks for the same ones again: a look here costs a comparison, the digest 1 to 3 us. Loop thread.
+ * Key memo: keys of artifacts made lately. A key is a function of source, recipe, layout and encoder revision alone,
+ * and a warm `open` asks for the same ones again: a look here costs a comparison, the digest 1 to 3 us. Loop thread.
  */
 #ifndef QUANTD_DAEMON_KEY_MEMO_H
 #define QUANTD_DAEMON_KEY_MEMO_H

@@ -255,8 +255,8 @@ QD_API int qd_call(struct qd_client *c, const char *method, const struct qd_para
 QD_API void qd_value_free(struct qd_value *v);
 
 /*
- * Subscribes, and gives events of the catalog, the store, the jobs and the hardware (docs/protocol.md) to @event until it returns
- * non-zero, @for_ms have passed (0: never), or the connection ends and cannot be made again.
+ * Subscribes, and gives events of the catalog, the store, the jobs and the hardware (docs/protocol.md) to @event until
+ * it returns non-zero, @for_ms have passed (0: never), or the connection ends and cannot be made again.
  */
 QD_API int qd_watch(struct qd_client *c, uint32_t for_ms, qd_event_fn *event, void *data, struct qd_error *err);
 
