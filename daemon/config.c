@@ -11,6 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "daemon/ini_lines.h"
+#include "daemon/units.h"
 #include "kernels/core/cleanup.h"
 #include "quant/recipe.h"
 
@@ -64,54 +66,16 @@ struct loading {
     struct config_warning *warnings;     /* owned */
     size_t n_warnings;
     const char *file;
-    FILE *stream;
-    unsigned line;
+    struct ini_lines lines;
     struct qd_error *err;
     int result;
 };
 
 /* ---- values ------------------------------------------------------------------------------- */
 
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-static const struct unit size_units[] = {
-    {"", 1},           {"B", 1},
-    {"K", 1ull << 10}, {"KiB", 1ull << 10},
-    {"M", 1ull << 20}, {"MiB", 1ull << 20},
-    {"G", 1ull << 30}, {"GiB", 1ull << 30},
-    {"T", 1ull << 40}, {"TiB", 1ull << 40},
-    {NULL, 0},
-};
 static const struct unit ms_units[] = {
     {"ms", 1}, {"s", 1000}, {"min", 60000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {NULL, 0},
 };
-
-/* "<digits>[ ]<unit>"; false where it is no such thing or too large. */
-static bool parse_units(const char *text, const struct unit *units, uint64_t *ret)
-{
-    if (text[0] < '0' || text[0] > '9')
-        return false;
-    char *end;
-    errno = 0;
-    unsigned long long n = strtoull(text, &end, 10);
-    if (errno != 0)
-        return false;
-    while (*end == ' ')
-        end++;
-    for (const struct unit *u = units; u->name; u++) {
-        uint64_t v;
-        if (strcasecmp(end, u->name) != 0)
-            continue;
-        if (__builtin_mul_overflow((uint64_t)n, u->factor, &v))
-            return false;
-        *ret = v;
-        return true;
-    }
-    return false;
-}
 
 /* A duration in units of @unit_ms; a bare 0 needs no unit, any other bare number is refused as ambiguous. */
 static bool parse_duration(const char *text, uint64_t unit_ms, uint32_t *ret)
@@ -119,21 +83,11 @@ static bool parse_duration(const char *text, uint64_t unit_ms, uint32_t *ret)
     uint64_t ms;
     if (strcmp(text, "0") == 0)
         ms = 0;
-    else if (!parse_units(text, ms_units, &ms))
+    else if (!units_parse(text, ms_units, &ms))
         return false;
     if (ms % unit_ms != 0 || ms / unit_ms > UINT32_MAX)
         return false;
     *ret = (uint32_t)(ms / unit_ms);
-    return true;
-}
-
-static bool parse_count(const char *text, uint32_t *ret)
-{
-    static const struct unit plain[] = {{"", 1}, {NULL, 0}};
-    uint64_t v;
-    if (!parse_units(text, plain, &v) || v > UINT32_MAX)
-        return false;
-    *ret = (uint32_t)v;
     return true;
 }
 
@@ -185,7 +139,7 @@ static bool find_user(const char *name, uid_t *ret)
 {
     uint32_t number;
     const struct passwd *pw = getpwnam(name);
-    if (!pw && !parse_count(name, &number))
+    if (!pw && !units_count(name, &number))
         return false;
     *ret = pw ? pw->pw_uid : (uid_t)number;
     return true;
@@ -195,7 +149,7 @@ static bool find_group(const char *name, gid_t *ret)
 {
     uint32_t number;
     const struct group *gr = getgrnam(name);
-    if (!gr && !parse_count(name, &number))
+    if (!gr && !units_count(name, &number))
         return false;
     *ret = gr ? gr->gr_gid : (gid_t)number;
     return true;
@@ -265,7 +219,7 @@ static bool set_value(const struct option *o, void *base, bool user_mode, const 
     void *field = (char *)base + o->offset;
     switch (o->kind) {
     case KIND_SIZE:
-        return parse_units(text, size_units, field);
+        return units_size(text, field);
     case KIND_MS:
         return parse_duration(text, 1, field);
     case KIND_SECONDS:
@@ -273,7 +227,7 @@ static bool set_value(const struct option *o, void *base, bool user_mode, const 
     case KIND_HOURS:
         return parse_duration(text, 3600000, field);
     case KIND_COUNT:
-        return parse_count(text, field);
+        return units_count(text, field);
     case KIND_BOOL:
         return parse_bool(text, field);
     case KIND_LEVEL:
@@ -297,22 +251,6 @@ static bool set_value(const struct option *o, void *base, bool user_mode, const 
 
 /* ---- one file ------------------------------------------------------------------------------ */
 
-/* inih hands over a line at a time; counted here, since Debian's build does not give line numbers to the handler. */
-static char *read_line(char *dst, int n, void *stream)
-{
-    struct loading *l = stream;
-    if (!fgets(dst, n, l->stream))
-        return NULL;
-    l->line++;
-    size_t length = strlen(dst);
-    if (length > 0 && dst[length - 1] != '\n' && !feof(l->stream) && l->result == 0)
-        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: line longer than %d bytes", l->file, l->line, n - 2);
-    /* inih takes an indented line for more of the value before; here indentation means nothing */
-    size_t blanks = strspn(dst, " \t");
-    memmove(dst, dst + blanks, strlen(dst + blanks) + 1);
-    return dst;
-}
-
 static void warn(struct loading *l, const char *what, const char *word, const char *const *known)
 {
     struct config_warning *grown =
@@ -322,7 +260,8 @@ static void warn(struct loading *l, const char *what, const char *word, const ch
     l->warnings = grown;
     const char *near = nearest_name(word, known);
     (void)snprintf(grown[l->n_warnings++].text, sizeof grown->text, "%s:%u: unknown %s '%.64s' is ignored%s%s%s",
-                   l->file, l->line, what, word, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+                   l->file, l->lines.line, what, word, near ? "; did you mean '" : "", near ? near : "",
+                   near ? "'?" : "");
 }
 
 static void warn_section(struct loading *l, const char *section)
@@ -369,14 +308,14 @@ static struct config_root *root_by_name(struct loading *l, const char *name)
         if (strcmp(l->root_names[i], name) == 0)
             return &c->roots[i];
     if (c->n_roots == CONFIG_ROOTS_MAX) {
-        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: more than %d roots", l->file, l->line, CONFIG_ROOTS_MAX);
+        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: more than %d roots", l->file, l->lines.line, CONFIG_ROOTS_MAX);
         return NULL;
     }
     struct config_root *grown = reallocarray(c->roots, c->n_roots + 1, sizeof *grown);
     if (grown)
         c->roots = grown;
     char *copy = strdup(name), *place = NULL;
-    if (!grown || !copy || asprintf(&place, "%s:%u", l->file, l->line) < 0) {
+    if (!grown || !copy || asprintf(&place, "%s:%u", l->file, l->lines.line) < 0) {
         free(copy);
         l->result = err_new(l->err, QD_E_NO_MEMORY, "configuration");
         return NULL;
@@ -390,14 +329,14 @@ static struct config_root *root_by_name(struct loading *l, const char *name)
 static void apply(struct loading *l, const struct option *o, void *base, const char *text)
 {
     if (base && !set_value(o, base, l->config->user_mode, text))
-        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: %s = '%.200s': wanted %s", l->file, l->line, o->key, text,
-                            kind_wants[o->kind]);
+        l->result = err_new(l->err, QD_E_CONFIG, "%s:%u: %s = '%.200s': wanted %s", l->file, l->lines.line, o->key,
+                            text, kind_wants[o->kind]);
 }
 
 static int on_pair(void *user, const char *section, const char *key, const char *value)
 {
     struct loading *l = user;
-    if (l->result < 0)
+    if (l->result < 0 || l->lines.too_long)
         return 1;
 
     bool is_root = strncmp(section, "root ", 5) == 0 && section[5 + strspn(section + 5, " ")] != '\0';
@@ -419,21 +358,23 @@ static int on_pair(void *user, const char *section, const char *key, const char 
 static int load_file(struct loading *l, const char *path, bool required)
 {
     l->file = path;
-    l->line = 0;
-    l->stream = fopen(path, "re");
-    if (!l->stream && errno == ENOENT && !required)
+    l->lines = (struct ini_lines){.stream = fopen(path, "re")};
+    if (!l->lines.stream && errno == ENOENT && !required)
         return 0;
-    if (!l->stream) {
+    if (!l->lines.stream) {
         (void)err_sys(l->err, errno, "configuration '%s'", path);
         if (l->err)
             l->err->code = QD_E_CONFIG;
         return QD_E_CONFIG;
     }
-    int bad_line = ini_parse_stream(read_line, l, on_pair, l);
-    (void)fclose(l->stream); /* only read */
-    l->stream = NULL;
+    int bad_line = ini_parse_stream(ini_lines_next, &l->lines, on_pair, l);
+    (void)fclose(l->lines.stream); /* only read */
+    l->lines.stream = NULL;
     if (l->result < 0)
         return l->result;
+    if (l->lines.too_long)
+        return err_new(l->err, QD_E_CONFIG, "%s:%u: line longer than %d bytes", path, l->lines.too_long,
+                       INI_LINE_BYTES);
     if (bad_line > 0)
         return err_new(l->err, QD_E_CONFIG, "%s:%d: neither [section] nor key = value", path, bad_line);
     return bad_line < 0 ? err_new(l->err, QD_E_CONFIG, "cannot read configuration '%s'", path) : 1;
