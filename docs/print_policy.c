@@ -23,7 +23,7 @@ static const char pace_and_room[] =
     "*Pace*: one token reads every weight once, so it takes at least their bytes over the bandwidth of memory. Weights "
     "that stay within the machine's share of memory give text at about the pace of reading. *Room*: activations, "
     "caches "
-    "and other programs want half of memory.\n\n";
+    "and other programs want a third of memory.\n\n";
 
 /* Needs are of one architecture, whose string reads back. */
 static void print_features(uint64_t needs)
@@ -40,25 +40,25 @@ static void print_features(uint64_t needs)
 
 static void print_machines(void)
 {
-    printf("## Machines\n\nThe first whose features are all there.\n\n| machine | features | share | why |\n"
+    printf("## Machines\n\nThe first whose features are all there.\n\n| machine | features | pace | why |\n"
            "|---|---|---|---|\n");
-#define MACHINE(name, needs, share, facts) \
-    printf("| %s | ", name);               \
-    print_features(needs);                 \
-    printf(" | 1/%d of memory | %s |\n", share, facts);
+#define MACHINE(name, needs, part, of, facts) \
+    printf("| %s | ", name);                  \
+    print_features(needs);                    \
+    printf(" | %d/%d of memory | %s |\n", part, of, facts);
 #include "quant/policy.def"
 }
 
 static void print_schemes(void)
 {
-    static const char *const within[] = {"pace: the machine's share", "room: half of memory", "always"};
+    static const char *const within[] = {"pace: the machine's share", "room: two thirds of memory", "always"};
     enum { PACE, ROOM, ANY };
     printf("\n## Schemes\n\nThe first whose weights fit. A scheme that is named is taken as it is.\n\n");
     fputs(pace_and_room, stdout);
-    printf("| scheme | bits per weight | fits within | |\n|---|---|---|---|\n");
-#define SCHEME(NAME, milli_bpw, fits, facts)                                                                   \
-    printf("| %s | %d.%03d | %s | %s |\n", scheme_name(SCHEME_##NAME), (milli_bpw) / 1000, (milli_bpw) % 1000, \
-           within[fits], facts);
+    printf("| scheme | bits per weight | perplexity of Llama 3 8B rises by | fits within | |\n|---|---|---|---|---|\n");
+#define SCHEME(NAME, milli_bpw, loss, fits, facts)                                                                  \
+    printf("| %s | %d.%03d | %s | %s | %s |\n", scheme_name(SCHEME_##NAME), (milli_bpw) / 1000, (milli_bpw) % 1000, \
+           loss, within[fits], facts);
 #include "quant/policy.def"
 }
 

@@ -12,12 +12,17 @@
 
 enum within { PACE, ROOM, ANY };
 
+/* A part of memory that weights may take. */
+struct share {
+    uint32_t part, of; /* 0, 0: any */
+};
+
 static const struct machine {
     const char *name;
-    uint64_t needs; /* features */
-    uint32_t share; /* of memory, that weights may take for text to keep its pace */
+    uint64_t needs;    /* features */
+    struct share pace; /* for text to keep the pace of reading */
 } machines[] = {
-#define MACHINE(name, needs, share, facts) {name, needs, share},
+#define MACHINE(name, needs, part, of, facts) {name, needs, {part, of}},
 #include "quant/policy.def"
 };
 
@@ -27,7 +32,7 @@ static const struct rule {
     enum within within;
     const char *facts;
 } rules[] = {
-#define SCHEME(NAME, milli_bpw, within, facts) {SCHEME_##NAME, milli_bpw, within, facts},
+#define SCHEME(NAME, milli_bpw, loss, within, facts) {SCHEME_##NAME, milli_bpw, within, facts},
 #include "quant/policy.def"
 };
 enum { N_RULES = sizeof rules / sizeof rules[0] };
@@ -80,35 +85,34 @@ static const struct machine *machine_of(uint64_t features)
     return m;
 }
 
-/* Weights by @rule may take memory / share_of(); 0: any. */
-static uint32_t share_of(const struct rule *rule, const struct machine *m)
+static struct share share_of(const struct rule *rule, const struct machine *m)
 {
-    static const uint32_t room = 2;
-    return rule->within == PACE ? m->share : rule->within == ROOM ? room : 0;
+    static const struct share room = {2, 3}, any = {0, 0};
+    return rule->within == PACE ? m->pace : rule->within == ROOM ? room : any;
 }
 
-static const char *share_name(uint32_t share)
+static const char *share_name(struct share share)
 {
-    return share == 2 ? "half" : share == 4 ? "a quarter" : "an eighth";
+    return share.of == 3 ? "two thirds" : share.of == 4 ? "a quarter" : "an eighth";
 }
 
 static bool fits(const struct rule *rule, const struct machine *m, const struct policy_facts *facts)
 {
-    uint32_t share = share_of(rule, m);
-    return share == 0 || weight_bytes(rule->scheme, facts) <= facts->memory_bytes / share;
+    struct share share = share_of(rule, m);
+    return share.of == 0 || weight_bytes(rule->scheme, facts) <= facts->memory_bytes / share.of * share.part;
 }
 
 /* "q8_0's 1.2 GiB would pass a quarter; q6_k's 967.0 MiB fit in a quarter of the 4.0 GiB there is" */
 static void say_why(const struct rule *rule, const struct machine *m, const struct policy_facts *facts, char *ret_why)
 {
     char need[32], less[32], have[32], before[96] = "", now[128];
-    const uint32_t share = share_of(rule, m);
+    const struct share share = share_of(rule, m);
     if (rule > rules)
         (void)snprintf(before, sizeof before, "%s's %s would pass %s; ", scheme_name(rule[-1].scheme),
                        human(weight_bytes(rule[-1].scheme, facts), less), share_name(share_of(&rule[-1], m)));
     (void)snprintf(now, sizeof now, "%s's %s %s%s of the %s there is", scheme_name(rule->scheme),
-                   human(weight_bytes(rule->scheme, facts), need), share ? "fit in " : "out",
-                   share ? share_name(share) : "", human(facts->memory_bytes, have));
+                   human(weight_bytes(rule->scheme, facts), need), share.of ? "fit in " : "out",
+                   share.of ? share_name(share) : "", human(facts->memory_bytes, have));
     (void)snprintf(ret_why, POLICY_WHY_MAX, "auto, table %d, %s: %s%s%s%s", POLICY_VERSION, m->name, before, now,
                    rule->facts[0] ? "; " : "", rule->facts); /* for people */
 }

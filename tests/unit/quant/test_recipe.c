@@ -270,9 +270,9 @@ static void policy_resolve__auto__follows_memory_and_says_why(void **state)
         {3200, SCHEME_Q5_K_M, "q5_k_m's 748.0 MiB fit in a quarter"},
         {2700, SCHEME_Q4_K_M, "q4_k_m's 641.8 MiB fit in a quarter"},
         {2048, SCHEME_Q4_K_M,
-         "would pass a quarter; q4_k_m's 641.8 MiB fit in half of the 2.0 GiB there is; below four"},
-        {1100, SCHEME_Q3_K_M, "q4_k_m's 641.8 MiB would pass half; q3_k_m's 524.0 MiB fit in half of the 1.1 GiB"},
-        {512, SCHEME_Q2_K, "would pass half; q2_k's 414.3 MiB out of the 512.0 MiB there is; the smallest"},
+         "would pass a quarter; q4_k_m's 641.8 MiB fit in two thirds of the 2.0 GiB there is; three"},
+        {900, SCHEME_Q3_K_M, "q4_k_m's 641.8 MiB would pass two thirds; q3_k_m's 524.0 MiB fit in two thirds of the"},
+        {512, SCHEME_Q2_K, "would pass two thirds; q2_k's 414.3 MiB out of the 512.0 MiB there is; the smallest"},
     };
     for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++) {
         struct policy_facts facts = {.memory_bytes = machines[i].memory_mib << 20,
@@ -299,8 +299,8 @@ static void policy_resolve__auto__knows_what_a_machine_gains_from_fewer_bytes(vo
     } machines[] = {
         {CPU_NEON | CPU_DOTPROD, SCHEME_Q6_K, "Arm with dotprod: "},
         {CPU_NEON, SCHEME_Q4_K_M, "Arm without dotprod: q4_k_m's 641.8 MiB would pass an eighth"},
-        {CPU_AVX2, SCHEME_Q8_0, "no vector kernels: q8_0's 1.1 GiB fit in half"},
-        {0, SCHEME_Q8_0, "no vector kernels: q8_0's 1.1 GiB fit in half"},
+        {CPU_AVX2, SCHEME_Q8_0, "no vector kernels: q8_0's 1.1 GiB fit in two thirds"},
+        {0, SCHEME_Q8_0, "no vector kernels: q8_0's 1.1 GiB fit in two thirds"},
     };
     for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++) {
         struct policy_facts facts = {.memory_bytes = UINT64_C(4) << 30,
