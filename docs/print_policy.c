@@ -25,17 +25,12 @@ static const char pace_and_room[] =
     "caches "
     "and other programs want a third of memory.\n\n";
 
-/* Needs are of one architecture, whose string reads back. */
 static void print_features(uint64_t needs)
 {
-    for (int a = 0; needs && a < CPU_N_ARCHITECTURES; a++) {
-        enum cpu_architecture architecture;
-        uint64_t features;
-        char text[256];
-        (void)cpu_features_string_of((enum cpu_architecture)a, needs, text, sizeof text); /* all names fit */
-        if (cpu_features_read(text, &architecture, &features, NULL) == 0)
-            printf("`%s`", text);
-    }
+    char text[256];
+    (void)cpu_features_string(needs, text, sizeof text); /* all names fit */
+    if (needs)
+        printf("`%s`", text);
 }
 
 static void print_machines(void)

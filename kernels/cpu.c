@@ -10,7 +10,7 @@
 
 enum { WORD_MAX = 32 };
 
-static const char *const architectures[CPU_N_ARCHITECTURES + 1] = {
+static const char *const architectures[CPU_N_ARCHITECTURES] = {
 #define A(NAME, name) [CPU_##NAME] = #name,
     CPU_ARCHITECTURES(A)
 #undef A
@@ -190,7 +190,8 @@ size_t cpu_features_string_of(enum cpu_architecture architecture, uint64_t featu
 
 size_t cpu_features_string(uint64_t features, char *dst, size_t n_bytes)
 {
-    return cpu_features_string_of(cpu_architecture_here, features, dst, n_bytes);
+    int bit = first_by_name(features);
+    return cpu_features_string_of(bit < 0 ? cpu_architecture_here : architecture_of[bit], features, dst, n_bytes);
 }
 
 /* The architecture that @word names, or -1. */
