@@ -8,7 +8,9 @@
 
 #include "daemon/handlers.h"
 #include "daemon/imatrix.h"
+#include "daemon/layouts.h"
 #include "daemon/pool.h"
+#include "daemon/profile.h"
 #include "ipc/records.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/cleanup.h"
@@ -22,6 +24,17 @@ struct plan_ask {
     struct recipe recipe; /* its scheme may be auto */
     uint32_t from;
     struct imatrix imatrix; /* its descriptor is owned */
+    struct layout_wish layout;
+    bool elsewhere; /* for the machine of @profile, not for this one */
+    struct profile profile;
+};
+
+/* What it comes to, and why. */
+struct decision {
+    struct recipe recipe;
+    enum qd_layout layout;
+    char why[POLICY_WHY_MAX], layout_why[POLICY_WHY_MAX];
+    char features[HARDWARE_TEXT_MAX]; /* of the profile; "" for this machine */
 };
 
 struct planning {
@@ -30,8 +43,7 @@ struct planning {
     struct job_waiter waiter;
     char *model; /* owned */
     uint64_t generation;
-    struct recipe recipe;
-    char why[POLICY_WHY_MAX];
+    struct decision decision;
     uint32_t from;
 };
 
@@ -80,7 +92,7 @@ static struct kept_plan *keep_plan(struct serving *s, struct planning *g, const 
     free(slot->model);
     *slot = (struct kept_plan){.model = steal(&g->model),
                                .generation = g->generation,
-                               .recipe = g->recipe,
+                               .recipe = g->decision.recipe,
                                .table_fd = fd,
                                .file_bytes = plan->file_bytes,
                                .source_bytes = plan->source_bytes,
@@ -130,7 +142,12 @@ static int read_page(struct bytes table, uint32_t from, struct arena *arena, str
     return r < 0 ? r : 0;
 }
 
-static int reply_page(struct peer *p, uint32_t id, const struct kept_plan *k, const char *why, uint32_t from,
+static const char *text_or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}
+
+static int reply_page(struct peer *p, uint32_t id, const struct kept_plan *k, const struct decision *d, uint32_t from,
                       struct qd_error *err)
 {
     CLEANUP(arena_free) struct arena *arena = arena_new(16 << 20);
@@ -139,7 +156,10 @@ static int reply_page(struct peer *p, uint32_t id, const struct kept_plan *k, co
     recipe_text(&k->recipe, recipe);
     struct msg_planned m = {.scheme = scheme_name(k->recipe.scheme),
                             .recipe = recipe,
-                            .why = why[0] ? why : NULL,
+                            .why = text_or_null(d->why),
+                            .layout = qd_layout_info(d->layout)->name,
+                            .layout_why = text_or_null(d->layout_why),
+                            .hardware = text_or_null(d->features),
                             .source_bytes = k->source_bytes,
                             .file_bytes = k->file_bytes,
                             .n_tensors = k->n_tensors};
@@ -164,7 +184,7 @@ static void on_done(struct job_waiter *w, const struct job_outcome *o)
     int r = o->result;
     if (r == 0) {
         const struct kept_plan *k = keep_plan(g->daemon->serving, g, o->plan, &err);
-        r = k ? reply_page(g->pending.peer, g->pending.id, k, g->why, g->from, &err) : err.code;
+        r = k ? reply_page(g->pending.peer, g->pending.id, k, &g->decision, g->from, &err) : err.code;
     }
     if (r < 0)
         peer_fail(g->pending.peer, g->pending.id, o->result < 0 ? o->err : &err);
@@ -172,7 +192,7 @@ static void on_done(struct job_waiter *w, const struct job_outcome *o)
 }
 
 static int start_planning(struct peer *p, uint32_t id, const struct catalog_model *m, struct plan_ask *a,
-                          const struct recipe *recipe, const char *why, struct qd_error *err)
+                          const struct decision *decision, struct qd_error *err)
 {
     struct planning *g = calloc(1, sizeof *g);
     if (!g || !(g->model = strdup(m->name))) {
@@ -181,9 +201,8 @@ static int start_planning(struct peer *p, uint32_t id, const struct catalog_mode
     }
     g->daemon = p->daemon;
     g->generation = m->generation;
-    g->recipe = *recipe;
+    g->decision = *decision;
     g->from = a->from;
-    (void)memcpy(g->why, why, sizeof g->why);
     g->pending.abandon = on_abandon;
     g->waiter = (struct job_waiter){.done = on_done, .data = g};
     p->daemon->serving->n_openings++;
@@ -193,7 +212,7 @@ static int start_planning(struct peer *p, uint32_t id, const struct catalog_mode
                                   .source_fd = -1,
                                   .imatrix_fd = a->imatrix.fd,
                                   .stamp = &m->stamp,
-                                  .recipe = *recipe,
+                                  .recipe = decision->recipe,
                                   .interactive = true,
                                   .plan_only = true,
                                   .uid = p->who.uid};
@@ -206,12 +225,34 @@ static int start_planning(struct peer *p, uint32_t id, const struct catalog_mode
     return r;
 }
 
+/* The budget of a cache elsewhere is not known: none. */
+static struct policy_facts facts_of(const struct daemon *d, const struct plan_ask *a, uint64_t model_bytes)
+{
+    if (!a->elsewhere)
+        return policy_facts_here(d, model_bytes);
+    return (struct policy_facts){
+        .memory_bytes = a->profile.memory_bytes, .model_bytes = model_bytes, .cpu_features = a->profile.features};
+}
+
+static int decide(const struct daemon *d, const struct plan_ask *a, uint64_t model_bytes, struct decision *ret,
+                  struct qd_error *err)
+{
+    const struct policy_facts facts = facts_of(d, a, model_bytes);
+    *ret = (struct decision){.layout = QD_LAYOUT_PORTABLE};
+    if (a->elsewhere)
+        (void)cpu_features_string_of(a->profile.architecture, a->profile.features, ret->features, sizeof ret->features);
+    int r = policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why, err);
+    if (r == 0)
+        r = layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
+    imatrix_weigh(&a->imatrix, &ret->recipe);
+    return r;
+}
+
 /* All is known: the answer, or a job for it. */
 static int plan_now(struct peer *peer, uint32_t id, struct plan_ask *a, struct qd_error *err)
 {
     const struct catalog_model *m;
-    struct recipe recipe;
-    char why[POLICY_WHY_MAX] = "";
+    struct decision decision;
     int r = find_model(peer, a->model, &m, err);
     if (r < 0)
         return r;
@@ -219,12 +260,11 @@ static int plan_now(struct peer *peer, uint32_t id, struct plan_ask *a, struct q
         return err_new(err, QD_E_CORRUPT, "model '%s': %s", m->name, m->problem);
     if (m->state == MODEL_SETTLING)
         return err_new(err, QD_E_BUSY, "model '%s' is still being written", m->name);
-    r = resolve_recipe(peer->daemon, m->bytes, &a->recipe, &recipe, why, err);
+    r = decide(peer->daemon, a, m->bytes, &decision, err);
     if (r < 0)
         return r;
-    imatrix_weigh(&a->imatrix, &recipe);
-    const struct kept_plan *k = find_plan(peer->daemon->serving, m->name, m->generation, &recipe);
-    return k ? reply_page(peer, id, k, why, a->from, err) : start_planning(peer, id, m, a, &recipe, why, err);
+    const struct kept_plan *k = find_plan(peer->daemon->serving, m->name, m->generation, &decision.recipe);
+    return k ? reply_page(peer, id, k, &decision, a->from, err) : start_planning(peer, id, m, a, &decision, err);
 }
 
 /* ---- an importance matrix that is new here: digested on the pool, then all starts ---- */
@@ -292,10 +332,26 @@ static int start_digesting(struct peer *p, uint32_t id, struct plan_ask *a, stru
     return r;
 }
 
+/* What the message says, but for its descriptor. */
+static int read_ask(const struct msg_plan *p, struct plan_ask *ret, struct qd_error *err)
+{
+    *ret = (struct plan_ask){.model = p->model, .from = p->has_from ? p->from : 0, .imatrix.fd = -1};
+    int r = recipe_of_words(&RECIPE_WORDS(p), &ret->recipe, err);
+    if (r == 0)
+        r = layout_wish_parse(p->layout && p->layout[0] ? p->layout : "auto", &ret->layout, err);
+    if (r == 0 && p->hardware && p->hardware[0]) {
+        ret->elsewhere = true;
+        r = profile_parse(p->hardware, &ret->profile, err);
+        if (r < 0)
+            return err_in(err, r, "hardware profile");
+    }
+    return r;
+}
+
 int handle_plan(struct peer *peer, struct request *rq, const struct msg_plan *p, struct qd_error *err)
 {
-    struct plan_ask a = {.model = p->model, .from = p->has_from ? p->from : 0, .imatrix.fd = -1};
-    int r = recipe_of_words(&RECIPE_WORDS(p), &a.recipe, err);
+    struct plan_ask a;
+    int r = read_ask(p, &a, err);
     if (r < 0)
         return r;
     r = p->imatrix ? imatrix_take(peer->daemon, rq, 0, &a.imatrix, err) : 0;

@@ -43,7 +43,7 @@ static int refuse_needs(enum qd_layout layout, uint64_t features, struct qd_erro
 {
     char here[256];
     (void)cpu_features_string(features, here, sizeof here);
-    (void)err_new(err, QD_E_UNSUPPORTED, "layout '%s' needs %s; this CPU has %s", qd_layout_info(layout)->name,
+    (void)err_new(err, QD_E_UNSUPPORTED, "layout '%s' needs %s; the CPU has %s", qd_layout_info(layout)->name,
                   layout_features(layout), here);
     return err_hint(err, QD_E_UNSUPPORTED, "ask for native: it is %s here",
                     qd_layout_info(layout_native(features))->name);
