@@ -6,6 +6,7 @@
 
 #include "client/cli/cli.h"
 #include "client/cli/print.h"
+#include "client/cli/profile.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/error.h"
 
@@ -22,10 +23,22 @@ static const struct column plan_columns[] = {
 };
 
 static const struct column plan_facts[] = {
-    {"scheme", "scheme", COLUMN_TEXT},       {"why", "why", COLUMN_TEXT},
-    {"recipe", "recipe", COLUMN_TEXT},       {"read", "source_bytes", COLUMN_BYTES},
-    {"written", "file_bytes", COLUMN_BYTES}, {"exactly", "file_bytes", COLUMN_COUNT},
-    {"tensors", "n_tensors", COLUMN_COUNT},  {NULL, NULL, COLUMN_TEXT},
+    {"for", "hardware", COLUMN_TEXT},
+    {"scheme", "scheme", COLUMN_TEXT},
+    {"why", "why", COLUMN_TEXT},
+    {"layout", "layout", COLUMN_TEXT},
+    {"why", "layout_why", COLUMN_TEXT},
+    {"recipe", "recipe", COLUMN_TEXT},
+    {"read", "source_bytes", COLUMN_BYTES},
+    {"written", "file_bytes", COLUMN_BYTES},
+    {"exactly", "file_bytes", COLUMN_COUNT},
+    {"tensors", "n_tensors", COLUMN_COUNT},
+    {NULL, NULL, COLUMN_TEXT},
+};
+
+struct plan_arguments {
+    struct recipe_arguments recipe;
+    const char *layout, *profile; /* NULL: auto, this machine */
 };
 
 int cmd_models(struct cli *cli, int argc, char **argv)
@@ -47,12 +60,19 @@ int cmd_models(struct cli *cli, int argc, char **argv)
 }
 
 /* What was asked for, as parameters of plan; an importance matrix has descriptor @fd. */
-static int call_plan(struct cli *cli, const char *model, const struct recipe_arguments *r, int fd, json_t **ret,
+static int call_plan(struct cli *cli, const char *model, const struct plan_arguments *a, int fd, json_t **ret,
                      struct qd_error *err)
 {
+    const struct recipe_arguments *r = &a->recipe;
+    char profile[PROFILE_TEXT_MAX] = "";
+    int done = a->profile ? profile_read(a->profile, profile, err) : 0;
+    if (done < 0)
+        return done;
     const struct qd_param params[] = {
         {.key = "model", .kind = QD_PARAM_STR, .str = model},
         {.key = "scheme", .kind = QD_PARAM_STR, .str = r->scheme ? r->scheme : "auto"},
+        {.key = "layout", .kind = QD_PARAM_STR, .str = a->layout ? a->layout : "auto"},
+        {.key = "hardware", .kind = QD_PARAM_STR, .str = profile},
         {.key = "pure", .kind = QD_PARAM_BOOL, .u64 = r->pure},
         {.key = "leave_output", .kind = QD_PARAM_BOOL, .u64 = r->leave_output},
         {.key = "requantize", .kind = QD_PARAM_BOOL, .u64 = r->requantize},
@@ -61,19 +81,21 @@ static int call_plan(struct cli *cli, const char *model, const struct recipe_arg
         {.key = "rules", .kind = QD_PARAM_STR, .str = r->rules ? r->rules : ""},
         {.key = fd >= 0 ? "imatrix" : NULL, .kind = QD_PARAM_FD, .u64 = (uint64_t)fd},
         {0}};
-    return cli_call(cli, "plan", params, "tensors", ret, err);
+    done = cli_call(cli, "plan", params, "tensors", ret, err);
+    return done < 0 && a->profile ? err_in(err, done, "plan for '%s'", a->profile) : done;
 }
 
-static int run_plan(struct cli *cli, const char *model, const struct recipe_arguments *r)
+static int run_plan(struct cli *cli, const char *model, const struct plan_arguments *a)
 {
+    const char *imatrix = a->recipe.imatrix;
     struct qd_error err;
-    CLEANUP(fd_close) int fd = r->imatrix ? open(r->imatrix, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-    if (r->imatrix && fd < 0) {
-        (void)err_sys(&err, errno, "open '%s'", r->imatrix);
+    CLEANUP(fd_close) int fd = imatrix ? open(imatrix, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+    if (imatrix && fd < 0) {
+        (void)err_sys(&err, errno, "open '%s'", imatrix);
         return cli_fail(cli, &err);
     }
     json_t *answer;
-    if (call_plan(cli, model, r, fd, &answer, &err) < 0)
+    if (call_plan(cli, model, a, fd, &answer, &err) < 0)
         return cli_fail(cli, &err);
     if (cli->json)
         return print_json(answer);
@@ -86,12 +108,15 @@ static int run_plan(struct cli *cli, const char *model, const struct recipe_argu
 
 int cmd_plan(struct cli *cli, int argc, char **argv)
 {
-    struct recipe_arguments recipe = {0};
-    const struct cli_option options[] = {RECIPE_OPTIONS(&recipe), {0}};
+    struct plan_arguments args = {0};
+    const struct cli_option options[] = {RECIPE_OPTIONS(&args.recipe),
+                                         {"layout", 0, OPTION_TEXT, &args.layout},
+                                         {"hw", 0, OPTION_TEXT, &args.profile},
+                                         {0}};
     int first;
     int status = cli_parse(cli, argc, argv, options, 1, 1, &first);
     if (status == 0)
-        status = run_plan(cli, argv[first], &recipe);
-    free(recipe.rules);
+        status = run_plan(cli, argv[first], &args);
+    free(args.recipe.rules);
     return status;
 }

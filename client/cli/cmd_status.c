@@ -3,6 +3,7 @@
 
 #include "client/cli/cli.h"
 #include "client/cli/print.h"
+#include "client/cli/profile.h"
 
 static const struct column status_facts[] = {
     {"state", "state", COLUMN_TEXT},
@@ -69,11 +70,6 @@ static void show_status(const json_t *answer)
                 "No folder is watched. Add one to quantd.conf: [root models], path = /folder");
 }
 
-static void show_hardware(const json_t *answer)
-{
-    print_facts(answer, hardware_facts);
-}
-
 static void show_rescan(const json_t *answer)
 {
     printf("rescanning %lld folders\n", (long long)json_integer_value(json_object_get(answer, "n")));
@@ -86,7 +82,26 @@ int cmd_status(struct cli *cli, int argc, char **argv)
 
 int cmd_hw(struct cli *cli, int argc, char **argv)
 {
-    return report(cli, argc, argv, "hardware", show_hardware);
+    const char *save = NULL;
+    const struct cli_option options[] = {{"save", 0, OPTION_TEXT, &save}, {0}};
+    int first;
+    int status = cli_parse(cli, argc, argv, options, 0, 0, &first);
+    if (status)
+        return status;
+    struct qd_error err;
+    json_t *answer;
+    if (cli_call(cli, "hardware", NULL, NULL, &answer, &err) < 0)
+        return cli_fail(cli, &err);
+    if (save && profile_save(save, answer, &err) < 0) {
+        json_decref(answer);
+        return cli_fail(cli, &err);
+    }
+    if (cli->json)
+        return print_json(answer);
+    if (!save || !cli->quiet)
+        print_facts(answer, hardware_facts);
+    json_decref(answer);
+    return 0;
 }
 
 int cmd_rescan(struct cli *cli, int argc, char **argv)

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Hardware profiles: what plan says for other machines, and what it says where a profile is none.
+
+usage: profiles.py ROOT DAEMON WORKER QUANTCTL
+"""
+import json
+import os
+import subprocess
+import sys
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+import tap
+from house import House
+
+ROOT, *PROGRAMS = sys.argv[1:5]
+MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
+PROFILES = os.path.join(ROOT, "tests", "data", "profiles")
+EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_IOERR = 64, 65, 66, 73, 74
+LAYOUTS = {"cortex-a53": "r4k4", "cortex-a76": "r4k4", "i8mm": "r4k8", "x86-64": "portable", "haswell": "r8k4",
+           "skylake-x": "r8k4", "ice-lake": "r16k4"}
+
+
+def quantctl(house, *args):
+    return subprocess.run([house.quantctl, *args], env=house.env, capture_output=True, text=True, timeout=60)
+
+
+def plan(house, profile, *args):
+    done = quantctl(house, "plan", "tiny", "--json", "--hw", profile, *args)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def other_machines(house):
+    here = json.loads(quantctl(house, "plan", "tiny", "--json", "--scheme", "q8_0").stdout)
+    assert "hardware" not in here and here["layout_why"], here
+    for name, layout in LAYOUTS.items():
+        there = plan(house, os.path.join(PROFILES, name + ".hw"), "--scheme", "q8_0")
+        assert there["layout"] == layout, (name, there["layout"], there["layout_why"])
+        assert there["hardware"].startswith(("x86_64", "aarch64")) and there["tensors"] == here["tensors"], there
+
+
+def too_small_a_machine(house):
+    small = write(house, "features = aarch64+neon\nmemory = 16M\n")
+    there = plan(house, small)
+    assert there["scheme"] == "q8_0" and "an eighth of the 16.0 MiB" in there["why"], there["why"]
+
+
+def saved_profile(house):
+    path = os.path.join(house.folder, "here.hw")
+    done = quantctl(house, "hw", "--save", path, "--quiet")
+    assert done.returncode == 0 and not done.stdout, done.stderr
+    hw = json.loads(quantctl(house, "hw", "--json").stdout)
+    there = plan(house, path)
+    here = json.loads(quantctl(house, "plan", "tiny", "--json").stdout)
+    assert there.pop("hardware") == hw["features"] and there == here, (there, here)
+    again = quantctl(house, "hw", "--save", path)
+    assert again.returncode == EX_CANTCREAT and "exists" in again.stderr and "remove it" in again.stderr, again.stderr
+
+
+def a_pipe(house):
+    with subprocess.Popen(["printf", r"features = aarch64+neon\nmemory = 1G\n"], stdout=subprocess.PIPE) as source:
+        done = subprocess.run([house.quantctl, "plan", "tiny", "--hw", "/dev/stdin"], env=house.env, stdin=source.stdout,
+                              capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "for: aarch64+neon\n" in done.stdout, done.stderr
+
+
+def write(house, text):
+    path = os.path.join(house.folder, "profile.hw")
+    with open(path, "wb") as f:
+        f.write(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(house, path, status, *words):
+    done = quantctl(house, "plan", "tiny", "--hw", path)
+    assert done.returncode == status, (done.returncode, done.stderr)
+    for word in (path, "hint: ", *words):
+        assert word in done.stderr, (word, done.stderr)
+
+
+def layout_of_another_cpu(house):
+    done = quantctl(house, "plan", "tiny", "--layout", "r16k4", "--hw", os.path.join(PROFILES, "i8mm.hw"))
+    assert done.returncode == EX_DATAERR and "needs x86_64+avx512+avx512vnni; the CPU has aarch64+" in done.stderr, done.stderr
+
+
+BAD = {
+    "unknown feature": ("memory = 1G\nfeatures = x86_64+avx3\n", "line 2: unknown feature 'avx3'", "did you mean 'avx2'"),
+    "unknown architecture": ("features = mips\nmemory = 1G\n", "line 1: unknown architecture 'mips'", "x86_64 or aarch64"),
+    "negative memory": ("features = x86_64\nmemory = -8G\n", "line 2: memory = '-8G'", "such as 512M"),
+    "huge memory": ("features = x86_64\nmemory = 9999999999T\n", "line 2: memory", "to 4096T"),
+    "no memory": ("features = x86_64\n", "no line says 'memory'", "hw --save"),
+    "unknown key": ("feature = x86_64\n", "line 1: a profile has no 'feature'", "did you mean 'features'"),
+    "words": ("what is this\n", "line 1: not 'key = value'", "hw --save"),
+    "NUL": (b"features = x86_64\0\n", "not text", "hw --save"),
+    "nothing": ("", "empty", "hw --save"),
+    "too much": ("#" * 5000, "longer than", "hw --save"),
+    "a long line": ("#" * 1000, "line 1: longer than", "hw --save"),
+}
+
+with House(*PROGRAMS) as house:
+    house.add(MODEL, "tiny.gguf")
+    house.start()
+    house.until_ready("tiny")
+    tap.case("other machines: the layout that each wants, the same tensors", lambda: other_machines(house))
+    tap.case("a small machine: its memory decides, not ours", lambda: too_small_a_machine(house))
+    tap.case("a saved profile: planned for as this machine is; never replaced", lambda: saved_profile(house))
+    tap.case("a profile through a pipe: read", lambda: a_pipe(house))
+    tap.case("a layout that the machine has no kernels for: refused", lambda: layout_of_another_cpu(house))
+    tap.case("a missing profile: named", lambda: refused(house, "/nowhere.hw", EX_NOINPUT, "No such file", "hw --save"))
+    tap.case("a folder: named", lambda: refused(house, house.folder, EX_IOERR, "Is a directory", "hw --save"))
+    for what, (text, *words) in BAD.items():
+        tap.case(f"{what}: file, line, reason and next step", lambda: refused(house, write(house, text), EX_USAGE, *words))
+tap.end()
