@@ -54,7 +54,7 @@ static void say_native(enum qd_layout layout, char *ret_why)
     if (layout == QD_LAYOUT_PORTABLE)
         (void)snprintf(ret_why, POLICY_WHY_MAX, "this CPU has no vector kernels"); /* fits */
     else
-        (void)snprintf(ret_why, POLICY_WHY_MAX, "kernels of %s read it", layout_features(layout)); /* fits */
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "kernels for %s read it", layout_features(layout)); /* fits */
 }
 
 int layout_wish_resolve(const struct layout_wish *w, const struct recipe *recipe, const struct policy_facts *facts,
