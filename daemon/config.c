@@ -542,6 +542,7 @@ struct config *config_free(struct config *c)
     free(c->config_dir);
     free(c->socket_path);
     free(c->worker_path);
+    free(c->hardware_path);
     free(c);
     return NULL;
 }

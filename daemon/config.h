@@ -33,6 +33,7 @@ struct config {
     char *state_dir, *cache_dir, *runtime_dir, *config_dir; /* owned */
     char *socket_path;                                      /* owned */
     char *worker_path;                                      /* owned; quantd-worker */
+    char *hardware_path;                                    /* owned; profile that is believed, NULL: none */
     struct config_root *roots;                              /* owned */
     size_t n_roots;
     uint64_t cache_budget;                                   /* bytes; 0: no limit */

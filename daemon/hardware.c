@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/profile.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
 #include "kernels/core/processors.h"
@@ -43,6 +44,31 @@ static int write_stored(const char *path, const char *features, struct qd_error 
     return r < 0 ? err_sys(err, -r, "write '%s'", path) : 0;
 }
 
+/* A profile that this machine could be: of its architecture. */
+static int load_believable(const char *path, struct profile *ret, struct qd_error *err)
+{
+    char here[HARDWARE_TEXT_MAX];
+    int r = profile_load(path, ret, err);
+    if (r < 0 || ret->architecture == cpu_architecture_here)
+        return r;
+    (void)cpu_features_string(0, here, sizeof here); /* the architecture alone */
+    r = err_new(err, QD_E_INVALID, "hardware profile '%s' is of another architecture than %s", path, here);
+    return err_hint(err, r, "`quantctl plan MODEL --hw FILE` answers for other machines");
+}
+
+static int believe(const char *path, struct hardware *h, struct qd_error *err)
+{
+    struct profile p;
+    if (load_believable(path, &p, err) < 0) {
+        if (err)
+            err->code = QD_E_CONFIG; /* whatever is wrong with it: so was this daemon started */
+        return QD_E_CONFIG;
+    }
+    h->feature_bits &= p.features;
+    h->memory_bytes = p.memory_bytes;
+    return 0;
+}
+
 int hardware_look(const struct config *config, struct hardware *ret, struct qd_error *err)
 {
     char path[PATH_MAX];
@@ -51,6 +77,9 @@ int hardware_look(const struct config *config, struct hardware *ret, struct qd_e
 
     struct hardware h = {
         .feature_bits = cpu_features(), .memory_bytes = policy_memory_bytes(), .cores = processors_allowed()};
+    int r = config->hardware_path ? believe(config->hardware_path, &h, err) : 0;
+    if (r < 0)
+        return r;
     (void)cpu_features_string(h.feature_bits, h.features, sizeof h.features);
     (void)cpu_features_string(cpu_features_detected(), h.detected, sizeof h.detected);
     read_stored(path, h.stored);
@@ -59,7 +88,7 @@ int hardware_look(const struct config *config, struct hardware *ret, struct qd_e
         if (h.stored[0])
             log_line(LOG_AT_NOTICE, "hardware", "changed%s%s", log_field("from", h.stored),
                      log_field("to", h.features));
-        int r = write_stored(path, h.features, err);
+        r = write_stored(path, h.features, err);
         if (r < 0)
             return r;
     }

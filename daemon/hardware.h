@@ -23,7 +23,10 @@ struct hardware {
     bool changed;          /* features differ from stored */
 };
 
-/* Looks, compares, logs a change and stores the new set. Blocks on small files: at start, SIGHUP and rescan only. */
+/*
+ * Looks, compares, logs a change and stores the new set. A profile (config.hardware_path) takes features away, never
+ * adds one, and says how much memory there is. Blocks on small files: at start, SIGHUP and rescan only.
+ */
 int hardware_look(const struct config *config, struct hardware *ret, struct qd_error *err);
 
 /* What encloses a worker here: "seccomp+landlock" "seccomp" "none" "off". Static storage. */

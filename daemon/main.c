@@ -29,6 +29,7 @@ struct options {
     bool user_mode, check_config;
     const char *config_file;
     const char *socket_path;
+    const char *hardware_path;
 };
 
 enum { N_SIGNALS = 3, STUCK_MS = 600000 };
@@ -54,10 +55,12 @@ struct run {
 
 static int usage(FILE *to, int code)
 {
-    (void)fputs("usage: quantd [--user] [--config FILE] [--socket PATH] [--check-config] [--version] [--help]\n\n"
+    (void)fputs("usage: quantd [--user] [--config FILE] [--socket PATH] [--hardware FILE]\n"
+                "              [--check-config] [--version] [--help]\n\n"
                 "  --user          run for one user: XDG folders, socket in $XDG_RUNTIME_DIR/quantd\n"
                 "  --config FILE   read FILE after quantd.conf and its drop-ins\n"
                 "  --socket PATH   listen there instead\n"
+                "  --hardware FILE be the machine of that profile as far as this one can (quantctl(1))\n"
                 "  --check-config  read the configuration, say what is wrong, exit 0 or 78\n\n"
                 "Manual: quantd(8), quantd.conf(5), quantctl(1).\n",
                 to);
@@ -67,13 +70,11 @@ static int usage(FILE *to, int code)
 /* -1: go on; else the exit code. */
 static int parse_options(int argc, char **argv, struct options *ret)
 {
-    static const struct option longs[] = {{"user", no_argument, NULL, 'u'},
-                                          {"config", required_argument, NULL, 'c'},
-                                          {"socket", required_argument, NULL, 's'},
-                                          {"check-config", no_argument, NULL, 'k'},
-                                          {"version", no_argument, NULL, 'V'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    static const struct option longs[] = {
+        {"user", no_argument, NULL, 'u'},         {"config", required_argument, NULL, 'c'},
+        {"socket", required_argument, NULL, 's'}, {"hardware", required_argument, NULL, 'p'},
+        {"check-config", no_argument, NULL, 'k'}, {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},         {0}};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) >= 0;) {
         switch (c) {
         case 'u':
@@ -84,6 +85,9 @@ static int parse_options(int argc, char **argv, struct options *ret)
             break;
         case 's':
             ret->socket_path = optarg;
+            break;
+        case 'p':
+            ret->hardware_path = optarg;
             break;
         case 'k':
             ret->check_config = true;
@@ -99,6 +103,15 @@ static int parse_options(int argc, char **argv, struct options *ret)
     return optind < argc ? usage(stderr, 64) : -1;
 }
 
+static void set_path(char **path, const char *option)
+{
+    char *copy = option ? strdup(option) : NULL;
+    if (!copy)
+        return;
+    free(*path);
+    *path = copy;
+}
+
 static int load_config(const struct options *o, struct config **ret, struct qd_error *err)
 {
     CLEANUP(free) struct config_warning *warnings = NULL;
@@ -107,11 +120,8 @@ static int load_config(const struct options *o, struct config **ret, struct qd_e
     int r = config_load(o->user_mode, o->config_file, &config, &warnings, &n, err);
     if (r < 0)
         return r;
-    char *socket_path = o->socket_path ? strdup(o->socket_path) : NULL;
-    if (socket_path) {
-        free(config->socket_path);
-        config->socket_path = socket_path;
-    }
+    set_path(&config->socket_path, o->socket_path);
+    set_path(&config->hardware_path, o->hardware_path);
     log_open(config->log_level);
     for (size_t i = 0; i < n; i++)
         log_line(LOG_AT_WARNING, "config", "%s", warnings[i].text);

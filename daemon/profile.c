@@ -1,12 +1,17 @@
 #include "daemon/profile.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/ini_lines.h"
 #include "daemon/units.h"
+#include "kernels/core/cleanup.h"
+#include "kernels/core/io.h"
 
 /* What memory a machine can have: less runs no model, more has no address. */
 static const uint64_t memory_least = UINT64_C(16) << 20, memory_most = UINT64_C(1) << 52;
@@ -139,4 +144,21 @@ int profile_parse(const char *text, struct profile *ret, struct qd_error *err)
     if (r == 0)
         *ret = p.profile;
     return r;
+}
+
+int profile_load(const char *path, struct profile *ret, struct qd_error *err)
+{
+    char text[PROFILE_BYTES + 1];
+    struct stat st;
+    CLEANUP(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_sys(err, errno, "hardware profile '%s'", path);
+    if (!S_ISREG(st.st_mode))
+        return err_new(err, QD_E_INVALID, "hardware profile '%s' is not a regular file", path);
+    ssize_t n = pread_whole(fd, text, sizeof text - 1, 0);
+    if (n < 0)
+        return err_sys(err, (int)-n, "hardware profile '%s'", path);
+    text[n] = '\0';
+    int r = strlen(text) == (size_t)n ? profile_parse(text, ret, err) : err_new(err, QD_E_INVALID, "it is not text");
+    return r < 0 ? err_in(err, r, "hardware profile '%s'", path) : 0;
 }

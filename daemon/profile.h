@@ -30,4 +30,7 @@ struct profile {
 /* QD_E_INVALID: "line 3: ...", with the next step as hint. Any text is safe. */
 int profile_parse(const char *text, struct profile *ret, struct qd_error *err);
 
+/* The same of a regular file; errors name it. Blocks on the file. */
+int profile_load(const char *path, struct profile *ret, struct qd_error *err);
+
 #endif

@@ -25,6 +25,8 @@ enum cpu_architecture {
         CPU_N_ARCHITECTURES
 };
 
+extern const enum cpu_architecture cpu_architecture_here; /* of this build */
+
 /* F(NAME, name, architecture) */
 #define CPU_FEATURES(F)                                        \
     F(AVX2, avx2, X86_64)                                      \
@@ -75,8 +77,8 @@ uint64_t cpu_filter(uint64_t features, const char *filter, char *unknown, size_t
 
 /*
  * The canonical string of a feature set: architecture, then names in sorted order, such as
- * "x86_64+avx2+avx512+avx512vnni". Writes at most @n bytes with NUL. Returns its length. Without _of the architecture is
- * the one that has such features, this build's for the empty set.
+ * "x86_64+avx2+avx512+avx512vnni". Writes at most @n bytes with NUL. Returns its length. Without _of the architecture
+ * is the one that has such features, this build's for the empty set.
  */
 size_t cpu_features_string(uint64_t features, char *dst, size_t n_bytes);
 size_t cpu_features_string_of(enum cpu_architecture architecture, uint64_t features, char *dst, size_t n_bytes);

@@ -7,8 +7,6 @@
 
 #include "kernels/cpu.h"
 
-extern const enum cpu_architecture cpu_architecture_here; /* of this build */
-
 /* Feature bits of this machine: what the CPU has and the kernel saves at a task switch. */
 uint64_t cpu_detect(void);
 

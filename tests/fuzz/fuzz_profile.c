@@ -1,4 +1,4 @@
-/* Input: the text of a hardware profile. What parses is a machine: its features are of one architecture and read back. */
+/* Input: the text of a hardware profile. What parses is a machine whose features print and read back. */
 #include <stdlib.h>
 #include <string.h>
 

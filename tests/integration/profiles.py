@@ -15,7 +15,7 @@ from house import House
 ROOT, *PROGRAMS = sys.argv[1:5]
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
 PROFILES = os.path.join(ROOT, "tests", "data", "profiles")
-EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_IOERR = 64, 65, 66, 73, 74
+EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_IOERR, EX_CONFIG = 64, 65, 66, 73, 74, 78
 LAYOUTS = {"cortex-a53": "r4k4", "cortex-a76": "r4k4", "i8mm": "r4k8", "x86-64": "portable", "haswell": "r8k4",
            "skylake-x": "r8k4", "ice-lake": "r16k4"}
 
@@ -110,4 +110,46 @@ with House(*PROGRAMS) as house:
     tap.case("a folder: named", lambda: refused(house, house.folder, EX_IOERR, "Is a directory", "hw --save"))
     for what, (text, *words) in BAD.items():
         tap.case(f"{what}: file, line, reason and next step", lambda: refused(house, write(house, text), EX_USAGE, *words))
+
+
+def all_features(machine):
+    return {"x86_64": "x86_64+amxint8+avx512bf16+avx512vbmi+avx512vnni+avxvnni", "aarch64": "aarch64+bf16+dotprod+i8mm+sve"}[machine]
+
+
+def believed(house, profile, machine):
+    """Features are taken away and given back, never added; memory is what the profile says."""
+    whole = house.ctl("hw")["features"]
+    house.kill()
+    write(house, f"features = {machine}\nmemory = 64M\n")
+    house.start(options=("--user", "--hardware", profile))
+    bare = house.ctl("hw")
+    assert bare["features"] == machine and bare["memory_bytes"] == 64 << 20, bare
+    planned = house.ctl("plan", "tiny")
+    assert planned["layout"] == "portable" and "of the 64.0 MiB" in planned["why"] and "no vector" in planned["why"], planned
+    write(house, f"features = {all_features(machine)}\nmemory = 1T\n")
+    house.ctl("rescan")
+    assert house.ctl("hw")["features"] == whole and house.ctl("hw")["memory_bytes"] == 1 << 40, house.ctl("hw")
+
+
+def unbelievable(house, profile, machine):
+    """At a rescan what was believed stays; at a start it is an error of the configuration."""
+    other = {"x86_64": "aarch64", "aarch64": "x86_64"}[machine]
+    write(house, f"features = {other}\nmemory = 1G\n")
+    done = quantctl(house, "rescan")
+    assert done.returncode == EX_CONFIG and profile in done.stderr and "another architecture" in done.stderr, done.stderr
+    assert house.ctl("hw")["memory_bytes"] == 1 << 40
+    house.kill()
+    for text in (f"features = {other}\nmemory = 1G\n", f"features = {machine}\n", "\0"):
+        write(house, text)
+        done = subprocess.run([house.daemon, "--user", "--hardware", profile], env=house.env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == EX_CONFIG and profile in done.stderr, (done.returncode, done.stderr)
+
+
+with House(*PROGRAMS) as house:
+    house.add(MODEL, "tiny.gguf")
+    house.start()
+    house.until_ready("tiny")
+    profile, machine = write(house, ""), house.ctl("hw")["features"].split("+")[0]
+    tap.case("quantd --hardware: takes features away, never adds one", lambda: believed(house, profile, machine))
+    tap.case("quantd --hardware: what it cannot be is refused", lambda: unbelievable(house, profile, machine))
 tap.end()
