@@ -249,11 +249,9 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
     ret->model = m ? m->name : "fd";
     ret->first_file = m ? m->first_file : NULL;
     ret->stamp = m ? m->stamp : (struct file_stamp){0};
-    r = resolve_recipe(p->daemon, m ? m->bytes : a->source_bytes, &a->recipe, &ret->recipe, ret->why, err);
-    if (r < 0)
-        return r;
+    const struct policy_facts facts = policy_facts_here(p->daemon, m ? m->bytes : a->source_bytes);
+    policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why);
     imatrix_weigh(&a->imatrix, &ret->recipe);
-    struct policy_facts facts = policy_facts_here(p->daemon, m ? m->bytes : a->source_bytes);
     r = layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
     if (r < 0)
         return r;

@@ -241,11 +241,9 @@ static int decide(const struct daemon *d, const struct plan_ask *a, uint64_t mod
     *ret = (struct decision){.layout = QD_LAYOUT_PORTABLE};
     if (a->elsewhere)
         (void)cpu_features_string_of(a->profile.architecture, a->profile.features, ret->features, sizeof ret->features);
-    int r = policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why, err);
-    if (r == 0)
-        r = layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
+    policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why);
     imatrix_weigh(&a->imatrix, &ret->recipe);
-    return r;
+    return layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
 }
 
 /* All is known: the answer, or a job for it. */

@@ -141,13 +141,6 @@ struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_byt
                                  .cache_bytes = d->config->cache_budget};
 }
 
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
-                   struct qd_error *err)
-{
-    const struct policy_facts facts = policy_facts_here(d, model_bytes);
-    return policy_resolve(asked, &facts, ret, why, err);
-}
-
 /* ---- envelopes as descriptors ---------------------------------------------------------------------- */
 
 static int sealed_memfd(struct bytes content)

@@ -112,10 +112,6 @@ int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_
 /* What this machine and a model of @model_bytes are to policy. */
 struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_bytes);
 
-/* Asks policy for the recipe of a model. @why[POLICY_WHY_MAX]. */
-int resolve_recipe(struct daemon *d, uint64_t model_bytes, const struct recipe *asked, struct recipe *ret, char *why,
-                   struct qd_error *err);
-
 /* The envelope with its print and a sealed memfd of it, borrowed from the kept ones. */
 int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret,
                   struct qd_error *err);

@@ -288,18 +288,26 @@ static int open_socket(struct run *run, int *ret_fd, struct qd_error *err)
 
 /* ---- what the parts tell ------------------------------------------------------------------------------------- */
 
+static int build_ahead(struct daemon *d, const struct catalog_model *m, const char *scheme, struct qd_error *err)
+{
+    const struct policy_facts facts = policy_facts_here(d, m->bytes);
+    struct recipe recipe = {0};
+    char why[POLICY_WHY_MAX];
+    int r = recipe_set(&recipe, "scheme", scheme, err);
+    if (r < 0)
+        return r;
+    policy_resolve(&recipe, &facts, &recipe, why);
+    return build_in_background(d, m->name, &recipe, QD_LAYOUT_PORTABLE, err);
+}
+
 static void warm_up(struct daemon *d, const struct catalog_model *m)
 {
     struct qd_error err;
-    char why[POLICY_WHY_MAX];
     for (size_t i = 0; i < d->config->n_roots; i++) {
         const struct config_root *root = &d->config->roots[i];
-        struct recipe recipe = {0};
         if (!root->warm || strcmp(root->path, m->root) != 0)
             continue;
-        if (recipe_set(&recipe, "scheme", root->warm, &err) < 0 ||
-            resolve_recipe(d, m->bytes, &recipe, &recipe, why, &err) < 0 ||
-            build_in_background(d, m->name, &recipe, QD_LAYOUT_PORTABLE, &err) < 0)
+        if (build_ahead(d, m, root->warm, &err) < 0)
             log_line(LOG_AT_WARNING, "catalog", "not built ahead%s%s", log_field("model", m->name),
                      log_field("reason", err.message));
     }

@@ -127,17 +127,14 @@ static void resolve_auto(const struct policy_facts *facts, struct recipe *ret, c
     say_why(rule, m, facts, ret_why);
 }
 
-int policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
-                   struct qd_error *err)
+void policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why)
 {
     struct recipe recipe = *asked;
-    (void)err; /* nothing fails yet */
     if (asked->scheme == SCHEME_AUTO)
         resolve_auto(facts, &recipe, ret_why);
     else
         (void)snprintf(ret_why, POLICY_WHY_MAX, "%s was asked for", scheme_name(asked->scheme)); /* fits by far */
     *ret = recipe;
-    return 0;
 }
 
 /* --- layout --- */

@@ -10,7 +10,6 @@
 
 #include <quantd/layout.h>
 
-#include "kernels/core/error.h"
 #include "quant/recipe.h"
 
 /* What is decided by. Features may be those of another machine, and of another architecture. */
@@ -23,12 +22,11 @@ struct policy_facts {
 };
 
 /*
- * Resolves what was asked for to a recipe: only the scheme may change. @ret_why[POLICY_WHY_MAX] receives the rule in
+ * Resolves what was asked for to a recipe (@ret may be @asked): only the scheme may change. @ret_why[POLICY_WHY_MAX] receives the rule in
  * words, for `plan` and `show`; table version POLICY_VERSION.
  */
 enum { POLICY_VERSION = 3, POLICY_WHY_MAX = 256 };
-int policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why,
-                   struct qd_error *err);
+void policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why);
 
 /*
  * The layout that "auto" means for an artifact of @recipe, which is resolved: the one that this machine's kernels read,

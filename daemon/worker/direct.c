@@ -162,9 +162,7 @@ static int make_plan(struct direct *d, struct qd_error *err)
         facts.n_elements += d->model->tensors[i].n_elements;
     }
     struct recipe recipe;
-    int r = policy_resolve(&d->args.recipe, &facts, &recipe, d->why, err);
-    if (r < 0)
-        return r;
+    policy_resolve(&d->args.recipe, &facts, &recipe, d->why);
     recipe.weighted = d->importance != NULL;
     if (d->importance)
         recipe.importance = d->importance->digest;

@@ -280,7 +280,7 @@ static void policy_resolve__auto__follows_memory_and_says_why(void **state)
                                      .cpu_features = CPU_AVX2 | CPU_FMA | CPU_F16C};
         struct recipe asked = {.pure = i % 2 == 1, .requantize = true}, r;
         char why[POLICY_WHY_MAX];
-        assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+        policy_resolve(&asked, &facts, &r, why);
         assert_int_equal(r.scheme, machines[i].scheme);
         assert_true(r.pure == asked.pure && r.requantize);
         assert_non_null(strstr(why, "auto, table 3, x86-64 with AVX2: "));
@@ -308,7 +308,7 @@ static void policy_resolve__auto__knows_what_a_machine_gains_from_fewer_bytes(vo
                                      .cpu_features = machines[i].features};
         struct recipe asked = {0}, r;
         char why[POLICY_WHY_MAX];
-        assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+        policy_resolve(&asked, &facts, &r, why);
         assert_int_equal(r.scheme, machines[i].scheme);
         if (!strstr(why, machines[i].why))
             fail_msg("%s", why);
@@ -328,7 +328,7 @@ static void policy_resolve__any_machine_and_model__says_a_whole_sentence(void **
                                              .cpu_features = features[f]};
                 struct recipe asked = {0}, r;
                 char why[POLICY_WHY_MAX];
-                assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+                policy_resolve(&asked, &facts, &r, why);
                 assert_true(strlen(why) < sizeof why - 1);
                 (void)policy_layout(&r, &facts, why);
                 assert_true(why[0] && strlen(why) < sizeof why - 1);
@@ -343,7 +343,7 @@ static void policy_resolve__scheme_named__is_kept(void **state)
     struct policy_facts facts = {0};
     struct recipe asked = {.scheme = SCHEME_BF16, .pure = true}, r;
     char why[POLICY_WHY_MAX];
-    assert_int_equal(policy_resolve(&asked, &facts, &r, why, NULL), 0);
+    policy_resolve(&asked, &facts, &r, why);
     assert_int_equal(r.scheme, SCHEME_BF16);
     assert_string_equal(why, "bf16 was asked for");
 }
