@@ -22,8 +22,8 @@ struct policy_facts {
 };
 
 /*
- * Resolves what was asked for to a recipe (@ret may be @asked): only the scheme may change. @ret_why[POLICY_WHY_MAX] receives the rule in
- * words, for `plan` and `show`; table version POLICY_VERSION.
+ * Resolves what was asked for to a recipe (@ret may be @asked): only the scheme may change. @ret_why[POLICY_WHY_MAX]
+ * receives the rule in words, for `plan` and `show`; table version POLICY_VERSION.
  */
 enum { POLICY_VERSION = 3, POLICY_WHY_MAX = 256 };
 void policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why);
