@@ -3,9 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <limits.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,8 +12,8 @@
 #include <time.h>
 
 #include "daemon/worker/direct_args.h"
+#include "daemon/worker/direct_report.h"
 #include "daemon/worker/outfile.h"
-#include "kernels/core/utf8.h"
 #include "kernels/cpu.h"
 #include "quant/limits.h"
 #include "quant/policy.h"
@@ -44,7 +42,7 @@ struct direct {
     bool terminal;
     bool told; /* some progress stands on stderr; a bar is ended by a newline */
     unsigned told_percent;
-    double started, seconds;
+    double started;
 };
 
 static _Atomic int cancelled;
@@ -60,14 +58,6 @@ static double seconds_now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* What a model's names hold never moves a terminal: control bytes other than the newline become '?'. */
-static void make_printable(char *text, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (((unsigned char)text[i] < 0x20 && text[i] != '\n') || text[i] == 0x7f)
-            text[i] = '?';
 }
 
 /* --- progress: a bar on a terminal, a line every ten percent elsewhere --- */
@@ -243,139 +233,7 @@ static int write_output(struct direct *d, struct qd_error *err)
     return r < 0 ? r : outfile_publish(&out, err);
 }
 
-/* --- what it says at the end --- */
-
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null(); /* JSON has no infinity: null is "exact" */
-}
-
-/* A text as JSON can hold it: a path and a tensor's name may be any bytes, and what is no UTF-8 becomes U+FFFD. */
-static json_t *text(const char *s)
-{
-    CLEANUP(buffer_clear) struct buffer b = {0};
-    for (size_t n = strlen(s); n > 0;) {
-        size_t step = utf8_sequence((const uint8_t *)s, n);
-        if (step)
-            buffer_put(&b, s, step);
-        else
-            buffer_put(&b, "\xef\xbf\xbd", 3);
-        s += step ? step : 1;
-        n -= step ? step : 1;
-    }
-    return b.failed ? NULL : json_stringn(b.data ? (const char *)b.data : "", b.n);
-}
-
-/* Tensors whose source was quantized already: their first error is in no number here. */
-static size_t count_requantized(const struct plan *p)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < p->n_tensors; i++) {
-        enum qd_type from = p->tensors[i].source->type;
-        n += p->tensors[i].type != from && qd_type_info(from)->kind == QD_KIND_BLOCK;
-    }
-    return n;
-}
-
-static int print_json(const struct direct *d, struct qd_error *err)
-{
-    char recipe[RECIPE_TEXT_MAX];
-    recipe_text(&d->plan->recipe, recipe);
-    json_t *root = json_pack(
-        "{s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "input",
-        text(d->args.in), "output", text(d->args.out), "format", d->model->format, "scheme",
-        scheme_name(d->plan->recipe.scheme), "recipe", recipe, "why", d->why, "source_bytes",
-        (json_int_t)d->plan->source_bytes, "bytes", (json_int_t)d->plan->file_bytes, "resumed_bytes",
-        (json_int_t)d->result->resumed_bytes, "tensors", (json_int_t)d->plan->n_tensors, "threads",
-        (int)d->args.n_threads, "requantized", (json_int_t)count_requantized(d->plan), "sqnr_db",
-        number(d->result->quality.sqnr_db), "rel_rmse", number(d->result->quality.rel_rmse), "max_abs",
-        number(d->result->quality.max_abs), "worst_sqnr_db", number(d->result->quality.worst_sqnr_db), "worst",
-        text(d->result->quality.worst ? d->result->quality.worst : ""), "seconds", number(d->seconds));
-    if (!root)
-        return err_new(err, QD_E_NO_MEMORY, "summary");
-    int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    json_decref(root);
-    putchar('\n');
-    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the summary") : 0;
-}
-
-static int print_text(struct buffer *text, const char *what, struct qd_error *err)
-{
-    if (text->failed)
-        return err_new(err, QD_E_NO_MEMORY, "text of the %s", what);
-    make_printable((char *)text->data, text->n);
-    if (fwrite(text->data, 1, text->n, stdout) != text->n || fflush(stdout) != 0)
-        return err_new(err, QD_E_IO, "cannot write the %s", what);
-    return 0;
-}
-
-static int print_words(const struct direct *d, struct qd_error *err)
-{
-    const struct run_result *res = d->result;
-    CLEANUP(buffer_clear) struct buffer text = {0};
-    buffer_printf(&text, "%s: %s, %" PRIu64 " bytes from %" PRIu64 ", %.1f s\n", d->args.out,
-                  scheme_name(d->plan->recipe.scheme), d->plan->file_bytes, d->plan->source_bytes, d->seconds);
-    if (d->args.recipe.scheme == SCHEME_AUTO)
-        buffer_printf(&text, "%s\n", d->why);
-    if (res->resumed_bytes)
-        buffer_printf(&text, "continued: %" PRIu64 " bytes of the source had been done before\n", res->resumed_bytes);
-    size_t n_again = count_requantized(d->plan);
-    if (n_again)
-        buffer_printf(&text,
-                      "quantized again: %zu of %zu tensors; the error of their first time is not in what follows\n",
-                      n_again, d->plan->n_tensors);
-    if (isfinite(res->quality.sqnr_db))
-        buffer_printf(&text, "error against the source: %.2f dB, relative RMSE %.5f; worst tensor %s at %.2f dB\n",
-                      res->quality.sqnr_db, res->quality.rel_rmse, res->quality.worst, res->quality.worst_sqnr_db);
-    else
-        buffer_printf(&text, "exact: every value is the source's\n");
-    return print_text(&text, "summary", err);
-}
-
-static json_t *json_of_tensor(const struct plan_tensor *pt)
-{
-    const struct tensor *t = pt->source;
-    char shape[MODEL_DIMS_MAX * 24] = "";
-    size_t n = 0;
-    for (uint32_t i = 0; i < t->n_dims; i++)
-        n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%" PRIu64, i ? "x" : "", t->shape[i]); /* fits */
-    return json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:o}", "name", text(t->name), "shape", shape, "from",
-                     qd_type_info(t->type)->name, "to", qd_type_info(pt->type)->name, "offset", (json_int_t)pt->offset,
-                     "bytes", (json_int_t)pt->bytes, "reason", text(pt->reason));
-}
-
-/* As `quantctl plan --json` says it. */
-static int print_plan_json(const struct direct *d, struct qd_error *err)
-{
-    char recipe[RECIPE_TEXT_MAX];
-    recipe_text(&d->plan->recipe, recipe);
-    json_t *tensors = json_array();
-    for (size_t i = 0; i < d->plan->n_tensors; i++)
-        (void)json_array_append_new(tensors, json_of_tensor(&d->plan->tensors[i])); /* a failure shows in the count */
-    bool whole = json_array_size(tensors) == d->plan->n_tensors;
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "scheme", scheme_name(d->plan->recipe.scheme), "recipe",
-                  recipe, "why", d->why, "source_bytes", (json_int_t)d->plan->source_bytes, "file_bytes",
-                  (json_int_t)d->plan->file_bytes, "n_tensors", (json_int_t)d->plan->n_tensors, "tensors", tensors);
-    if (!root || !whole) {
-        json_decref(root);
-        return err_new(err, QD_E_NO_MEMORY, "plan");
-    }
-    int r = json_dumpf(root, stdout, JSON_INDENT(2));
-    json_decref(root);
-    putchar('\n');
-    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the plan") : 0;
-}
-
-static int print_plan(const struct direct *d, struct qd_error *err)
-{
-    if (d->args.json)
-        return print_plan_json(d, err);
-    CLEANUP(buffer_clear) struct buffer text = {0};
-    buffer_printf(&text, "%s\n", d->why);
-    (void)plan_print(d->plan, &text); /* a failure stays in the buffer */
-    return print_text(&text, "plan", err);
-}
+/* --- the whole --- */
 
 static void read_boot_id(char *dst, size_t n)
 {
@@ -392,8 +250,9 @@ static int direct_run(struct direct *d, struct qd_error *err)
         r = read_importance(d, err);
     if (r == 0)
         r = make_plan(d, err);
+    struct report report = {.args = &d->args, .model = d->model, .plan = d->plan, .why = d->why};
     if (r == 0 && d->args.dry_run)
-        return print_plan(d, err);
+        return report_plan(&report, err);
     const struct run_ceiling ceiling = {.bytes = d->args.max_memory_bytes, .name = "--max-memory"};
     if (r == 0)
         r = run_fit_threads(d->model, d->plan, &ceiling, d->args.n_threads, &d->args.n_threads, err);
@@ -401,8 +260,9 @@ static int direct_run(struct direct *d, struct qd_error *err)
         r = write_output(d, err);
     if (r < 0)
         return err_in(err, r, "%s", d->args.in);
-    d->seconds = seconds_now() - d->started;
-    return d->args.json ? print_json(d, err) : print_words(d, err);
+    report.result = d->result;
+    report.seconds = seconds_now() - d->started;
+    return report_result(&report, err);
 }
 
 static int complain(const struct direct *d, struct qd_error *err)
