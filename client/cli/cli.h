@@ -98,5 +98,7 @@ int cmd_cancel(struct cli *cli, int argc, char **argv);
 int cmd_watch(struct cli *cli, int argc, char **argv);
 int cmd_key(struct cli *cli, int argc, char **argv);
 int cmd_quantize(struct cli *cli, int argc, char **argv);
+int cmd_pack(struct cli *cli, int argc, char **argv);
+int cmd_unpack(struct cli *cli, int argc, char **argv);
 
 #endif

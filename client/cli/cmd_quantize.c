@@ -1,10 +1,11 @@
 /*
- * quantize: the one-shot form, without daemon or cache. It is `quantd-worker --direct` under a
- * name that people find; the same code makes the same bytes.
+ * quantize, pack, unpack: the one-shot forms, without daemon or cache. They are `quantd-worker --direct`, `--pack` and
+ * `--unpack` under names that people find; the same code makes the same bytes.
  */
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,8 @@ static int find_worker(char dst[PATH_MAX])
     return snprintf(dst, PATH_MAX, "%s", QUANTD_WORKER_PATH) < PATH_MAX && access(dst, X_OK) == 0 ? 0 : -1;
 }
 
-int cmd_quantize(struct cli *cli, int argc, char **argv)
+/* Becomes the worker, which explains its options itself. Returns only on failure. */
+static int become_worker(struct cli *cli, const char *form, int argc, char **argv)
 {
     char worker[PATH_MAX];
     struct qd_error err;
@@ -49,7 +51,7 @@ int cmd_quantize(struct cli *cli, int argc, char **argv)
         return EX_OSERR;
     int n = 0;
     args[n++] = worker;
-    args[n++] = (char *)"--direct";
+    args[n++] = (char *)(uintptr_t)form; /* execv changes nothing */
     if (cli->json)
         args[n++] = (char *)"--json";
     for (int i = 1; i < argc; i++)
@@ -58,4 +60,19 @@ int cmd_quantize(struct cli *cli, int argc, char **argv)
     (void)err_sys(&err, errno, "start '%s'", worker);
     free(args);
     return cli_fail(cli, &err);
+}
+
+int cmd_quantize(struct cli *cli, int argc, char **argv)
+{
+    return become_worker(cli, "--direct", argc, argv);
+}
+
+int cmd_pack(struct cli *cli, int argc, char **argv)
+{
+    return become_worker(cli, "--pack", argc, argv);
+}
+
+int cmd_unpack(struct cli *cli, int argc, char **argv)
+{
+    return become_worker(cli, "--unpack", argc, argv);
 }

@@ -33,6 +33,9 @@ const struct command commands[] = {
     {"key", "[show | trust FILE.pub | revoke FILE.pub]", "the signing key, and which keys are trusted", cmd_key},
     {"quantize", "IN -o OUT " RECIPE_USAGE " [--threads N] [--force]", "quantize one file, without a daemon",
      cmd_quantize},
+    {"pack", "IN -o OUT [--layout L] [--threads N] [--force]", "lay out one GGUF file for a CPU, without a daemon",
+     cmd_pack},
+    {"unpack", "IN -o OUT [--threads N] [--force]", "the portable file of a packed one", cmd_unpack},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -78,7 +81,8 @@ static int run_verb(struct cli *cli, int argc, char **argv)
     const struct command *c = command_named(argv[0]);
     if (!c)
         return unknown_verb(argv[0]);
-    bool own_help = c->run == cmd_quantize; /* the worker explains each of its options */
+    /* the worker explains each of its options */
+    bool own_help = c->run == cmd_quantize || c->run == cmd_pack || c->run == cmd_unpack;
     for (int i = 1; i < argc && !own_help && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return print_verb_help(c);

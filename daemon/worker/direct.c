@@ -15,7 +15,10 @@
 #include "daemon/worker/direct_report.h"
 #include "daemon/worker/outfile.h"
 #include "kernels/cpu.h"
+#include "kernels/layout/packed.h"
 #include "quant/limits.h"
+#include "quant/packed.h"
+#include "quant/plan_pack.h"
 #include "quant/policy.h"
 #include "quant/run.h"
 
@@ -144,7 +147,7 @@ static int read_importance(struct direct *d, struct qd_error *err)
     return r < 0 ? r : importance_check(d->importance, d->model, err);
 }
 
-static int make_plan(struct direct *d, struct qd_error *err)
+static int plan_quantize(struct direct *d, struct qd_error *err)
 {
     struct policy_facts facts = {.memory_bytes = policy_memory_bytes(), .cpu_features = cpu_features()};
     for (size_t i = 0; i < d->model->n_tensors; i++) {
@@ -157,6 +160,34 @@ static int make_plan(struct direct *d, struct qd_error *err)
     if (d->importance)
         recipe.importance = d->importance->digest;
     return plan_build(d->model, &recipe, d->importance, &d->plan, err);
+}
+
+/* "native" is what the fastest kernels of this CPU read. */
+static int choose_layout(const char *name, enum qd_layout *ret, struct qd_error *err)
+{
+    if (strcmp(name, "native") != 0)
+        return layout_parse(name, ret, err);
+    *ret = layout_native(cpu_features());
+    if (*ret != QD_LAYOUT_PORTABLE)
+        return 0;
+    int r = err_new(err, QD_E_UNSUPPORTED, "no layout is native to this CPU: it reads portable files best");
+    return err_hint(err, r, "name the layout of another one: --layout r8k4");
+}
+
+static int make_plan(struct direct *d, struct qd_error *err)
+{
+    enum qd_layout layout;
+    int r;
+    switch (d->args.verb) {
+    case DIRECT_QUANTIZE:
+        return plan_quantize(d, err);
+    case DIRECT_PACK:
+        r = choose_layout(d->args.layout, &layout, err);
+        return r < 0 ? r : plan_pack(d->model, layout, NULL, &d->plan, err);
+    case DIRECT_UNPACK:
+        return plan_unpack(d->model, &d->plan, err);
+    }
+    return err_new(err, QD_E_INTERNAL, "no such work");
 }
 
 /* --force replaces an older result, never the model: the original is what every other scheme is made from. */
@@ -269,20 +300,20 @@ static int complain(const struct direct *d, struct qd_error *err)
 {
     make_printable(err->message, strlen(err->message));
     make_printable(err->hint, strlen(err->hint));
-    fprintf(stderr, "%squantize: %s\n", d->terminal && d->told ? "\n" : "", err->message);
+    fprintf(stderr, "%s%s: %s\n", d->terminal && d->told ? "\n" : "", direct_verb_name(d->args.verb), err->message);
     if (err->hint[0])
         fprintf(stderr, "hint: %s\n", err->hint);
     return qd_error_exit_code(err->code);
 }
 
-int direct_main(int argc, char **argv)
+int direct_main(enum direct_verb verb, int argc, char **argv)
 {
-    struct direct d = {.started = seconds_now(), .terminal = isatty(STDERR_FILENO) != 0};
+    struct direct d = {.args = {.verb = verb}, .started = seconds_now(), .terminal = isatty(STDERR_FILENO) != 0};
     struct qd_error err = {0};
-    if (direct_args_parse(argc, argv, &d.args, &err) < 0)
+    if (direct_args_parse(verb, argc, argv, &d.args, &err) < 0)
         return complain(&d, &err);
     if (d.args.help) {
-        fputs(direct_usage, stdout);
+        fputs(direct_usage(verb), stdout);
         return EX_OK;
     }
     read_boot_id(d.boot_id, sizeof d.boot_id);

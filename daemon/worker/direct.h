@@ -1,8 +1,13 @@
-/* quantd-worker --direct IN OUT: a file from a file, without daemon, cache or key. The same code, the same bytes. */
+/*
+ * A file from a file, without daemon, cache or key: quantd-worker --direct, --pack or --unpack IN OUT. The same code, the
+ * same bytes.
+ */
 #ifndef QUANTD_WORKER_DIRECT_H
 #define QUANTD_WORKER_DIRECT_H
 
-/* @argv[0] is the program, the rest as behind --direct. Returns a sysexits(3) code. */
-int direct_main(int argc, char **argv);
+#include "daemon/worker/direct_args.h"
+
+/* @argv[0] is the program, the rest as behind the verb. Returns a sysexits(3) code. */
+int direct_main(enum direct_verb verb, int argc, char **argv);
 
 #endif

@@ -9,7 +9,16 @@
 
 enum { THREADS_MAX = 1024, DEFAULT_MEMORY = 256 << 20 };
 
-const char direct_usage[] =
+#define USAGE_OF_RUNS                                                    \
+    "  -t, --threads N   default: the processors this process may use\n" \
+    "  -f, --force       replace OUT where it exists\n"                  \
+    "  -m, --max-memory BYTES[K|M|G]   ceiling, default 256M\n"          \
+    "      --keep-cache  leave the pages of IN that were not cached before in the page cache\n"
+#define USAGE_OF_SUMMARY                                         \
+    "  -j, --json        a summary as JSON on standard output\n" \
+    "  -q, --quiet       no progress\n"
+
+static const char quantize_usage[] =
     "usage: quantctl quantize IN [-o] OUT [options]   (quantd-worker --direct IN OUT [options])\n"
     "  IN                a GGUF file, a safetensors file, or a folder with one\n"
     "  -o, --output OUT  the GGUF to write; it appears when it is whole\n"
@@ -21,14 +30,43 @@ const char direct_usage[] =
     "      --output-type TYPE     of the output matrix\n"
     "      --embedding-type TYPE  of the token embedding\n"
     "      --leave-output         the output matrix stays as it is\n"
-    "      --allow-requantize     quantize again what is quantized: one error is added to another\n"
-    "  -t, --threads N   default: the processors this process may use\n"
-    "  -f, --force       replace OUT where it exists\n"
-    "  -m, --max-memory BYTES[K|M|G]   ceiling, default 256M\n"
-    "      --keep-cache  leave the pages of IN that were not cached before in the page cache\n"
-    "  -n, --dry-run     print the plan: type, bytes, offset and reason of every tensor\n"
-    "  -j, --json        a summary as JSON on standard output\n"
-    "  -q, --quiet       no progress\n";
+    "      --allow-requantize     quantize again what is quantized: one error is added to another\n" USAGE_OF_RUNS
+    "  -n, --dry-run     print the plan: type, bytes, offset and reason of every tensor\n" USAGE_OF_SUMMARY;
+
+static const char pack_usage[] =
+    "usage: quantctl pack IN [-o] OUT [options]   (quantd-worker --pack IN OUT [options])\n"
+    "  IN                a GGUF file\n"
+    "  -o, --output OUT  the packed file to write: the same weights in the order that one kind of CPU reads\n"
+    "  -l, --layout L    native (default: of this CPU), r16k4, r8k4, r4k8, r4k4: see quantctl(1)\n" USAGE_OF_RUNS
+    "  -n, --dry-run     print the plan: bytes and offset of every tensor, and whether it is packed\n" USAGE_OF_SUMMARY;
+
+static const char unpack_usage[] =
+    "usage: quantctl unpack IN [-o] OUT [options]   (quantd-worker --unpack IN OUT [options])\n"
+    "  IN                a packed file\n"
+    "  -o, --output OUT  the portable GGUF to write: what IN was packed from\n" USAGE_OF_RUNS
+    "  -n, --dry-run     print the plan: bytes and offset of every tensor, and whether it is packed\n" USAGE_OF_SUMMARY;
+
+static const struct verb {
+    const char *name, *usage;
+    const char *example; /* the hint where names are missing */
+    const char *letters; /* of its options, for getopt */
+    const char *lacks;   /* those of other_options that it has not, by letter */
+} verbs[] = {
+    [DIRECT_QUANTIZE] = {"quantize", quantize_usage, "quantctl quantize IN -o OUT --scheme q8_0", ":o:s:i:pt:fm:njqh",
+                         "l"},
+    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "i"},
+    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "il"},
+};
+
+const char *direct_verb_name(enum direct_verb verb)
+{
+    return verbs[verb].name;
+}
+
+const char *direct_usage(enum direct_verb verb)
+{
+    return verbs[verb].usage;
+}
 
 /* Options that set a choice of the recipe (recipe_set): getopt's value is RECIPE_OPTION and the index. */
 enum { RECIPE_OPTION = 256 };
@@ -45,17 +83,12 @@ static const struct {
 enum { N_RECIPE_OPTIONS = sizeof recipe_options / sizeof recipe_options[0] };
 
 static const struct option other_options[] = {
-    {"imatrix", required_argument, NULL, 'i'},
-    {"output", required_argument, NULL, 'o'},
-    {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},
-    {"max-memory", required_argument, NULL, 'm'},
-    {"keep-cache", no_argument, NULL, 'K'},
-    {"dry-run", no_argument, NULL, 'n'},
-    {"json", no_argument, NULL, 'j'},
-    {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
+    {"imatrix", required_argument, NULL, 'i'}, {"layout", required_argument, NULL, 'l'},
+    {"output", required_argument, NULL, 'o'},  {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},         {"max-memory", required_argument, NULL, 'm'},
+    {"keep-cache", no_argument, NULL, 'K'},    {"dry-run", no_argument, NULL, 'n'},
+    {"json", no_argument, NULL, 'j'},          {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
 };
 enum { N_OTHER_OPTIONS = sizeof other_options / sizeof other_options[0] };
 
@@ -103,6 +136,9 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
     case 'i':
         a->imatrix = optarg;
         return 0;
+    case 'l':
+        a->layout = optarg;
+        return 0;
     case 't':
         return parse_threads(optarg, &a->n_threads, err);
     case 'm':
@@ -147,23 +183,33 @@ static int take_names(int argc, char **argv, struct direct_args *a, struct qd_er
     if (optind < argc && !a->out)
         a->out = argv[optind++];
     if (!a->in || (!a->out && !a->dry_run) || optind < argc) {
-        int r = err_new(err, QD_E_INVALID, optind < argc ? "too many names: '%s'" : "%swhich model, and where to?",
+        int r = err_new(err, QD_E_INVALID, optind < argc ? "too many names: '%s'" : "%swhich file, and where to?",
                         optind < argc ? argv[optind] : "");
-        return err_hint(err, r, "quantctl quantize IN -o OUT --scheme q8_0");
+        return err_hint(err, r, "%s", verbs[a->verb].example);
     }
     return 0;
 }
 
-int direct_args_parse(int argc, char **argv, struct direct_args *ret, struct qd_error *err)
+/* The options of @verb, ended by zeros. */
+static void list_options(enum direct_verb verb, struct option dst[N_RECIPE_OPTIONS + N_OTHER_OPTIONS])
+{
+    size_t n = 0;
+    for (int i = 0; i < N_RECIPE_OPTIONS && verb == DIRECT_QUANTIZE; i++)
+        dst[n++] = (struct option){recipe_options[i].option, recipe_options[i].has_value, NULL, RECIPE_OPTION + i};
+    for (size_t i = 0; i < N_OTHER_OPTIONS; i++)
+        if (!other_options[i].name || !strchr(verbs[verb].lacks, other_options[i].val))
+            dst[n++] = other_options[i];
+}
+
+int direct_args_parse(enum direct_verb verb, int argc, char **argv, struct direct_args *ret, struct qd_error *err)
 {
     struct option options[N_RECIPE_OPTIONS + N_OTHER_OPTIONS];
-    struct direct_args a = {.n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
-    for (int i = 0; i < N_RECIPE_OPTIONS; i++)
-        options[i] = (struct option){recipe_options[i].option, recipe_options[i].has_value, NULL, RECIPE_OPTION + i};
-    (void)memcpy(options + N_RECIPE_OPTIONS, other_options, sizeof other_options);
+    struct direct_args a = {
+        .verb = verb, .layout = "native", .n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
+    list_options(verb, options);
     int c;
     optind = 0; /* glibc: start over */
-    while ((c = getopt_long(argc, argv, ":o:s:i:pt:fm:njqh", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, verbs[verb].letters, options, NULL)) != -1) {
         if (c == '?' || c == ':')
             return wrong_option(argv, c, err);
         int r = parse_option(c, &a, err);
