@@ -85,6 +85,7 @@ static int record_sum(const struct buffer *record, struct digest *ret, struct qd
 static int read_more(const struct journal *j, uint64_t at, size_t n, struct buffer *dst, struct qd_error *err)
 {
     size_t before = dst->n;
+    buffer_reserve(dst, n);
     buffer_put_zeros(dst, n);
     if (dst->failed)
         return err_new(err, QD_E_NO_MEMORY, "journal");
@@ -131,6 +132,7 @@ int journal_next(struct journal *j, struct journal_record *ret, struct qd_error 
     (void)cursor_u64(&c); /* mark and length, seen by read_record */
     ret->unit = cursor_u64(&c);
     memcpy(ret->leaf.bytes, cursor_take(&c, DIGEST_BYTES).data, DIGEST_BYTES);
+    buffer_reserve(&ret->body, cursor_left(&c));
     buffer_put(&ret->body, c.at, cursor_left(&c));
     if (ret->body.failed)
         return err_new(err, QD_E_NO_MEMORY, "journal");
@@ -143,30 +145,39 @@ int journal_forget(struct journal *j, const struct journal_record *last, struct 
     return journal_cut(j, j->at - (RECORD_HEAD_BYTES + last->body.n + DIGEST_BYTES), err);
 }
 
-int journal_append(struct journal *j, uint64_t unit, const struct digest *leaf, struct bytes body, struct qd_error *err)
+void journal_record(struct buffer *record, size_t body_bytes)
 {
+    buffer_reserve(record, RECORD_HEAD_BYTES + body_bytes + DIGEST_BYTES);
+    buffer_put_zeros(record, RECORD_HEAD_BYTES);
+}
+
+int journal_append(struct journal *j, uint64_t unit, const struct digest *leaf, struct buffer *record,
+                   struct qd_error *err)
+{
+    struct digest sum;
     if (j->fd < 0)
         return 0;
-    if (body.n > JOURNAL_BODY_MAX)
-        return err_new(err, QD_E_LIMIT, "journal record of %zu bytes", body.n);
-    CLEANUP(buffer_clear) struct buffer record = {0};
-    buffer_put_u32(&record, RECORD_MARK);
-    buffer_put_u32(&record, (uint32_t)body.n);
-    buffer_put_u64(&record, unit);
-    buffer_put(&record, leaf->bytes, DIGEST_BYTES);
-    buffer_put(&record, body.data, body.n);
-    struct digest sum;
-    if (record.failed)
+    if (record->failed)
         return err_new(err, QD_E_NO_MEMORY, "journal");
-    int r = record_sum(&record, &sum, err);
+    if (record->n > RECORD_HEAD_BYTES + JOURNAL_BODY_MAX)
+        return err_new(err, QD_E_LIMIT, "journal record of %zu bytes", record->n);
+    CLEANUP(buffer_clear) struct buffer head = {0};
+    buffer_put_u32(&head, RECORD_MARK);
+    buffer_put_u32(&head, (uint32_t)(record->n - RECORD_HEAD_BYTES));
+    buffer_put_u64(&head, unit);
+    buffer_put(&head, leaf->bytes, DIGEST_BYTES);
+    if (head.failed)
+        return err_new(err, QD_E_NO_MEMORY, "journal");
+    memcpy(record->data, head.data, head.n);
+    int r = record_sum(record, &sum, err);
     if (r < 0)
         return r;
-    buffer_put(&record, sum.bytes, DIGEST_BYTES);
-    if (record.failed)
+    buffer_put(record, sum.bytes, DIGEST_BYTES);
+    if (record->failed)
         return err_new(err, QD_E_NO_MEMORY, "journal");
-    r = pwrite_whole(j->fd, record.data, record.n, j->at);
+    r = pwrite_whole(j->fd, record->data, record->n, j->at);
     if (r < 0)
         return err_sys(err, -r, "write the journal");
-    j->at += record.n;
+    j->at += record->n;
     return 0;
 }

@@ -35,7 +35,11 @@ int journal_next(struct journal *j, struct journal_record *ret, struct qd_error 
 /* Cuts off everything from the record that journal_next gave last: for one that does not make sense. */
 int journal_forget(struct journal *j, const struct journal_record *last, struct qd_error *err);
 
-int journal_append(struct journal *j, uint64_t unit, const struct digest *leaf, struct bytes body,
+/* Starts a record in @record, which is empty, with room for a body of @body_bytes: the caller puts that behind. */
+void journal_record(struct buffer *record, size_t body_bytes);
+
+/* Completes @record, which was started and has its body, and writes it. */
+int journal_append(struct journal *j, uint64_t unit, const struct digest *leaf, struct buffer *record,
                    struct qd_error *err);
 
 #endif

@@ -343,10 +343,11 @@ int unit_restore(struct worker *w, const struct unit *u, struct bytes body, stru
 /* A journal that cannot be written costs a later resume, not this run. */
 static void unit_record(struct run *run, const struct unit *u)
 {
-    CLEANUP(buffer_clear) struct buffer body = {0};
-    record_body(run, u, &body);
+    CLEANUP(buffer_clear) struct buffer record = {0};
+    journal_record(&record, (size_t)record_bytes(run, u));
+    record_body(run, u, &record);
     pthread_mutex_lock(&run->lock);
-    if (body.failed || journal_append(&run->journal, u->index, &run->leaves[u->index], buffer_span(&body), NULL) < 0)
+    if (journal_append(&run->journal, u->index, &run->leaves[u->index], &record, NULL) < 0)
         run->journal.fd = -1;
     pthread_mutex_unlock(&run->lock);
 }

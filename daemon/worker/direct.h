@@ -1,6 +1,6 @@
 /*
- * A file from a file, without daemon, cache or key: quantd-worker --direct, --pack or --unpack IN OUT. The same code, the
- * same bytes.
+ * A file from a file, without daemon, cache or key: quantd-worker --direct, --pack or --unpack IN OUT. The same code,
+ * the same bytes.
  */
 #ifndef QUANTD_WORKER_DIRECT_H
 #define QUANTD_WORKER_DIRECT_H

@@ -36,8 +36,21 @@ uint64_t cursor_u64(struct cursor *c)
     return cursor_little_endian(c, 8);
 }
 
+/* False and failed when memory is out. */
+static bool grow_to(struct buffer *b, size_t capacity)
+{
+    uint8_t *grown = realloc(b->data, capacity);
+    if (!grown) {
+        b->failed = true;
+        return false;
+    }
+    b->data = grown;
+    b->capacity = capacity;
+    return true;
+}
+
 /* Room for @more bytes, growing by doubling. False and failed when memory is out. */
-static bool buffer_reserve(struct buffer *b, size_t more)
+static bool have_room(struct buffer *b, size_t more)
 {
     if (b->failed)
         return false;
@@ -51,19 +64,22 @@ static bool buffer_reserve(struct buffer *b, size_t more)
         }
         want *= 2;
     }
-    uint8_t *grown = realloc(b->data, want);
-    if (!grown) {
+    return grow_to(b, want);
+}
+
+void buffer_reserve(struct buffer *b, size_t more)
+{
+    if (b->failed || more <= b->capacity - b->n)
+        return;
+    if (more > SIZE_MAX - b->n)
         b->failed = true;
-        return false;
-    }
-    b->data = grown;
-    b->capacity = want;
-    return true;
+    else
+        (void)grow_to(b, b->n + more); /* a failure stays in the buffer */
 }
 
 void buffer_put(struct buffer *b, const void *data, size_t n_bytes)
 {
-    if (n_bytes == 0 || !buffer_reserve(b, n_bytes))
+    if (n_bytes == 0 || !have_room(b, n_bytes))
         return;
     memcpy(b->data + b->n, data, n_bytes);
     b->n += n_bytes;
@@ -99,7 +115,7 @@ void buffer_put_u64(struct buffer *b, uint64_t v)
 
 void buffer_put_zeros(struct buffer *b, size_t n_bytes)
 {
-    if (n_bytes == 0 || !buffer_reserve(b, n_bytes))
+    if (n_bytes == 0 || !have_room(b, n_bytes))
         return;
     memset(b->data + b->n, 0, n_bytes);
     b->n += n_bytes;
@@ -111,7 +127,7 @@ void buffer_printf(struct buffer *b, const char *fmt, ...)
     va_start(args, fmt);
     int n = vsnprintf(NULL, 0, fmt, args);
     va_end(args);
-    if (n < 0 || !buffer_reserve(b, (size_t)n + 1))
+    if (n < 0 || !have_room(b, (size_t)n + 1))
         return;
     va_start(args, fmt);
     (void)vsnprintf((char *)b->data + b->n, (size_t)n + 1, fmt, args); /* measured above */

@@ -70,6 +70,9 @@ struct buffer {
     bool failed;
 };
 
+/* Room for @more bytes and no more: a large content that is known ahead is not doubled. */
+void buffer_reserve(struct buffer *b, size_t more);
+
 void buffer_put(struct buffer *b, const void *data, size_t n_bytes);
 void buffer_put_u8(struct buffer *b, uint8_t v);
 void buffer_put_u16(struct buffer *b, uint16_t v);

@@ -32,8 +32,8 @@ int err_hint(struct qd_error *err, int code, const char *fmt, ...) __attribute__
 const char *nearest_name(const char *word, const char *const *names);
 
 /*
- * QD_E_INVALID "unknown <what> '<name>'"; the hint asks for @near (nearest_name; NULL: nothing is near) and lists @names
- * (cut where they are long).
+ * QD_E_INVALID "unknown <what> '<name>'"; the hint asks for @near (nearest_name; NULL: nothing is near) and lists
+ * @names (cut where they are long).
  */
 int err_unknown_name(struct qd_error *err, const char *what, const char *name, const char *near,
                      const char *const *names);

@@ -62,7 +62,7 @@ def memory_cgroup():
     yield None
 
 
-def run(source, out, *more):
+def run(source, out, *more, form="--direct"):
     """The process's peak RSS in MiB."""
     with memory_cgroup() as group:
         def enter():
@@ -73,7 +73,7 @@ def run(source, out, *more):
                 resource.setrlimit(resource.RLIMIT_DATA, (MIB << 20, MIB << 20))
 
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        done = subprocess.run([WORKER, "--direct", source, out, "--max-memory", f"{MIB}M", "--quiet", *more],
+        done = subprocess.run([WORKER, form, source, out, "--max-memory", f"{MIB}M", "--quiet", *more],
                               preexec_fn=enter, capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     if done.returncode != 0:
@@ -86,18 +86,23 @@ def run(source, out, *more):
 def large(folder, scheme):
     matrix_model(f"{folder}/large.gguf", GB)
     run(f"{folder}/large.gguf", f"{folder}/out.gguf", "--scheme", scheme)
-    os.unlink(f"{folder}/out.gguf")
     os.unlink(f"{folder}/large.gguf")
+    run(f"{folder}/out.gguf", f"{folder}/packed.gguf", "--layout", "r16k4", form="--pack")
+    os.unlink(f"{folder}/out.gguf")
+    os.unlink(f"{folder}/packed.gguf")
 
 
 def wide(folder):
     wide_model(f"{folder}/wide.gguf", 300)
     run(f"{folder}/wide.gguf", f"{folder}/out.gguf", "--scheme", "q8_0")
-    os.unlink(f"{folder}/out.gguf")
+    run(f"{folder}/out.gguf", f"{folder}/packed.gguf", "--layout", "r8k4", form="--pack")
+    run(f"{folder}/packed.gguf", f"{folder}/back.gguf", form="--unpack")
+    for name in ("out", "packed", "back"):
+        os.unlink(f"{folder}/{name}.gguf")
 
 
 with tempfile.TemporaryDirectory(prefix="quantd-ceiling-", dir=os.environ.get("TMPDIR", "/var/tmp")) as FOLDER:
     for SCHEME in ("q8_0", "q4_k_m") if GB > 2 else ("q8_0",):
-        tap.case(f"{GB} GB to {SCHEME} in {MIB} MiB", lambda: large(FOLDER, SCHEME))
-    tap.case(f"rows of a million weights in {MIB} MiB", lambda: wide(FOLDER))
+        tap.case(f"{GB} GB to {SCHEME}, and packed, in {MIB} MiB", lambda: large(FOLDER, SCHEME))
+    tap.case(f"rows of a million weights, packed and unpacked, in {MIB} MiB", lambda: wide(FOLDER))
 tap.end()

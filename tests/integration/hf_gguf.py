@@ -69,6 +69,17 @@ def make(folder, scheme):
     raise AssertionError(done.stderr)
 
 
+def packed(folder, path):
+    """What is packed is listed, too: bytes, under an architecture of its own."""
+    out = os.path.join(folder, "packed.gguf")
+    subprocess.run([WORKER, "--pack", path, out, "--layout", "r16k4", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    read = subprocess.run(["node", SCRIPT, MODULES, out], capture_output=True, text=True)
+    told = json.loads(read.stdout)
+    agrees(out, told)
+    if told["facts"]["general.architecture"] != "quantd-packed" or {t["type"] for t in told["tensors"]} != {24}:
+        raise AssertionError(told["facts"])
+
+
 def main(folder):
     files = {scheme: path for scheme in schemes() if (path := make(folder, scheme))}
     read = subprocess.run(["node", SCRIPT, MODULES, *files.values()], capture_output=True, text=True)
@@ -76,6 +87,7 @@ def main(folder):
     tap.case("@huggingface/gguf reads every file", lambda: None if read.returncode == 0 and len(told) == len(files) else 1 / 0)
     for scheme, info in zip(files, told):
         tap.case(f"@huggingface/gguf reads what we wrote: {scheme}", lambda: agrees(files[scheme], info))
+    tap.case("@huggingface/gguf lists a packed file", lambda: packed(folder, files["q8_0"]))
 
 
 if WHY := why_not():

@@ -19,12 +19,17 @@ import tap
 
 WORKER = sys.argv[1]
 MIB, KILLS = (int(n) for n in (sys.argv[2:4] or (320, 6)))
+PACKED_MIB = 288  # more than what is worth continuing
 SHARD, THREADS, HEADER = 16 << 20, 2, 4 << 20  # HEADER: what reading the metadata may cost
 
 
-def command(folder, name):
-    return [WORKER, "--direct", "--json", "--quiet", "--threads", str(THREADS), f"{folder}/in.gguf", f"{folder}/{name}",
-            "--scheme", "q8_0"]
+QUANTIZE = ("--direct", "in.gguf", "--scheme", "q8_0")
+PACK, UNPACK = ("--pack", "portable.gguf", "--layout", "r16k4"), ("--unpack", "packed.gguf")
+
+
+def command(folder, name, work=QUANTIZE):
+    form, source, *options = work
+    return [WORKER, form, "--json", "--quiet", "--threads", str(THREADS), f"{folder}/{source}", f"{folder}/{name}", *options]
 
 
 def digest(path):
@@ -32,8 +37,8 @@ def digest(path):
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def finish(folder, name):
-    done = subprocess.run(command(folder, name), capture_output=True, text=True)
+def finish(folder, name, work=QUANTIZE):
+    done = subprocess.run(command(folder, name, work), capture_output=True, text=True)
     if done.returncode != 0:
         raise AssertionError(done.stderr)
     return json.loads(done.stdout)
@@ -44,9 +49,9 @@ def bytes_read(pid):
         return int(next(line for line in f if line.startswith("rchar")).split()[1])
 
 
-def kill_after(folder, seconds):
+def kill_after(folder, seconds, work=QUANTIZE):
     """The bytes that the killed process had read; None: it was faster."""
-    process = subprocess.Popen(command(folder, "out.gguf"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(folder, "out.gguf", work), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGSTOP)
     read = bytes_read(process.pid) if process.poll() is None else None
@@ -55,12 +60,12 @@ def kill_after(folder, seconds):
     return read
 
 
-def one_kill(folder, seconds, want):
-    read = kill_after(folder, seconds)
+def one_kill(folder, seconds, want, work):
+    read = kill_after(folder, seconds, work)
     if read is None or os.path.exists(f"{folder}/out.gguf"):
         os.unlink(f"{folder}/out.gguf")
         return False
-    result = finish(folder, "out.gguf")
+    result = finish(folder, "out.gguf", work)
     redone = read - result["resumed_bytes"]
     if redone > THREADS * SHARD + HEADER:
         raise AssertionError(f"killed after {seconds:.3f} s: {read} bytes read, only {result['resumed_bytes']} kept")
@@ -73,12 +78,20 @@ def one_kill(folder, seconds, want):
     return True
 
 
-def killed_anywhere(folder):
+def killed_anywhere(folder, work=QUANTIZE):
     started = time.monotonic()
-    finish(folder, "clean.gguf")
+    finish(folder, "clean.gguf", work)
     length, want, rng, met = time.monotonic() - started, digest(f"{folder}/clean.gguf"), random.Random(3), 0
     while met < KILLS:
-        met += one_kill(folder, rng.uniform(0, length), want)
+        met += one_kill(folder, rng.uniform(0, length), want, work)
+    os.unlink(f"{folder}/clean.gguf")
+
+
+def make_portable_and_packed(folder):
+    big_model.write(f"{folder}/wide.gguf", 2 * PACKED_MIB)
+    for name, work in (("portable.gguf", ("--direct", "wide.gguf", "--scheme", "q8_0")), ("packed.gguf", PACK)):
+        finish(folder, name, work)
+    os.unlink(f"{folder}/wide.gguf")
 
 
 def two_at_once(folder):
@@ -145,7 +158,8 @@ def leaves_the_page_cache_as_found(folder):
         if (cached_mib(fd) < MIB // 2) != want_cold:
             raise AssertionError(f"{keep}: {cached_mib(fd)} of {MIB} MiB are cached")
     os.close(fd)
-    os.unlink(f"{folder}/out.gguf")
+    if os.path.exists(f"{folder}/out.gguf"):
+        os.unlink(f"{folder}/out.gguf")
 
 
 with tempfile.TemporaryDirectory(prefix="quantd-resume-") as FOLDER:
@@ -155,4 +169,8 @@ with tempfile.TemporaryDirectory(prefix="quantd-resume-") as FOLDER:
     tap.case("two at once: the second is refused", lambda: two_at_once(FOLDER))
     tap.case("the page cache is left as it was found", lambda: leaves_the_page_cache_as_found(FOLDER))
     tap.case("source changed: begins anew", lambda: source_changed(FOLDER))
+    os.unlink(f"{FOLDER}/in.gguf")
+    make_portable_and_packed(FOLDER)
+    for WORK in (PACK, UNPACK):
+        tap.case(f"{WORK[0]} killed at {KILLS} random points: the same bytes, a shard a thread redone", lambda: killed_anywhere(FOLDER, WORK))
 tap.end()

@@ -1,4 +1,4 @@
-/* Packing and unpacking, from plan to bytes: real files of ours, made by a run, packed by one and unpacked by another. */
+/* Packing and unpacking, from plan to bytes: files of ours, made by a run, packed by one and unpacked by another. */
 #include "tests/test.h"
 
 #include <signal.h>
@@ -82,7 +82,7 @@ static void make_unpacked(const struct made *packed, const struct run_options *h
     make(packed->source, plan, how, ret);
 }
 
-/* Rows that fill groups and rows that do not, fewer than a group, experts, a fourth dimension, what has no packed form. */
+/* Rows that fill groups, rows that do not, fewer than a group, experts, a fourth dimension, what has no packed form. */
 static void make_small(struct fixture *f)
 {
     fixture_init(f, "safetensors", "llama");
@@ -123,7 +123,7 @@ static void pack_by_formula(enum qd_layout layout, enum qd_type type, uint64_t n
                 }
 }
 
-/* Every tensor of @packed, at its planned place, by the formula from @portable; every other byte behind the header 0. */
+/* Every tensor of @packed at its planned place, by the formula from @portable; any other byte behind the header 0. */
 static uint8_t *expected_of(const struct made *portable, const struct made *packed, enum qd_layout layout)
 {
     uint8_t *from = bytes_of(portable), *want = calloc(1, packed->plan->file_bytes);
