@@ -5,7 +5,6 @@
 #include "kernels/avx512/vec.h"
 
 #define STRIP_OF(type) matmul_##type##_r16k4__avx512vnni
-#define STRIP_COLUMNS  16
 
 static inline vf vf_fma(vf a, vf b, vf c)
 {

@@ -4,7 +4,6 @@
  * the names their meaning, QD_PRODUCTS_HEADER says which is meant. LANES, vf and vi are those of kernels/lanes/vec.h.
  *
  *   STRIP_OF(type)    the function's name in packed.def
- *   STRIP_COLUMNS     most columns of a tile; as many sums have registers of their own
  *   vf_fma(a, b, c)   a * b + c, rounded once; vf_fnma: c - a * b
  *   vf_load_f16       LANES f16, exactly
  *   vi_pairs_u8(a, b) LANES bytes of each as 16 bits, side by side in a lane, a in the lower half

@@ -14,6 +14,8 @@
 
 /* A step is 4 elements of each row: a vector of codes of 8 bits; of 4 bits, a vector is two steps. */
 enum { STEPS = BLOCK_32 / 4, STEP_BYTES = 4 * LANES };
+/* Of a whole tile: layout_columns() of x86's layouts. */
+enum { STRIP_COLUMNS = 16 };
 
 #define INLINE         static inline __attribute__((always_inline))
 #define UNROLLED       _Pragma("GCC unroll 16")
@@ -31,16 +33,14 @@ INLINE void by_width(const struct matmul_strip *s, strip_fn *strip)
     case 2:
         strip(s, 2);
         break;
-#if STRIP_COLUMNS == 16
+    case 4:
+        strip(s, 4);
+        break;
     case 8:
         strip(s, 8);
         break;
-    case 16:
-        strip(s, 16);
-        break;
-#endif
     default:
-        strip(s, 4);
+        strip(s, STRIP_COLUMNS);
     }
 }
 

@@ -10,7 +10,7 @@
 enum { PREFETCH_AHEAD = 8192 /* tried: 4096 to 16384 are alike, 32768 is worse */, PREFETCH_LINE = 64 };
 
 /* The @n_bytes that are PREFETCH_AHEAD behind @src; advice, which may lie beyond the end of the row. */
-static inline void prefetch_stream(const char *src, size_t n_bytes)
+static inline __attribute__((always_inline)) void prefetch_stream(const char *src, size_t n_bytes)
 {
     for (size_t at = 0; at < n_bytes; at += PREFETCH_LINE)
         __builtin_prefetch(src + PREFETCH_AHEAD + at);

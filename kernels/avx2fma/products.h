@@ -1,0 +1,65 @@
+/*
+ * kernels/lanes/products.h for AVX2: 8 rows, a group of r8k4. vpmaddubsw adds two products of an unsigned byte and a
+ * signed one to 16 bits and saturates there. Activations are -127..127 (kernels/kernels.h), so by construction nothing
+ * does: see each sum.
+ */
+#ifndef QUANTD_KERNELS_AVX2FMA_PRODUCTS_H
+#define QUANTD_KERNELS_AVX2FMA_PRODUCTS_H
+
+#include "kernels/avx2/products.h"
+
+#define STRIP_OF(type) matmul_##type##_r8k4__avx2fma
+
+static inline vi vi_dot_2(vi sum, vi a, const int16_t *x)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, vi_set1_4(x)));
+}
+
+/* Pairs of 16 bits, added to 32. */
+static inline vi widen(vi pairs)
+{
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+static inline vi bytes_of_q8_0(vi codes)
+{
+    return codes;
+}
+
+/*
+ * |w| times x of w's sign: two products are at most 2 * 128 * 127 = 32512 (a file may hold -128), and none is added to
+ * them in 16 bits. Codes keep their sign: @start is of no use.
+ */
+static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
+{
+    (void)start;
+    vi sum = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 8; i++)
+        sum = _mm256_add_epi32(
+            sum, widen(_mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(vi_set1_4(x + 4 * i), w[i]))));
+    return sum;
+}
+
+/* 8 steps of two products in 16 bits: 8 * 2 * 15 * 127 = 30480 */
+static inline vi dot_nibbles(int32_t start, const vi w[8], const int8_t *x)
+{
+    vi pairs = _mm256_maddubs_epi16(w[0], vi_set1_4(x));
+#pragma GCC unroll 8
+    for (size_t i = 1; i < 8; i++)
+        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], vi_set1_4(x + 4 * i)));
+    return _mm256_add_epi32(vi_set1(start), widen(pairs));
+}
+
+/* 2 steps in 16 bits: 2 * 2 * 63 * 127 = 32004; a third would be too much */
+static inline vi dot_sixes(int32_t start, const vi w[4], const int8_t *x)
+{
+    vi sum = vi_set1(start);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 4; i += 2)
+        sum = _mm256_add_epi32(sum, widen(_mm256_add_epi16(_mm256_maddubs_epi16(w[i], vi_set1_4(x + 4 * i)),
+                                                           _mm256_maddubs_epi16(w[i + 1], vi_set1_4(x + 4 * i + 4)))));
+    return sum;
+}
+
+#endif
