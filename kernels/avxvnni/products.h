@@ -1,6 +1,6 @@
 /*
- * kernels/lanes/products.h for 8 rows, a group of r8k4, with VNNI of 256 bits. CPUs have it in one of two encodings, or in
- * both: AVX-VNNI, or AVX-512 VNNI with VL, which knows more registers and operands. This file is compiled for either.
+ * kernels/lanes/products.h for 8 rows, a group of r8k4, with VNNI of 256 bits. CPUs have it in one of two encodings, or
+ * in both: AVX-VNNI, or AVX-512 VNNI with VL, which knows more registers and operands. Compiled for either.
  */
 #ifndef QUANTD_KERNELS_AVXVNNI_PRODUCTS_H
 #define QUANTD_KERNELS_AVXVNNI_PRODUCTS_H

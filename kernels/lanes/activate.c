@@ -51,8 +51,8 @@ static inline int32_t sum_of(const int8_t *q, size_t n)
 }
 
 /*
- * Codes of block @b (of 32) of column @c, and the sums of its units. @inverse is 0 where all codes are 0; returns the sum
- * of all.
+ * Codes of block @b (of 32) of column @c, and the sums of its units. @inverse is 0 where all codes are 0; returns the
+ * sum of all.
  */
 static inline int16_t make_codes(struct activation_tile *t, const struct activation_source *src, const char *x,
                                  size_t b, size_t c, float inverse)

@@ -3,11 +3,11 @@
  * turns of a row, a vector those of every fourth row: transposing 4 x 4 turns in each register of 4 vectors puts the
  * rows side by side. Folders that include this say how rows get there and back:
  *
- *   rows_load(p, row_bytes), rows_store                    16 bytes of rows 0, 4, ...
- *   rows_load_words(p, row_bytes, mask), rows_store_words  the words of those 16 bytes that @mask has, no other is touched
- *   words_mask(n)                                          the first n, at most 4
- *   zip_words_low, .._high; zip_pairs_low, .._high         of two vectors, register by register: words, or pairs of words
- *   bytes_gather, bytes_scatter                            4 bytes of each row to 4 runs of a byte of each row, and back
+ *   rows_load(p, row_bytes), rows_store          16 bytes of rows 0, 4, ...
+ *   rows_load_words(p, row_bytes, mask), ..store those 4-byte words of them that @mask has; others are not touched
+ *   words_mask(n)                                the first n, at most 4
+ *   zip_words_low, .._high, zip_pairs_low, ..    of two vectors, register by register: words, or pairs of them
+ *   bytes_gather, bytes_scatter                  4 bytes of each row to 4 runs of a byte of each row, and back
  */
 #ifndef QUANTD_KERNELS_LANES_INTERLEAVE_H
 #define QUANTD_KERNELS_LANES_INTERLEAVE_H

@@ -1,7 +1,7 @@
 /*
- * Exact sums of products of codes, a row of weights in each lane, under one set of names: strips of products
- * (matmul_32.c, matmul_k.c) are written once and compiled for every instruction set of x86. Each folder's products.h gives
- * the names their meaning, QD_PRODUCTS_HEADER says which is meant. LANES, vf and vi are those of kernels/lanes/vec.h.
+ * Exact sums of products of codes, a row of weights in each lane, under one set of names: strips (matmul_32.c,
+ * matmul_k.c) are written once and compiled for every instruction set of x86. Each folder's products.h gives the names
+ * their meaning, QD_PRODUCTS_HEADER says which is meant. LANES, vf and vi are those of kernels/lanes/vec.h.
  *
  *   STRIP_OF(type)    the function's name in packed.def
  *   vf_fma(a, b, c)   a * b + c, rounded once; vf_fnma: c - a * b

@@ -1,6 +1,6 @@
 /*
- * The sums of kernels/lanes/products.h by an instruction that adds four products of an unsigned byte and a signed one to 32
- * bits, vi_dot_4(sum, w, x): nothing saturates, and all codes take the same way, unsigned.
+ * The sums of kernels/lanes/products.h by an instruction that adds four products of an unsigned byte and a signed one
+ * to 32 bits, vi_dot_4(sum, w, x): nothing saturates, and all codes take the same way, unsigned.
  */
 #ifndef QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
 #define QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
