@@ -5,7 +5,8 @@
  * ops with the last (fastest) entry of each operation whose needs a feature set holds. Scalar
  * needs nothing and is the definition: every variant gives the same bytes for the same input.
  * Kernels do not allocate, do no I/O, do not look at the CPU, and cannot fail. Pointers may have
- * any alignment; dst and src do not overlap. Any thread.
+ * any alignment (an activation tile and a product: that of their elements); dst and src do not
+ * overlap. Any thread.
  */
 #ifndef QUANTD_KERNELS_H
 #define QUANTD_KERNELS_H

@@ -14,15 +14,24 @@ static int nearest(float a)
     return (int)((a + magic) - magic);
 }
 
+/* Element @j of a row at any address. */
+static float load_f32(const float *x, size_t j)
+{
+    float f;
+    memcpy(&f, (const char *)x + j * sizeof f, sizeof f);
+    return f;
+}
+
 static float largest_magnitude(const float *x, size_t n, float *ret_first)
 {
     float largest = 0, first = 0;
     for (size_t j = 0; j < n; j++) {
-        if (!isfinite(x[j]))
+        const float f = load_f32(x, j);
+        if (!isfinite(f))
             return NAN;
-        if (fabsf(x[j]) > largest) {
-            largest = fabsf(x[j]);
-            first = x[j];
+        if (fabsf(f) > largest) {
+            largest = fabsf(f);
+            first = f;
         }
     }
     *ret_first = first;
@@ -61,7 +70,7 @@ static void make_codes(struct activation_tile *t, const struct activation_source
     const float *x = src->x + c * src->stride + b * BLOCK_32;
     int8_t *q = t->q + (b * src->width + c) * BLOCK_32;
     for (size_t j = 0; j < BLOCK_32; j++) {
-        int v = inverse != 0 ? nearest(x[j] * inverse) : 0; /* also where x is NaN or Inf */
+        int v = inverse != 0 ? nearest(load_f32(x, j) * inverse) : 0; /* also where x is NaN or Inf */
         q[j] = (int8_t)(v > 127 ? 127 : v);
     }
     sum_codes(q, src, t->sums + b * (BLOCK_32 / src->unit) * src->width + c);
