@@ -4,42 +4,15 @@
  * the output; and a digest per operation that is the same number on every architecture.
  * Prints TAP. No library but libc, so that it builds for any target.
  */
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "kernels/cpu.h"
 #include "kernels/kernels.h"
 #include "tests/kernels/data.h"
+#include "tests/kernels/fixture.h"
 
-enum { GUARD_BYTES = 64, GUARD = 0xa5, PAGE = 65536, ROOM = 4 * PAGE, MAX_ELEMENTS = 8192 };
-
-static int n_tests, n_failed;
-
-__attribute__((format(printf, 2, 3))) static void report(bool ok, const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    printf("%sok %d - ", ok ? "" : "not ", ++n_tests);
-    vprintf(fmt, args);
-    printf("\n");
-    va_end(args);
-    n_failed += !ok;
-}
-
-/* ROOM bytes followed by a page that nobody may touch. */
-static uint8_t *fenced(void)
-{
-    uint8_t *p = mmap(NULL, ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED || mprotect(p + ROOM, PAGE, PROT_NONE) < 0) {
-        perror("mmap");
-        exit(1);
-    }
-    return p;
-}
+enum { MAX_ELEMENTS = 8192 };
 
 /* One call of a kernel and of scalar: where, how much, on what. */
 struct trial {
@@ -68,9 +41,8 @@ static bool complain(const struct trial *t, const char *what)
 /* The output of @bytes equals mem.want and nothing around it was touched. */
 static bool output_is_right(const struct trial *t, const uint8_t *out, size_t bytes)
 {
-    for (size_t i = 0; i < GUARD_BYTES; i++)
-        if (out[-1 - (long)i] != GUARD || (i < t->dst_offset && out[bytes + i] != GUARD))
-            return complain(t, "wrote outside its output");
+    if (!is_guarded(mem.dst, out, bytes))
+        return complain(t, "wrote outside its output");
     for (size_t i = 0; i < bytes; i++)
         if (out[i] != mem.want[i]) {
             printf("# byte %zu is %02x, scalar has %02x\n", i, out[i], mem.want[i]);
@@ -81,14 +53,15 @@ static bool output_is_right(const struct trial *t, const uint8_t *out, size_t by
 
 static uint8_t *output_place(const struct trial *t, size_t bytes)
 {
-    uint8_t *out = mem.dst + ROOM - t->dst_offset - bytes;
-    memset(out - GUARD_BYTES, GUARD, GUARD_BYTES + bytes + t->dst_offset);
+    uint8_t *out = place_last(mem.dst, bytes, t->dst_offset);
+    memset(out, ~0, bytes);
+    guard(mem.dst, out, bytes);
     return out;
 }
 
 static uint8_t *input_place(const struct trial *t, uint8_t *room, const void *data, size_t bytes)
 {
-    uint8_t *in = room + ROOM - t->src_offset - bytes;
+    uint8_t *in = place_last(room, bytes, t->src_offset);
     memcpy(in, data, bytes);
     return in;
 }
@@ -128,16 +101,6 @@ static bool try_sum(const struct trial *t, const float *row)
     float want = ((sum_squares_fn *)t->scalar->fn)(0.5f, x, t->n),
           got = ((sum_squares_fn *)t->tested->fn)(0.5f, x, t->n);
     return memcmp(&want, &got, sizeof want) == 0 || complain(t, "differs from scalar");
-}
-
-static void one_nan(uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, out + 4 * i, 4);
-        if ((bits & 0x7fffffff) > 0x7f800000)
-            memcpy(out + 4 * i, &(uint32_t){0x7fc00000}, 4);
-    }
 }
 
 static bool try_dequantize(const struct trial *t, const uint8_t *blocks)
@@ -215,10 +178,7 @@ static const size_t sizes[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  11,  15,  16,
                                48, 49, 63, 64, 65, 67, 95, 96, 97, 100, 127, 128, 129, 191, 193, 211, 255};
 static const size_t offsets[] = {0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 60, 64};
 
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
-
-/* --short: fewer rows, for an emulator. Every kind of data and every operation all the same. */
-static bool brief;
+static bool brief; /* --short */
 
 static void check_sizes(struct trial t)
 {
@@ -328,17 +288,6 @@ static void check_variant(const struct kernel_entry *tested, const struct kernel
         check_bit_patterns(t);
 }
 
-/*
- * Digests of what each operation makes of all kinds of data. They are facts of the formats: the
- * same on every architecture and with every compiler. A change here changes artifacts.
- */
-static const struct {
-    const char *op;
-    uint64_t digest;
-} golden[] = {
-#include "tests/kernels/golden.inc"
-};
-
 static uint64_t digest_quantize(const struct trial *t, uint64_t hash, int kind)
 {
     data_fill((enum data_kind)kind, mem.row, t->n, 1);
@@ -399,51 +348,23 @@ static uint64_t digest_of(const struct kernel_entry *e)
     return hash;
 }
 
-static void check_golden(const struct kernel_entry *e)
-{
-    uint64_t want = 0, got = digest_of(e);
-    for (size_t i = 0; i < COUNT(golden); i++)
-        if (strcmp(golden[i].op, e->op) == 0)
-            want = golden[i].digest;
-    if (got != want)
-        printf("# {\"%s\", UINT64_C(0x%016llx)},\n", e->op, (unsigned long long)got);
-    report(got == want, "%s %s: digest", e->op, e->variant);
-}
-
-/* usage: check [WORD]: only operations whose name holds WORD */
 /* usage: check [--short] [WORD]: only operations whose name holds WORD */
 int main(int argc, char **argv)
 {
-    const char *word = "";
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--short") == 0)
-            brief = true;
-        else
-            word = argv[i];
-    }
-    setvbuf(stdout, NULL, _IOLBF, 0); /* what was tried before a crash is seen */
+    const struct check_options options = check_begin(argc, argv);
     size_t n;
     const struct kernel_entry *list = kernels_list(&n), *scalar = NULL;
-    uint64_t features = cpu_features_detected();
-    char text[512];
-    (void)cpu_features_string(features, text, sizeof text); /* for people */
-    printf("# %s: %s\n", cpu_name(), text);
+    brief = options.brief;
     mem.src = fenced();
     mem.src2 = fenced();
     mem.dst = fenced();
     for (size_t i = 0; i < n; i++) {
         if (strcmp(list[i].variant, "scalar") == 0)
             scalar = &list[i];
-        if (!strstr(list[i].op, word))
+        if (!check_wanted(&options, list[i].op, list[i].variant, list[i].needs))
             continue;
-        if ((features & list[i].needs) != list[i].needs) {
-            (void)cpu_features_string(list[i].needs & ~features, text, sizeof text); /* for people */
-            printf("# left out: %s %s (this CPU lacks %s)\n", list[i].op, list[i].variant, text);
-            continue;
-        }
         check_variant(&list[i], scalar);
-        check_golden(&list[i]);
+        check_golden(list[i].op, list[i].variant, digest_of(&list[i]));
     }
-    printf("1..%d\n", n_tests);
-    return n_failed != 0;
+    return report_end();
 }
