@@ -1,10 +1,13 @@
 #!/bin/sh
-# Builds the kernels and their check for aarch64 with the cross file and runs it under qemu-user.
-# usage: aarch64.sh SOURCE_FOLDER BUILD_FOLDER (made when missing)
+# Builds a check of the kernels for aarch64 with the cross file and runs it under qemu-user.
+# usage: aarch64.sh SOURCE_FOLDER BUILD_FOLDER (made when missing) PROGRAM CPU
 set -eu
-source=$1 build=$2
-if [ ! -f "$build/build.ninja" ]; then
-    meson setup -Dkernels_only=true --cross-file "$source/cross/aarch64-linux-gnu.ini" "$build" "$source" >&2
-fi
-ninja -C "$build" tests/kernels/kernels_check >&2
-exec qemu-aarch64 -cpu max "$build/tests/kernels/kernels_check" --short
+source=$1 build=$2 program=$3 cpu=$4
+(
+    flock 9 # several tests share the folder
+    if [ ! -f "$build/build.ninja" ]; then
+        meson setup -Dkernels_only=true --cross-file "$source/cross/aarch64-linux-gnu.ini" "$build" "$source" >&2
+    fi
+    ninja -C "$build" "tests/kernels/$program" >&2
+) 9>"$build.lock"
+exec qemu-aarch64 -cpu "$cpu" "$build/tests/kernels/$program" --short

@@ -32,7 +32,7 @@ bool check_wanted(const struct check_options *o, const char *op, const char *var
 /* ROOM bytes with a page at either side that nobody may touch. Exits where memory is out. */
 uint8_t *fenced(void);
 
-/* Where @bytes lie that end @from_end bytes away from the upper fence of @room; or begin that far from the lower one. */
+/* Where @bytes lie that end @from_end bytes below the upper fence of @room; or begin that far above the lower one. */
 uint8_t *place_last(uint8_t *room, size_t bytes, size_t from_end);
 uint8_t *place_first(uint8_t *room, size_t from_start);
 

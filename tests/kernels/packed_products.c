@@ -1,0 +1,518 @@
+/* Products: all kinds of weights and activations against scalar, codes at their extremes against whole numbers. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/layout/blocks.h"
+#include "kernels/layout/packed.h"
+#include "tests/kernels/data.h"
+#include "tests/kernels/fixture.h"
+#include "tests/kernels/packed.h"
+
+enum { MAX_BLOCKS_32 = 40, MAX_CUTS = 4, STRIDE = MAX_ROWS + 9 };
+
+/* One product of a group: by pieces, beside scalar's in one. */
+struct product_trial {
+    const struct packed_entry *tested, *scalar;
+    const struct packed_type *type;
+    size_t n_rows, n_blocks, width, y_stride;
+    size_t cuts[MAX_CUTS]; /* ends of the pieces, rising; the last is n_blocks */
+    size_t at;             /* bytes of the weights away from the fence */
+    bool first;            /* at the lower fence */
+    const char *data;
+};
+
+/* The group and the tile as they are made, before they go between fences. */
+static struct {
+    uint8_t rows[MAX_ROWS * MAX_BLOCKS_32 * 34], group[MAX_ROWS * MAX_BLOCKS_32 * 34];
+    float x[MAX_WIDTH * MAX_BLOCKS_32 * 32];
+    int8_t q[MAX_BLOCKS_32 * MAX_WIDTH * 32];
+    float scale[MAX_BLOCKS_32 * MAX_WIDTH];
+    int32_t sums[MAX_BLOCKS_32 * MAX_WIDTH * 2];
+    int16_t pairs[MAX_BLOCKS_32 * MAX_WIDTH];
+    float y[MAX_WIDTH * STRIDE], row[MAX_BLOCKS_32 * 32];
+} made;
+
+static bool complain(const struct product_trial *t, const char *what)
+{
+    printf("# %s %s: %s; %zu blocks, width %zu, y stride %zu, pieces to %zu %zu %zu, %s, weights %zu off\n",
+           t->tested->op, t->tested->variant, what, t->n_blocks, t->width, t->y_stride, t->cuts[0], t->cuts[1],
+           t->cuts[2], t->data, t->at);
+    return false;
+}
+
+static size_t blocks_32(const struct product_trial *t)
+{
+    return t->n_blocks * t->type->block_elements / 32;
+}
+
+static size_t group_bytes(const struct product_trial *t)
+{
+    return t->n_rows * t->n_blocks * qd_type_info(t->type->type)->block_bytes;
+}
+
+static void pack_weights(const struct product_trial *t)
+{
+    layout_pack_group(ops_for(0), t->tested->layout, t->type->type, made.group, made.rows, t->n_blocks);
+}
+
+/* ---- activations ----------------------------------------------------------------------------------------------- */
+
+static struct activation_tile made_tile(const struct product_trial *t)
+{
+    return (struct activation_tile){made.q, made.scale, made.sums, t->type->block_elements == 256 ? made.pairs : NULL};
+}
+
+static void activate(const struct product_trial *t)
+{
+    struct activation_tile tile = made_tile(t);
+    const struct activation_source src = {.x = made.x,
+                                          .stride = blocks_32(t) * 32,
+                                          .width = t->width,
+                                          .n_blocks = t->n_blocks,
+                                          .offset = t->type->offset,
+                                          .unit = t->type->unit};
+    (t->type->block_elements == 256 ? ops_for(0)->activate_256 : ops_for(0)->activate_32)(&tile, &src);
+}
+
+/* Sums and pairs of the codes that stand in made.q. */
+static void sum_codes(const struct product_trial *t)
+{
+    const struct tile_sizes n = tile_sizes_of(t->type, blocks_32(t), t->width);
+    memset(made.sums, 0, n.sums * sizeof made.sums[0]);
+    memset(made.pairs, 0, n.pairs * sizeof made.pairs[0]);
+    for (size_t i = 0; i < n.q; i++) {
+        const size_t b = i / 32 / t->width, c = i / 32 % t->width, e = b * 32 + i % 32;
+        made.sums[e / t->type->unit * t->width + c] -= t->type->offset * made.q[i];
+        if (n.pairs)
+            made.pairs[(b / 8 * t->width + c) * 8 + b % 8] += made.q[i];
+    }
+}
+
+/* Codes and scales that no activation has, but whose product is defined all the same. */
+static void make_hostile_tile(const struct product_trial *t, uint64_t seed)
+{
+    const struct tile_sizes n = tile_sizes_of(t->type, blocks_32(t), t->width);
+    for (size_t i = 0; i < n.q; i++) {
+        made.q[i] = (int8_t)(data_random(&seed) >> 56);
+        made.q[i] += made.q[i] == -128;
+    }
+    for (size_t i = 0; i < n.scale; i++) {
+        const uint32_t bits = (uint32_t)(data_random(&seed) >> 32);
+        memcpy(&made.scale[i], &bits, 4);
+        if (bits % 7 == 0)
+            made.scale[i] = bits % 2 ? INFINITY : NAN;
+    }
+    sum_codes(t);
+}
+
+/* ---- a call ---------------------------------------------------------------------------------------------------- */
+
+static struct matmul_strip strip_of(const struct product_trial *t, const uint8_t *w, struct activation_tile x, float *y)
+{
+    return (struct matmul_strip){.w = w,
+                                 .n_blocks = t->n_blocks,
+                                 .end = t->n_blocks,
+                                 .x = x,
+                                 .y = y,
+                                 .y_stride = t->y_stride,
+                                 .width = t->width};
+}
+
+static void *fenced_copy(uint8_t *room, const void *data, size_t bytes)
+{
+    return memcpy(place_last(room, bytes, 0), data, bytes);
+}
+
+static struct activation_tile fenced_tile(const struct product_trial *t)
+{
+    const struct tile_sizes n = tile_sizes_of(t->type, blocks_32(t), t->width);
+    struct activation_tile tile = {.q = fenced_copy(bed.q, made.q, n.q),
+                                   .scale = fenced_copy(bed.scale, made.scale, n.scale * 4),
+                                   .sums = fenced_copy(bed.sums, made.sums, n.sums * 4)};
+    if (n.pairs)
+        tile.pairs = fenced_copy(bed.pairs, made.pairs, n.pairs * 2);
+    return tile;
+}
+
+/* The tested kernel, piece by piece, all operands between fences. y begins as NaN: it is not to be read. */
+static float *run_tested(const struct product_trial *t, size_t y_bytes)
+{
+    const size_t bytes = group_bytes(t);
+    uint8_t *w = t->first ? place_first(bed.weights, t->at) : place_last(bed.weights, bytes, t->at);
+    float *y = (float *)(void *)place_last(bed.y, y_bytes, 0);
+    struct matmul_strip s = strip_of(t, w, fenced_tile(t), y);
+    memcpy(w, made.group, bytes);
+    memset(y, 0xff, y_bytes);
+    guard(bed.y, (uint8_t *)y, y_bytes);
+    for (size_t i = 0; i < MAX_CUTS && s.first < t->n_blocks; i++, s.first = s.end) {
+        s.end = t->cuts[i];
+        ((matmul_fn *)t->tested->fn)(&s);
+    }
+    return memcmp(w, made.group, bytes) == 0 ? y : NULL;
+}
+
+static bool same_y(const struct product_trial *t, const float *got, const float *wanted)
+{
+    for (size_t c = 0; c < t->width; c++)
+        for (size_t r = 0; r < t->n_rows; r++) {
+            float a = got[c * t->y_stride + r], b = wanted[c * t->y_stride + r];
+            if (memcmp(&a, &b, sizeof a) != 0 && !(isnan(a) && isnan(b))) {
+                printf("# column %zu row %zu: %a instead of %a\n", c, r, (double)a, (double)b);
+                return complain(t, "differs");
+            }
+        }
+    return true;
+}
+
+/* Is what lies between the columns as it was? */
+static bool gaps_are_left_alone(const struct product_trial *t, const float *y)
+{
+    for (size_t c = 0; c + 1 < t->width; c++)
+        for (size_t r = t->n_rows; r < t->y_stride; r++) {
+            uint32_t bits;
+            memcpy(&bits, &y[c * t->y_stride + r], sizeof bits);
+            if (bits != UINT32_MAX)
+                return false;
+        }
+    return true;
+}
+
+/* made.group and the tile are there; @wanted: NULL for scalar's own. */
+static bool try_product(const struct product_trial *t, const float *wanted)
+{
+    const size_t y_bytes = ((t->width - 1) * t->y_stride + t->n_rows) * sizeof(float);
+    if (!wanted) {
+        const struct matmul_strip s = strip_of(t, made.group, made_tile(t), made.y);
+        ((matmul_fn *)t->scalar->fn)(&s);
+        wanted = made.y;
+    }
+    const float *y = run_tested(t, y_bytes);
+    if (!y)
+        return complain(t, "changed its weights");
+    if (!is_guarded(bed.y, (const uint8_t *)y, y_bytes) || !gaps_are_left_alone(t, y))
+        return complain(t, "wrote outside its output");
+    return same_y(t, y, wanted);
+}
+
+/* ---- shapes ---------------------------------------------------------------------------------------------------- */
+
+static void cut(struct product_trial *t, size_t tried)
+{
+    const size_t n = t->n_blocks;
+    const size_t ways[][MAX_CUTS] = {{n}, {n / 2 ? n / 2 : n, n}, {1, n}, {n / 3, n - n / 3, n}, {n - 1, n}};
+    size_t way = tried % COUNT(ways), k = 0;
+    for (size_t i = 0; i < MAX_CUTS; i++) /* pieces of nothing are left out */
+        if (ways[way][i] > (k ? t->cuts[k - 1] : 0))
+            t->cuts[k++] = ways[way][i];
+    while (k < MAX_CUTS)
+        t->cuts[k++] = n;
+}
+
+/* Rows of a type: bytes of any kind, scales finite or not; or what its encoder makes. */
+static void make_rows(const struct product_trial *t, int kind, uint64_t seed)
+{
+    const size_t row_bytes = t->n_blocks * qd_type_info(t->type->type)->block_bytes;
+    for (size_t r = 0; r < t->n_rows; r++) {
+        uint8_t *row = made.rows + r * row_bytes;
+        if (kind < 0) {
+            data_fill_blocks(row, t->n_blocks, t->type->type, kind == -1, seed * 16 + r);
+        } else {
+            data_fill((enum data_kind)kind, made.row, blocks_32(t) * 32, seed * 16 + r);
+            ops_for(0)->quantize[t->type->type](row, made.row, blocks_32(t) * 32);
+        }
+    }
+    pack_weights(t);
+}
+
+static void make_x(const struct product_trial *t, enum data_kind kind, uint64_t seed)
+{
+    const size_t n = blocks_32(t) * 32;
+    for (size_t c = 0; c < t->width; c++)
+        data_fill(kind, made.x + c * n, n, seed * 16 + c);
+}
+
+/* NaN in the last column alone */
+static void spoil_column(const struct product_trial *t)
+{
+    made.x[(t->width - 1) * blocks_32(t) * 32 + 5] = NAN;
+}
+
+static bool only_spoiled_column_is_lost(const struct product_trial *t)
+{
+    for (size_t c = 0; c < t->width; c++)
+        for (size_t r = 0; r < t->n_rows; r++)
+            if (isfinite(made.y[c * t->y_stride + r]) == (c == t->width - 1))
+                return complain(t, "a NaN in one column is not a NaN in that column alone");
+    return true;
+}
+
+enum way { ENCODED, ANY_BYTES, ANY_BYTES_NONFINITE, HOSTILE_TILE, HOSTILE_ALL, NAN_IN_X, N_WAYS };
+
+static bool try_way(struct product_trial *t, enum way way, int kind, uint64_t seed)
+{
+    static const char *const names[N_WAYS] = {"encoded weights",      "any bytes",     "any bytes, scales NaN or Inf",
+                                              "any codes of columns", "any of it all", "NaN in a column"};
+    t->data = names[way];
+    if (way == ENCODED || way == NAN_IN_X)
+        make_rows(t, way == ENCODED ? (kind + 7) % DATA_N_KINDS : DATA_gaussian_small, seed);
+    else
+        make_rows(t, way == ANY_BYTES_NONFINITE || way == HOSTILE_ALL ? -2 : -1, seed);
+    make_x(t, way == NAN_IN_X ? DATA_gaussian : (enum data_kind)kind, seed + 1);
+    if (way == NAN_IN_X)
+        spoil_column(t);
+    if (way == HOSTILE_TILE || way == HOSTILE_ALL)
+        make_hostile_tile(t, seed);
+    else
+        activate(t);
+    return try_product(t, NULL) && (way != NAN_IN_X || only_spoiled_column_is_lost(t));
+}
+
+static bool try_ways(struct product_trial *t, size_t *tried)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < (bed.brief ? 6 : 40); i++, ++*tried) {
+        t->at = *tried % 67;
+        t->first = *tried / 5 % 2;
+        t->y_stride = t->n_rows + *tried % 4 * 3;
+        cut(t, *tried);
+        ok = try_way(t, (enum way)(*tried % N_WAYS), (int)(*tried / N_WAYS % DATA_N_KINDS), *tried);
+    }
+    return ok;
+}
+
+void check_products(const struct packed_entry *tested, const struct packed_entry *scalar)
+{
+    static const size_t counts[] = {1, 2, 3, 4, 5, 8, 17, 39}; /* of 32; of 256 as far as a row is no longer */
+    struct product_trial t = {.tested = tested,
+                              .scalar = scalar,
+                              .type = packed_type_of(tested->type),
+                              .n_rows = qd_layout_info(tested->layout)->rows};
+    bool ok = true;
+    size_t tried = 0;
+    for (t.width = 1; ok && t.width <= layout_columns(tested->layout); t.width *= 2)
+        for (size_t i = 0; ok && i < COUNT(counts); i++) {
+            t.n_blocks = counts[i];
+            if (blocks_32(&t) <= MAX_BLOCKS_32 && !(bed.brief && blocks_32(&t) > 24))
+                ok = try_ways(&t, &tried);
+        }
+    report(ok, "%s %s: %zu products of every width, kind and range of blocks", tested->op, tested->variant, tried);
+}
+
+/* ---- digest ---------------------------------------------------------------------------------------------------- */
+
+/* Rows [r, r + n_rows) times columns [c, c + width) of the matrices of @kind, to y[c][r]. */
+static void digest_tile(struct product_trial *t, int kind, size_t r, size_t c, float y[16][16])
+{
+    const size_t n = blocks_32(t) * 32, row_bytes = group_bytes(t) / t->n_rows;
+    for (size_t k = 0; k < t->width; k++)
+        data_fill((enum data_kind)kind, made.x + k * n, n, c + k);
+    for (size_t k = 0; k < t->n_rows; k++)
+        data_fill_blocks(made.rows + k * row_bytes, t->n_blocks, t->type->type, kind % 4, r + k);
+    activate(t);
+    pack_weights(t);
+    const struct matmul_strip s = strip_of(t, made.group, made_tile(t), &y[c][r]);
+    ((matmul_fn *)t->tested->fn)(&s);
+}
+
+/* 16 rows times 16 columns, the same for every layout: all of a type have one digest. */
+uint64_t digest_products(const struct packed_entry *e)
+{
+    struct product_trial t = {.tested = e,
+                              .type = packed_type_of(e->type),
+                              .n_rows = qd_layout_info(e->layout)->rows,
+                              .width = layout_columns(e->layout),
+                              .y_stride = 16};
+    static float y[16][16];
+    uint64_t hash = HASH_START;
+    t.n_blocks = 1024 / t.type->block_elements;
+    for (int kind = 0; kind < DATA_N_KINDS; kind++) {
+        for (size_t c = 0; c < 16; c += t.width)
+            for (size_t r = 0; r < 16; r += t.n_rows)
+                digest_tile(&t, kind, r, c, y);
+        one_nan(y, 256);
+        hash = data_hash(hash, y, sizeof y);
+    }
+    return hash;
+}
+
+/* ---- codes at their extremes ----------------------------------------------------------------------------------- */
+
+/* A block of weights in whole numbers; scales and minima are multiplied by 1 or -1. */
+struct whole_block {
+    int q[256];
+    int scale[16]; /* of every 32 (q4_k) or 16 (q6_k) elements */
+    int minimum[8];
+};
+
+static const struct {
+    int lowest, highest; /* code as it counts: less its offset */
+} code_range[QD_N_TYPES] = {
+    [QD_TYPE_Q8_0] = {-128, 127},
+    [QD_TYPE_Q4_0] = {-8, 7},
+    [QD_TYPE_Q4_K] = {0, 15},
+    [QD_TYPE_Q6_K] = {-32, 31},
+};
+static const uint16_t half_one = 0x3c00;
+
+static void put_q8_0(void *dst, const struct whole_block *w)
+{
+    struct block_q8_0 *b = dst;
+    b->d = half_one;
+    for (size_t j = 0; j < 32; j++)
+        b->q[j] = (int8_t)w->q[j];
+}
+
+static void put_q4_0(void *dst, const struct whole_block *w)
+{
+    struct block_q4_0 *b = dst;
+    b->d = half_one;
+    for (size_t j = 0; j < 16; j++)
+        b->q[j] = (uint8_t)((w->q[j] + 8) | (w->q[j + 16] + 8) << 4);
+}
+
+/* Scale and minimum k < 4 are the low 6 bits of bytes k and k + 4; of the others the upper 2 bits stand above those. */
+static void put_q4_k(void *dst, const struct whole_block *w)
+{
+    struct block_q4_k *b = dst;
+    b->d = b->dmin = half_one;
+    for (size_t k = 0; k < 4; k++) {
+        b->scales[k] = (uint8_t)(w->scale[k] | w->scale[k + 4] >> 4 << 6);
+        b->scales[k + 4] = (uint8_t)(w->minimum[k] | w->minimum[k + 4] >> 4 << 6);
+        b->scales[k + 8] = (uint8_t)((w->scale[k + 4] & 15) | (w->minimum[k + 4] & 15) << 4);
+    }
+    for (size_t j = 0; j < 128; j++)
+        b->q[j] = (uint8_t)(w->q[j / 32 * 64 + j % 32] | w->q[j / 32 * 64 + 32 + j % 32] << 4);
+}
+
+static void put_q6_k(void *dst, const struct whole_block *w)
+{
+    struct block_q6_k *b = dst;
+    b->d = half_one;
+    memset(b->low, 0, sizeof b->low);
+    memset(b->high, 0, sizeof b->high);
+    for (size_t k = 0; k < 16; k++)
+        b->scales[k] = (int8_t)w->scale[k];
+    for (size_t i = 0; i < 256; i++) {
+        const unsigned code = (unsigned)(w->q[i] + 32), l = i % 128;
+        b->low[i / 128 * 64 + l % 64] |= (uint8_t)((code & 15) << (l / 64 * 4));
+        b->high[i / 128 * 32 + l % 32] |= (uint8_t)((code >> 4) << (l / 32 * 2));
+    }
+}
+
+/* The smaller or the larger of two, by a pattern along a row: whatever an instruction adds up is all equal in one. */
+enum { N_PATTERNS = 9 };
+static bool is_high(int pattern, size_t j, uint64_t seed)
+{
+    switch (pattern) {
+    case 0:
+        return true;
+    case 1:
+        return false;
+    case 6: /* halves of a block of 32: the nibbles of a byte in q4_0 */
+        return j / 16 % 2;
+    case 7: /* sub-blocks: the nibbles of a byte in q4_k */
+        return j / 32 % 2;
+    case 8:
+        seed += j;
+        return data_random(&seed) & 1;
+    default:
+        return j >> (pattern - 2) & 1; /* 1, 2, 4 or 8 alike */
+    }
+}
+
+static void fill_whole(struct whole_block *w, enum qd_type type, int pattern, uint64_t seed)
+{
+    for (size_t j = 0; j < 256; j++)
+        w->q[j] = is_high(pattern, j, seed) ? code_range[type].highest : code_range[type].lowest;
+    for (size_t k = 0; k < 16; k++) {
+        const bool high = is_high((int)(seed % N_PATTERNS), k, seed);
+        w->scale[k] = type == QD_TYPE_Q6_K ? (high ? 127 : -128) : (high ? 63 : 1);
+    }
+    for (size_t k = 0; k < 8; k++)
+        w->minimum[k] = is_high((int)(seed / 3 % N_PATTERNS), k, seed) ? 63 : 0;
+}
+
+/* Block @b of column @c as code j: 127 or -127. */
+static void fill_extreme_column(const struct product_trial *t, size_t c, int pattern, uint64_t seed)
+{
+    for (size_t j = 0; j < blocks_32(t) * 32; j++)
+        made.q[(j / 32 * t->width + c) * 32 + j % 32] = is_high(pattern, j, seed) ? 127 : -127;
+}
+
+static int64_t whole_dot(const struct product_trial *t, const struct whole_block *w, size_t b, size_t c, size_t from,
+                         size_t n)
+{
+    int64_t sum = 0;
+    for (size_t j = from; j < from + n; j++) {
+        const size_t e = b * t->type->block_elements + j;
+        sum += (int64_t)w->q[j] * made.q[(e / 32 * t->width + c) * 32 + e % 32];
+    }
+    return sum;
+}
+
+/* The rule of kernels.h with scales of 1: sums of whole numbers in double are exact, so each line rounds once. */
+static float whole_step(const struct product_trial *t, const struct whole_block *w, size_t b, size_t c, float acc)
+{
+    const size_t n = t->type->block_elements == 32 ? 32 : t->type->type == QD_TYPE_Q6_K ? 16 : 32;
+    int64_t low = 0;
+    float of_block = 0;
+    for (size_t k = 0; k < t->type->block_elements / n; k++) {
+        const int64_t scale = t->type->block_elements == 32 ? 1 : w->scale[k];
+        of_block = (float)((double)(whole_dot(t, w, b, c, k * n, n) * scale) + (double)of_block);
+    }
+    acc = (float)((double)of_block + (double)acc);
+    if (t->type->type != QD_TYPE_Q4_K)
+        return acc;
+    for (size_t k = 0; k < 8; k++)
+        for (size_t j = 0; j < 32; j++)
+            low += w->minimum[k] * made.q[((b * 8 + k) * t->width + c) * 32 + j];
+    return (float)((double)acc - (double)(float)low);
+}
+
+static void put_block(const struct product_trial *t, size_t r, size_t b, const struct whole_block *w)
+{
+    static void (*const puts[QD_N_TYPES])(void *, const struct whole_block *) = {
+        [QD_TYPE_Q8_0] = put_q8_0, [QD_TYPE_Q4_0] = put_q4_0, [QD_TYPE_Q4_K] = put_q4_k, [QD_TYPE_Q6_K] = put_q6_k};
+    puts[t->type->type](made.rows + (r * t->n_blocks + b) * qd_type_info(t->type->type)->block_bytes, w);
+}
+
+/* Rows and columns of one trial go through the patterns, each row meeting each column. */
+static bool try_extremes(struct product_trial *t, int shift)
+{
+    static float wanted[MAX_WIDTH * STRIDE];
+    struct whole_block w;
+    memset(wanted, 0, sizeof wanted);
+    t->data = "codes at their extremes";
+    for (size_t c = 0; c < t->width; c++)
+        fill_extreme_column(t, c, (int)(c + (size_t)shift) % N_PATTERNS, c);
+    for (size_t i = 0; i < blocks_32(t) * t->width; i++)
+        made.scale[i] = 1;
+    for (size_t r = 0; r < t->n_rows; r++)
+        for (size_t b = 0; b < t->n_blocks; b++) {
+            fill_whole(&w, t->type->type, (int)(r + b + (size_t)shift / N_PATTERNS) % N_PATTERNS, r + 5 * b);
+            put_block(t, r, b, &w);
+            for (size_t c = 0; c < t->width; c++)
+                wanted[c * t->y_stride + r] = whole_step(t, &w, b, c, wanted[c * t->y_stride + r]);
+        }
+    pack_weights(t);
+    sum_codes(t);
+    return try_product(t, wanted);
+}
+
+void check_saturation(const struct packed_entry *tested)
+{
+    struct product_trial t = {
+        .tested = tested, .type = packed_type_of(tested->type), .n_rows = qd_layout_info(tested->layout)->rows};
+    bool ok = true;
+    size_t tried = 0;
+    t.y_stride = t.n_rows + 1;
+    t.n_blocks = t.type->block_elements == 32 ? 4 : 2;
+    for (t.width = 1; ok && t.width <= layout_columns(tested->layout); t.width *= 2)
+        for (int shift = 0; ok && shift < N_PATTERNS * N_PATTERNS; shift += bed.brief ? 7 : 1, tried++) {
+            cut(&t, tried);
+            ok = try_extremes(&t, shift);
+        }
+    report(ok, "%s %s: %zu products of codes at their extremes, exact in whole numbers", tested->op, tested->variant,
+           tried);
+}
