@@ -206,6 +206,14 @@ int store_scrub_step(struct store *s, const _Atomic int *cancel, struct digest *
 /* Pool. Unlinks, never truncates: those who have it mapped keep it. QD_E_BUSY: pinned. */
 int store_remove(struct store *s, const struct digest *key, struct qd_error *err);
 
+/*
+ * Pool. Removes an artifact that is not needed any more, as soon as nobody has it: while it is leased, or its first
+ * file is open or mapped somewhere, QD_E_BUSY. *@probe, -1 at first and the caller's, is a descriptor of that file when
+ * it is only the latter: inotify tells there when somebody has closed it (IN_CLOSE_NOWRITE); then call again.
+ * QD_E_DENIED: pinned.
+ */
+int store_collect(struct store *s, const struct digest *key, int *probe, struct qd_error *err);
+
 /* Pool. Pinned artifacts are never evicted. Survives restarts. */
 int store_pin(struct store *s, const struct digest *key, struct qd_error *err);
 int store_unpin(struct store *s, const struct digest *key, struct qd_error *err);

@@ -126,6 +126,7 @@ int file_read(int folder, const char *name, size_t max_bytes, struct buffer *dst
 uint64_t objects_drop(struct store *s, const struct artifact *a);
 void quarantine_ref(struct store *s, const char *name);
 void bury_condemned(struct store *s); /* takes the lock itself */
+bool object_in_use(int fd);           /* by anybody but @fd itself */
 void ghosts_poll(struct store *s);
 uint64_t ghost_bytes(const struct store *s);
 uint64_t folder_bytes(int folder); /* of the files in it */

@@ -164,6 +164,41 @@ int store_remove(struct store *s, const struct digest *key, struct qd_error *err
     return 0;
 }
 
+/* Nobody has it but @a's one holder; the store's own descriptors are closed for that. `writer` held. */
+static int check_unused(struct store *s, struct artifact *a, int *probe, struct qd_error *err)
+{
+    {
+        CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
+        if (a->n_holds > 1)
+            return err_new(err, QD_E_BUSY, "the artifact of model '%s' is leased", a->manifest.model);
+        artifact_close_fds(s, a);
+    }
+    if (*probe < 0)
+        *probe = object_open(s, &a->manifest.files[0].digest);
+    if (*probe < 0) /* missing: no reason to keep the rest */
+        *probe = -1;
+    else if (object_in_use(*probe))
+        return err_new(err, QD_E_BUSY, "the artifact of model '%s' is in use", a->manifest.model);
+    return 0;
+}
+
+int store_collect(struct store *s, const struct digest *key, int *probe, struct qd_error *err)
+{
+    CLEANUP(mutex_give) pthread_mutex_t *writing = mutex_take(&s->writer);
+    bury_condemned(s);
+    struct artifact *a = artifact_hold(s, key);
+    if (!a)
+        return no_such(err);
+    int r = a->pinned ? err_new(err, QD_E_DENIED, "the artifact of model '%s' is pinned", a->manifest.model)
+                      : check_unused(s, a, probe, err);
+    artifact_let_go(s, a); /* stays: only `writer` removes */
+    if (r < 0)
+        return r;
+    *probe = fd_close(*probe); /* or it would be a ghost of ours */
+    (void)drop(s, a);
+    return 0;
+}
+
 /* --- Pins and last use --- */
 
 static int pin_file(struct store *s, const struct digest *key, bool pin, struct qd_error *err)

@@ -311,7 +311,7 @@ static bool is_referenced(const struct store *s, const struct digest *d)
  * once; should somebody open the file in that moment, the kernel's notice is a signal that is
  * ignored by default, instead of SIGIO, which kills.
  */
-static bool is_in_use(int fd)
+bool object_in_use(int fd)
 {
     (void)fcntl(fd, F_SETSIG, SIGURG); /* a file system without leases fails below too */
     if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
@@ -324,7 +324,7 @@ void ghosts_poll(struct store *s)
 {
     CLEANUP(mutex_give) pthread_mutex_t *held = mutex_take(&s->lock);
     for (size_t i = s->n_ghosts; i-- > 0;) {
-        if (is_in_use(s->ghosts[i].fd))
+        if (object_in_use(s->ghosts[i].fd))
             continue;
         (void)fd_close(s->ghosts[i].fd);
         s->ghosts[i] = s->ghosts[--s->n_ghosts];
@@ -355,7 +355,7 @@ static uint64_t object_drop(struct store *s, const struct manifest_file *f)
     CLEANUP(fd_close) int fd = open_to_read(s->objects, object);
     if (s->io->unlink(s->io->data, s->objects, object) < 0)
         return 0; /* start-up sweeps what nothing references */
-    if (fd >= 0 && is_in_use(fd))
+    if (fd >= 0 && object_in_use(fd))
         remember_ghost(s, steal_fd(&fd), f->bytes);
     return f->bytes;
 }

@@ -88,12 +88,22 @@ struct watch *watch_free(struct watch *w)
     return NULL;
 }
 
-int watch_add(struct watch *w, int folder_fd)
+static int add(struct watch *w, int fd, uint32_t mask)
 {
     char path[32]; /* by descriptor: the name may mean another folder by now */
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", folder_fd);
-    int wd = inotify_add_watch(w->fd, path, WATCH_MASK);
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int wd = inotify_add_watch(w->fd, path, mask);
     return wd < 0 ? -errno : wd;
+}
+
+int watch_add(struct watch *w, int folder_fd)
+{
+    return add(w, folder_fd, WATCH_MASK);
+}
+
+int watch_add_closing(struct watch *w, int fd)
+{
+    return add(w, fd, IN_CLOSE_NOWRITE);
 }
 
 void watch_remove(struct watch *w, int wd)

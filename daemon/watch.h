@@ -26,6 +26,12 @@ struct watch *watch_free(struct watch *w);
  */
 int watch_add(struct watch *w, int folder_fd);
 
+/*
+ * The same for a regular file that @fd has open, and for one thing alone: that somebody who could read it has closed
+ * it, or let go of its last mapping.
+ */
+int watch_add_closing(struct watch *w, int fd);
+
 /* Unknown numbers are fine: the kernel drops a watch whose folder is gone by itself. */
 void watch_remove(struct watch *w, int wd);
 

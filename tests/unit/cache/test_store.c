@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kernels/core/io.h"
 #include "tests/test.h"
@@ -737,6 +739,53 @@ static void store_lookup__more_artifacts_than_may_stay_open__closes_idle_ones(vo
     lease_release(l);
 }
 
+static void store_collect__in_somebodys_hands__waits_for_the_last_and_is_told_by_inotify(void **state)
+{
+    struct fixture *f = *state;
+    struct digest key = sample_key(1);
+    struct lease *l = NULL;
+    int probe = -1;
+    char event[256];
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0);
+    assert_int_equal(store_lookup(f->store, &key, &l, NULL), 0);
+    assert_int_equal(store_collect(f->store, &key, &probe, NULL), QD_E_BUSY);
+    assert_int_equal(probe, -1);                       /* leased: it is not asked who has the file */
+    int client = fcntl(l->fds[0], F_DUPFD_CLOEXEC, 0); /* as one that was sent has it */
+    void *map = mmap(NULL, N, PROT_READ, MAP_SHARED, client, 0);
+    assert_true(map != MAP_FAILED);
+    lease_release(l);
+    assert_int_equal(store_collect(f->store, &key, &probe, NULL), QD_E_BUSY);
+    assert_true(probe >= 0);
+    CLEANUP(fd_close) int notify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", probe);
+    assert_true(inotify_add_watch(notify, path, IN_CLOSE_NOWRITE) >= 0);
+    assert_int_equal(close(client), 0);
+    assert_int_equal(store_collect(f->store, &key, &probe, NULL), QD_E_BUSY); /* still mapped */
+    assert_int_equal(read(notify, event, sizeof event), -1);                  /* and looking is no closing */
+    assert_int_equal(munmap(map, N), 0);
+    assert_true(read(notify, event, sizeof event) > 0);
+    assert_int_equal(store_collect(f->store, &key, &probe, NULL), 0);
+    assert_int_equal(probe, -1);
+    assert_int_equal(store_lookup(f->store, &key, &l, NULL), QD_E_NOT_FOUND);
+    struct store_usage u;
+    assert_int_equal(store_usage(f->store, &u, NULL), 0);
+    assert_int_equal(u.object_bytes + u.ghost_bytes, 0);
+    assert_int_equal(store_collect(f->store, &key, &probe, NULL), QD_E_NOT_FOUND);
+}
+
+static void store_collect__pinned__stays(void **state)
+{
+    struct fixture *f = *state;
+    struct digest key = sample_key(1);
+    int probe = -1;
+    assert_int_equal(sample_commit(f, 1, N, NULL), 0);
+    assert_int_equal(store_pin(f->store, &key, NULL), 0);
+    assert_int_equal(store_collect(f->store, &key, &probe, NULL), QD_E_DENIED);
+    assert_int_equal(probe, -1);
+    assert_true(sample_is_served(f, 1, N));
+}
+
 static void store_has_room__more_than_there_is__is_refused_with_numbers(void **state)
 {
     struct fixture *f = *state;
@@ -830,6 +879,8 @@ int main(void)
         STORE_TEST(store_set_keyring__revoked__is_refused_at_once_and_trusted_again_served),
         STORE_TEST(store_reseal__with_a_new_key__serves_the_new_signature_and_spares_the_old_lease),
         STORE_TEST(store_lookup__more_artifacts_than_may_stay_open__closes_idle_ones),
+        STORE_TEST(store_collect__in_somebodys_hands__waits_for_the_last_and_is_told_by_inotify),
+        STORE_TEST(store_collect__pinned__stays),
         STORE_TEST(store_has_room__more_than_there_is__is_refused_with_numbers),
     };
     const struct CMUnitTest mounting[] = {
