@@ -63,7 +63,7 @@ static void on_packed(struct job_waiter *w, const struct job_outcome *o)
     } else if (o->result < 0) {
         log_failure(b, o->err);
     } else if (o->nothing_to_pack) {
-        unpacked_put(&d->serving->unpacked, &b->portable, b->layout);
+        serving_nothing_to_pack(d, &b->portable, b->layout);
     } else if (o->built) {
         serving_artifact_ready(d, &o->key, b->model, scheme_name(b->recipe.scheme), b->layout);
     }

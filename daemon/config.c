@@ -14,6 +14,7 @@
 #include "daemon/ini_lines.h"
 #include "daemon/units.h"
 #include "kernels/core/cleanup.h"
+#include "kernels/cpu.h"
 #include "quant/recipe.h"
 
 #ifndef QUANTD_SYSCONFDIR
@@ -33,6 +34,7 @@ enum kind {
     KIND_COUNT,
     KIND_BOOL,
     KIND_LEVEL,
+    KIND_FEATURES,
     KIND_PATH,
     KIND_USERS,
     KIND_ALLOW,
@@ -199,6 +201,18 @@ static bool parse_scheme(const char *text, char **ret)
     return true;
 }
 
+static bool parse_features(const char *text, char **ret)
+{
+    char unknown[64];
+    (void)cpu_filter(0, text, unknown, sizeof unknown);
+    char *copy = unknown[0] || !text[0] ? NULL : strdup(text);
+    if (text[0] && !copy)
+        return false;
+    free(*ret);
+    *ret = copy;
+    return true;
+}
+
 static const char *const kind_wants[] = {
     [KIND_SIZE] = "bytes such as 512M or 20G",
     [KIND_MS] = "a duration such as 500ms, 2s or 1min",
@@ -207,6 +221,7 @@ static const char *const kind_wants[] = {
     [KIND_COUNT] = "a number",
     [KIND_BOOL] = "yes or no",
     [KIND_LEVEL] = "error, warning, notice, info or debug",
+    [KIND_FEATURES] = "CPU features such as -avx512vnni",
     [KIND_PATH] = "an absolute path",
     [KIND_USERS] = "names or numbers of users that exist, 64 at most",
     [KIND_ALLOW] = "all, user:NAME or group:NAME of those that exist, 64 at most",
@@ -232,6 +247,8 @@ static bool set_value(const struct option *o, void *base, bool user_mode, const 
         return parse_bool(text, field);
     case KIND_LEVEL:
         return parse_level(text, field);
+    case KIND_FEATURES:
+        return parse_features(text, field);
     case KIND_PATH:
         return text[0] == '\0' || parse_path(text, user_mode, field);
     case KIND_USERS:
@@ -543,6 +560,7 @@ struct config *config_free(struct config *c)
     free(c->socket_path);
     free(c->worker_path);
     free(c->hardware_path);
+    free(c->cpu);
     free(c);
     return NULL;
 }

@@ -34,6 +34,7 @@ struct config {
     char *socket_path;                                      /* owned */
     char *worker_path;                                      /* owned; quantd-worker */
     char *hardware_path;                                    /* owned; profile that is believed, NULL: none */
+    char *cpu;                                              /* owned; features that are used, NULL: all there are */
     struct config_root *roots;                              /* owned */
     size_t n_roots;
     uint64_t cache_budget;                                   /* bytes; 0: no limit */
@@ -49,6 +50,7 @@ struct config {
     uint32_t connections_per_uid, fds_per_uid, jobs_per_uid; /* quotas: 256, 1024, 16 */
     uint64_t bytes_per_uid;                                  /* of messages in flight: 1 MiB */
     uint32_t scrub_h;                                        /* hours between scrubs of the store; 0: never (default) */
+    uint32_t repack_h;                                       /* hours that a packed artifact is wanted after its use */
     bool sandbox;                                            /* default true; off is loudly logged */
     int log_level;                                           /* 3 err .. 7 debug, default 6 */
     uid_t admin_uids[CONFIG_UIDS_MAX];                       /* besides root and the daemon's own */

@@ -17,6 +17,8 @@ struct catalog;
 struct jobs;
 struct listener;
 struct serving;
+struct hardware;
+struct relayout;
 
 struct daemon {
     uv_loop_t *loop;
@@ -30,7 +32,9 @@ struct daemon {
     struct hints *hints;
     struct catalog *catalog;
     struct jobs *jobs;
-    struct serving *serving; /* what the handlers keep between requests */
+    struct relayout *relayout;
+    const struct hardware *hardware; /* as it was looked at last; serving's */
+    struct serving *serving;         /* what the handlers keep between requests */
     struct listener *listener;
 };
 

@@ -91,7 +91,7 @@ static bool features_present(const struct daemon *d, const struct manifest *m)
     uint64_t needed;
     if (m->features[0] == '\0')
         return true;
-    return cpu_features_parse(m->features, &needed) == 0 && (needed & ~d->serving->hardware.feature_bits) == 0;
+    return cpu_features_parse(m->features, &needed) == 0 && (needed & ~d->hardware->feature_bits) == 0;
 }
 
 static void say_damaged(struct daemon *d, const struct digest *key, const struct target *t, enum qd_layout layout,
@@ -528,7 +528,7 @@ static void on_packed(struct job_waiter *w, const struct job_outcome *outcome)
     }
     enum qd_layout layout = outcome->nothing_to_pack ? QD_LAYOUT_PORTABLE : o->target.layout;
     if (outcome->nothing_to_pack)
-        unpacked_put(&d->serving->unpacked, &o->portable, o->target.layout);
+        serving_nothing_to_pack(d, &o->portable, o->target.layout);
     else if (outcome->built)
         serving_artifact_ready(d, &outcome->key, shown_model(o), scheme_name(o->target.recipe.scheme), layout);
     int r = take_made(o, &outcome->key, layout, &lease);

@@ -11,6 +11,7 @@
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pool.h"
+#include "daemon/relayout.h"
 #include "daemon/rights.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/cpu.h"
@@ -248,7 +249,7 @@ int handle_rescan(struct peer *peer, struct request *rq, const struct msg_nothin
     (void)p;
     int r = need_admin(peer, "rescan", err);
     if (r == 0)
-        r = hardware_look(peer->daemon->config, &peer->daemon->serving->hardware, err);
+        r = serving_look_at_hardware(peer->daemon, err);
     if (r < 0)
         return r;
     peer_reply(peer, rq->id, MESSAGE(count, &(struct msg_count){.n = catalog_rescan(peer->daemon->catalog)}));
@@ -260,11 +261,12 @@ int handle_hardware(struct peer *peer, struct request *rq, const struct msg_noth
     (void)p;
     (void)err;
     const struct daemon *d = peer->daemon;
-    const struct hardware *h = &d->serving->hardware;
+    const struct hardware *h = d->hardware;
     struct msg_hardware_report m = {
         .features = h->features,
         .detected = h->detected,
         .stored = h->stored[0] ? h->stored : NULL,
+        .layout = qd_layout_info(h->native)->name,
         .cpu = cpu_name(),
         .cores = h->cores,
         .memory_bytes = h->memory_bytes,
@@ -357,6 +359,28 @@ void serving_artifact_ready(struct daemon *d, const struct digest *key, const ch
         return;
     serving_artifact_changed(d, key, model, scheme, layout, "ready");
     d->serving->announced = *key;
+    relayout_made(d->relayout, layout);
+}
+
+void serving_nothing_to_pack(struct daemon *d, const struct digest *portable, enum qd_layout layout)
+{
+    unpacked_put(&d->serving->unpacked, portable, layout);
+    relayout_made(d->relayout, layout);
+}
+
+int serving_look_at_hardware(struct daemon *d, struct qd_error *err)
+{
+    struct hardware h;
+    int r = hardware_look(d->config, &h, err);
+    if (r < 0)
+        return r;
+    d->serving->hardware = h;
+    if (!h.changed)
+        return 0;
+    struct msg_hardware_changed e = {.from = h.stored, .to = h.features, .layout = qd_layout_info(h.native)->name};
+    listener_tell(d->listener, "hardware_changed", MESSAGE(hardware_changed, &e), false, NULL, NULL);
+    relayout_look(d->relayout);
+    return 0;
 }
 
 void serving_job_changed(const struct job_view *v, void *data)

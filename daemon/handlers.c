@@ -134,7 +134,7 @@ int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_
 
 struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_bytes)
 {
-    const struct hardware *h = &d->serving->hardware;
+    const struct hardware *h = d->hardware;
     return (struct policy_facts){.memory_bytes = h->memory_bytes,
                                  .model_bytes = model_bytes,
                                  .cpu_features = h->feature_bits,
@@ -236,6 +236,7 @@ int serving_new(struct daemon *d, struct qd_error *err)
     int r = hardware_look(d->config, &s->hardware, err);
     if (r < 0)
         return r;
+    d->hardware = &s->hardware;
     d->serving = steal(&s);
     return 0;
 }

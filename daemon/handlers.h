@@ -73,7 +73,11 @@ void serving_artifact_changed(struct daemon *d, const struct digest *key, const 
                               enum qd_layout layout, const char *change); /* NULL, NULL, QD_N_LAYOUTS: not known */
 void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
                             enum qd_layout layout); /* said once, however many waited */
+void serving_nothing_to_pack(struct daemon *d, const struct digest *portable, enum qd_layout layout);
 void serving_scanned(void *data); /* struct daemon: the catalog looked again; openings that wait for it go on */
+
+/* Looks at the hardware; where it changed, all who listen are told and layouts follow. Blocks as hardware_look does. */
+int serving_look_at_hardware(struct daemon *d, struct qd_error *err);
 
 /* The daemon stops: openings that wait for the catalog are answered, checks on the pool end. */
 void serving_stop(struct serving *s);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "daemon/config.h"
+#include "daemon/hardware.h"
 #include "daemon/launch.h"
 #include "daemon/log.h"
 #include "daemon/stamp.h"
@@ -488,8 +489,11 @@ void launch_probe(struct launch *l, void (*on_reply)(struct launch *, struct inc
     static const struct workerproc_hooks hooks = {
         .replied = on_worker_reply, .progress = on_worker_progress, .ended = on_worker_ended};
     const struct config *c = l->d->config;
-    const struct workerproc_options options = {
-        .path = c->worker_path, .memory_bytes = l->memory_bytes, .idle = l->idle, .sandbox = c->sandbox};
+    const struct workerproc_options options = {.path = c->worker_path,
+                                               .memory_bytes = l->memory_bytes,
+                                               .idle = l->idle,
+                                               .sandbox = c->sandbox,
+                                               .cpu = l->d->hardware ? l->d->hardware->filter : NULL};
     struct qd_error err;
     int r = workerproc_start(l->d->loop, &options, &hooks, l, &l->worker, &err);
     if (r < 0) {

@@ -23,6 +23,7 @@
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/pool.h"
+#include "daemon/relayout.h"
 #include "kernels/core/cleanup.h"
 
 struct options {
@@ -335,6 +336,14 @@ static void tell_ready(struct run *run)
                       catalog_n_roots(d->catalog)); /* nobody may be listening */
 }
 
+/* Every model is known, which packed artifacts may have to be made of. */
+static void started(struct run *run)
+{
+    run->started = true;
+    tell_ready(run);
+    relayout_look(run->daemon.relayout);
+}
+
 static void on_scanned(void *data)
 {
     struct run *run = data;
@@ -342,10 +351,8 @@ static void on_scanned(void *data)
     bool all = true;
     for (size_t i = 0; i < catalog_n_roots(d->catalog); i++)
         all &= catalog_root_at(d->catalog, i).scanned;
-    if (all && !run->started) {
-        run->started = true;
-        tell_ready(run);
-    }
+    if (all && !run->started)
+        started(run);
     serving_scanned(d);
 }
 
@@ -449,7 +456,8 @@ static void keyring_done(void *data, int result, const struct qd_error *err)
     if (result < 0)
         log_error("key", err);
     run->reloading = false;
-    tell_ready(run);
+    if (!run->stopping) /* else the parts it tells about may be gone */
+        tell_ready(run);
 }
 
 static void reload_keys(struct run *run)
@@ -490,7 +498,7 @@ static void reload(struct run *run)
         listener_look_at_rights(d->listener);
         start_timers(run);
     }
-    if (hardware_look(d->config, &d->serving->hardware, &err) < 0)
+    if (serving_look_at_hardware(d, &err) < 0)
         log_error("hardware", &err);
     (void)catalog_rescan(d->catalog);
     reload_keys(run);
@@ -506,6 +514,7 @@ static void on_teardown(uv_timer_t *timer)
     struct run *run = timer->data;
     struct daemon *d = &run->daemon;
     serving_stop(d->serving);
+    relayout_stop(d->relayout);
     d->jobs = jobs_free(d->jobs);
     d->listener = listener_free(d->listener);
     d->catalog = catalog_free(d->catalog);
@@ -610,6 +619,8 @@ static int start_parts(struct run *run, struct qd_error *err)
         r = serving_new(d, err);
     if (r == 0)
         r = jobs_new(d, &d->jobs, err);
+    if (r == 0)
+        r = relayout_new(d, &d->relayout, err);
     if (r < 0)
         return r;
     jobs_set_listener(d->jobs, serving_job_changed, d);
@@ -622,16 +633,15 @@ static int start_parts(struct run *run, struct qd_error *err)
         return r;
     catalog_on_scanned(d->catalog, on_scanned, run);
     start_timers(run);
-    if (catalog_n_roots(d->catalog) == 0) {
-        run->started = true;
-        tell_ready(run);
-    }
+    if (catalog_n_roots(d->catalog) == 0)
+        started(run);
     return 0;
 }
 
 static void close_parts(struct run *run)
 {
     struct daemon *d = &run->daemon;
+    d->relayout = relayout_free(d->relayout);
     d->serving = serving_free(d->serving);
     if (d->store) {
         store_touch(d->store);

@@ -217,7 +217,7 @@ static int spawn(struct workerproc *p, const struct workerproc_options *o, int c
 {
     char memory[32], cpu[512];
     (void)snprintf(memory, sizeof memory, "%" PRIu64, o->memory_bytes);
-    const char *wanted = getenv("QUANTD_CPU");
+    const char *wanted = o->cpu ? o->cpu : getenv("QUANTD_CPU");
     (void)snprintf(cpu, sizeof cpu, "QUANTD_CPU=%s", wanted ? wanted : "");
 
     static char control[] = "--control", memory_option[] = "--memory", idle[] = "--idle", no_sandbox[] = "--no-sandbox";

@@ -19,6 +19,7 @@ struct workerproc_options {
     uint64_t memory_bytes; /* ceiling; 0: none */
     bool idle;
     bool sandbox;
+    const char *cpu; /* its QUANTD_CPU; NULL: ours */
 };
 
 struct workerproc_hooks {

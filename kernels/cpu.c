@@ -155,6 +155,13 @@ uint64_t cpu_features_detected(void)
     return cpu.detected;
 }
 
+uint64_t cpu_features_now(uint64_t *ret_detected)
+{
+    const char *filter = getenv("QUANTD_CPU");
+    *ret_detected = cpu_detect();
+    return cpu_filter(*ret_detected, filter ? filter : "", NULL, 0);
+}
+
 const char *cpu_unknown_names(void)
 {
     cpu_ready();

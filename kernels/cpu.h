@@ -64,6 +64,12 @@ uint64_t cpu_features(void);
 uint64_t cpu_features_detected(void);
 
 /*
+ * The same two as they are now: another CPU may be below us after a resume, or in a virtual machine that moved. Nothing
+ * is kept: cpu_features(), and so the kernels in use, stay what they were at the first call. Any thread.
+ */
+uint64_t cpu_features_now(uint64_t *ret_detected);
+
+/*
  * Words of QUANTD_CPU that name no feature, joined by commas, for programs to warn of; "" where there are none. Static
  * storage.
  */

@@ -37,6 +37,7 @@ static const struct column hardware_facts[] = {
     {"features", "features", COLUMN_TEXT},
     {"detected", "detected", COLUMN_TEXT},
     {"before", "stored", COLUMN_TEXT},
+    {"native", "layout", COLUMN_TEXT},
     {"cores", "cores", COLUMN_COUNT},
     {"memory", "memory_bytes", COLUMN_BYTES},
     {"sandbox", "sandbox", COLUMN_TEXT},

@@ -125,6 +125,17 @@ static void sighup__new_root__is_watched_and_a_bad_file_changes_nothing(void **s
     assert_int_equal(harness_stop(h), 0);
 }
 
+static void sighup__stopped_behind_it__ends_well(void **state)
+{
+    struct harness *h = *state;
+    for (unsigned i = 0; i < 10; i++) {
+        harness_start(h);
+        assert_int_equal(kill(h->pid, SIGHUP), 0);
+        (void)usleep(200 * i);
+        assert_int_equal(harness_stop(h), 0);
+    }
+}
+
 static uint64_t budget_now(const struct harness *h)
 {
     CLEANUP(fd_close) int fd = harness_hello(h);
@@ -347,6 +358,7 @@ int main(void)
         T(sigterm__while_a_client_waits__the_client_is_answered),
         T(sigterm__in_the_middle_of_checks__ends_in_order),
         T(socket_activation__client_connected_before_the_start__is_served),
+        T(sighup__stopped_behind_it__ends_well),
         T(notify__life_of_the_service__is_told),
         T(watchdog__interval_given__is_fed_and_a_stopped_loop_is_not),
         T(idle__a_hundred_models_and_a_client__not_one_wakeup),

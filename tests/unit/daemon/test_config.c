@@ -98,7 +98,8 @@ static void config_load__every_kind_of_value__is_read(void **state)
 {
     struct world *w = *state;
     put_file(w, "quantd.conf",
-             "; a comment\n[daemon]\nlog_level = debug\nadmins = root 4242\n[cache]\n  budget=20G\nscrub = 7d\n"
+             "; a comment\n[daemon]\nlog_level = debug\nadmins = root 4242\ncpu = -avx512vnni, -i8mm\n[cache]\n  "
+             "budget=20G\nscrub = 7d\n"
              "[jobs]\nsandbox=off\nleave_grace = 1500ms\n\n[root main]\npath=/srv/models/\nallow = all user:root, "
              "group:0\nrescan=5min\nwarm=q8_0\n");
     assert_int_equal(load(w), 0);
@@ -108,6 +109,8 @@ static void config_load__every_kind_of_value__is_read(void **state)
     assert_int_equal(c->admin_uids[1], 4242);
     assert_int_equal(c->cache_budget, 20ull << 30);
     assert_int_equal(c->scrub_h, 168);
+    assert_int_equal(c->repack_h, 30 * 24);
+    assert_string_equal(c->cpu, "-avx512vnni, -i8mm");
     assert_false(c->sandbox);
     assert_int_equal(c->leave_grace_ms, 1500);
     assert_int_equal(c->n_roots, 1);
