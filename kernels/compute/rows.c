@@ -46,6 +46,13 @@ size_t rows_scratch_bytes(const struct matrix_view *v)
 
 /* --- integers --- */
 
+/* Sums of the tile at column @first: a line each, in pages of their own where rows are many. */
+static void ask_ahead(const struct matrix_view *v, const struct qd_activations *a, const float *y, size_t first)
+{
+    for (size_t c = first; c < first + a->columns && c < a->n; c++)
+        __builtin_prefetch(y + c * v->n_rows, 1);
+}
+
 /* One group with blocks [first, end) of every column; y: its first row of column 0. */
 static void group_compute(const struct matrix_view *v, const struct qd_activations *a, const uint8_t *group,
                           size_t first, size_t end, float *y)
@@ -53,6 +60,7 @@ static void group_compute(const struct matrix_view *v, const struct qd_activatio
     matmul_fn *kernel = v->ops->matmul[v->type][v->layout];
     size_t width;
     for (size_t c = 0; c < a->n; c += width) {
+        ask_ahead(v, a, y, c + a->columns);
         struct matmul_strip s = {.w = group,
                                  .n_blocks = v->n_blocks,
                                  .first = first,
