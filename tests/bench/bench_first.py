@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """From nothing to a product: a model of about 1 GB opened by a fresh process, and what four processes that compute with all of it
-take, beside libllama, which rearranges the weights when it loads them.
+take, beside libllama, which rearranges the weights when it loads them. Then tokens per second of client/examples/chat.c and of
+libllama, one thread each.
 
-usage: bench_first.py DAEMON WORKER QUANTCTL FIRST-PRODUCT FIRST-LINE PEER-LOAD [MIB]
+usage: bench_first.py DAEMON WORKER QUANTCTL FIRST-PRODUCT FIRST-LINE EXAMPLE-CHAT PEER-PROGRAMS-FOLDER [MIB]
 $QUANTD_BENCH_MIB is the size, 1000 by default. The page cache is warm.
 """
 import os
@@ -16,11 +17,13 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "
 import big_llama
 from house import House
 
-DAEMON, WORKER, QUANTCTL, FIRST_PRODUCT, FIRST_LINE, PEER_LOAD = (os.path.abspath(p) for p in sys.argv[1:7])
-MIB = int(sys.argv[7]) if len(sys.argv) > 7 else int(os.environ.get("QUANTD_BENCH_MIB", 1000))
-LAYOUTS = ("portable",)
+DAEMON, WORKER, QUANTCTL, FIRST_PRODUCT, FIRST_LINE, CHAT, PEERS = (os.path.abspath(p) for p in sys.argv[1:8])
+PEER_LOAD, PEER_CHAT = os.path.join(PEERS, "peer_load"), os.path.join(PEERS, "peer_chat")
+MIB = int(sys.argv[8]) if len(sys.argv) > 8 else int(os.environ.get("QUANTD_BENCH_MIB", 1000))
+LAYOUTS = ("portable", "native")
 TENSOR = "blk.0.attn_q.weight"
 ROUNDS, N_APPS, LEFT_OUT = 9, 4, 77
+PROMPT, N_TOKENS, RATE_ROUNDS = "a b c", 16, 3
 PEER_WORDS = {"libllama": (), "libllama, no mmap": ("no-mmap",), "libllama, no repack": ("no-repack",)}
 
 
@@ -63,6 +66,18 @@ def share(house, name, command, size):
     print(f"  {name:24} sum of Pss {pss:7.0f} MiB = {pss * 1024 * 1024 / size:.3f} of the file   private dirty at most {private:.1f} MiB each")
 
 
+def rates(house, kind, portable):
+    commands = {"chat.c, native": [CHAT, "--model", kind, "--scheme", kind, "--prompt", PROMPT, "--tokens", str(N_TOKENS), "--temp", "0", "--ignore-eos", "1"]}
+    if peer_is_there():
+        commands["libllama"] = [PEER_CHAT, portable, PROMPT, str(N_TOKENS)]
+    found = {name: [] for name in commands}
+    for _ in range(RATE_ROUNDS):
+        for name, command in commands.items():
+            done = subprocess.run(command, env=house.env, capture_output=True, text=True, check=True)
+            found[name].append(float(re.search(r"made:? .* ([0-9.]+) per second", done.stdout + done.stderr).group(1)))
+    print(f"tokens per second, one thread: {', '.join(f'{name} {statistics.median(r):.2f}' for name, r in found.items())}")
+
+
 def peer_is_there():
     return os.path.exists(PEER_LOAD) and subprocess.run([PEER_LOAD, "/dev/null"], capture_output=True).returncode != LEFT_OUT
 
@@ -88,6 +103,7 @@ def bench(house, kind):
     print(f"{N_APPS} processes, each of which has computed with the whole model")
     for name, command in commands.items():
         share(house, name, command, size)
+    rates(house, kind, portable)
     os.remove(house.path("models", kind + ".gguf"))
 
 

@@ -17,7 +17,7 @@ from house import House
 ROOT, DAEMON, WORKER, QUANTCTL, MATMUL, CHAT = sys.argv[1:]
 TENSOR = "blk.0.ffn_up.weight"
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
-LAYOUTS = ("portable",)
+LAYOUTS = ("portable", "native", "r4k4", "r4k8", "r8k4", "r16k4")
 PROMPT = "And it came to pass"
 
 
@@ -84,9 +84,21 @@ def trace(house, scheme, layout):
         return f.read()
 
 
-def check_layouts(house, scheme):
-    traces = {layout: trace(house, scheme, layout) for layout in LAYOUTS}
+def is_served(house, layout):
+    """Not those that this CPU has no use for."""
+    done = run(house, MATMUL, "tiny-kjv", "q8_0", TENSOR, layout)
+    assert done.returncode == 0 or f"layout '{layout}' needs" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def check_layouts(house, scheme, layouts):
+    traces = {layout: trace(house, scheme, layout) for layout in layouts}
     assert len(set(traces.values())) == 1 and len(traces["portable"].splitlines()) == 12, traces
+
+
+def check_same_product(house, scheme, layouts):
+    products = {layout: product(house, scheme, layout) for layout in layouts}
+    assert len({tuple(p) for p in products.values()}) == 1, products
 
 
 def check_own_file(house):
@@ -130,11 +142,15 @@ with House(DAEMON, WORKER, QUANTCTL) as house:
     house.until_ready("tiny-kjv")
     for scheme, share in (("f32", 1e-6), ("bf16", 1e-6), ("q8_0", 0.01), ("q4_k_m", 0.05), ("q4_0", 0.1)):
         tap.case(f"matmul.c: {scheme} is near the product of the source's weights", lambda: check_product(house, scheme, share))
+    layouts = [layout for layout in LAYOUTS if is_served(house, layout)]
+    assert {"portable", "native"} <= set(layouts), layouts
+    for scheme in ("q8_0", "q4_0", "q4_k_m", "q6_k"):
+        tap.case(f"matmul.c: {scheme} gives the same numbers in every layout: {', '.join(layouts)}", lambda: check_same_product(house, scheme, layouts))
     tap.case("matmul.c: tensors that are no matrices are refused with a reason", lambda: check_mistakes(house))
     tap.case("chat.c: a seed makes the text, temperature 0 needs none", lambda: check_seeds(house))
     tap.case("chat.c: threads change nothing", lambda: check_threads(house))
     for scheme in ("q8_0", "q4_0", "q4_k_m", "q6_k", "f16"):
-        tap.case(f"chat.c: {scheme} computes the same bits in every layout: {', '.join(LAYOUTS)}", lambda: check_layouts(house, scheme))
+        tap.case(f"chat.c: {scheme} computes the same bits in every layout: {', '.join(layouts)}", lambda: check_layouts(house, scheme, layouts))
     tap.case("chat.c: a file of one's own, by its path", lambda: check_own_file(house))
     tap.case("chat.c: a long prompt, to the end of the context", lambda: check_long_prompt(house))
     tap.case("chat.c: models that it cannot run are refused", lambda: check_other_models(house))

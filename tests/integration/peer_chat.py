@@ -58,7 +58,7 @@ class Race:
     def __init__(self, house, model, scheme, prompt):
         trace = house.path("trace")
         done = run(house, [CHAT, "--model", model, "--scheme", scheme, "--prompt", prompt, "--tokens", str(N_TOKENS), "--temp", "0", "--ignore-eos", "1",
-                           "--layout", "portable", "--trace", trace])
+                           "--trace", trace])
         with open(trace) as f:
             self.ours = steps(f.read())
         self.rate = rate(done.stderr)

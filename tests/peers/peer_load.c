@@ -1,6 +1,6 @@
 /*
- * peer_load MODEL [no-mmap] [no-repack]: the peer loads a model and prints a line. For each line on standard input: reads
- * one token with all of it, one thread, and prints how long that took. Ends with the input.
+ * peer_load MODEL [no-mmap] [no-repack]: the peer loads a model and prints a line. For each line on standard input:
+ * reads one token with all of it, one thread, and prints how long that took. Ends with the input.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
  * first_product MODEL SCHEME LAYOUT TENSOR: what an application does that starts, asks for its weights and computes.
- * Opens the artifact (pure), multiplies one vector by the matrix TENSOR and prints a line. For each line on standard
+ * Opens the artifact, multiplies one vector by the matrix TENSOR and prints a line. For each line on standard
  * input: multiplies by every matrix of the model once, one thread, and prints how long that took. Ends with the input.
  */
 #include <stdint.h>
@@ -92,7 +92,7 @@ int main(int argc, char **argv)
     char line[64];
     if (argc != 5)
         die("usage: first_product MODEL SCHEME LAYOUT TENSOR");
-    struct qd_open_options options = {.model = argv[1], .scheme = argv[2], .layout = argv[3], .pure = true};
+    struct qd_open_options options = {.model = argv[1], .scheme = argv[2], .layout = argv[3]};
     if (qd_connect(NULL, &client, &err) < 0 || qd_open(client, &options, &artifact, &err) < 0)
         die(err.message);
     float y = product(&memory, qd_artifact_tensor(artifact, argv[4]));
