@@ -1,0 +1,215 @@
+/*
+ * Products lie within the bound of docs/formats/compute.md of the exact ones: every type that has a rule of its own,
+ * and some that are decoded, over all kinds of data. Says how much of the bound was used at most.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <quantd/matmul.h>
+
+#include "kernels/compute/view.h"
+#include "kernels/kernels.h"
+#include "kernels/layout/blocks.h"
+#include "kernels/layout/pack.h"
+#include "kernels/scalar/half.h"
+#include "tests/kernels/data.h"
+#include "tests/kernels/fixture.h"
+
+enum { ROWS = 19 /* whole groups of every layout, and some that are left */, COLUMNS_MAX = 5, ELEMENTS_MAX = 4096 };
+
+/* A weight is the sum of its parts: main + offset, each exact. */
+struct part {
+    double main, offset;
+};
+
+static struct {
+    uint8_t weights[ROWS * ELEMENTS_MAX * 4];
+    struct part parts[ELEMENTS_MAX];
+    float decoded[ELEMENTS_MAX], x[COLUMNS_MAX * ELEMENTS_MAX], y[COLUMNS_MAX * ROWS];
+    int8_t q[ELEMENTS_MAX];
+    float scale[ELEMENTS_MAX / 32];
+    int32_t sums[ELEMENTS_MAX / 16];
+    int16_t pairs[ELEMENTS_MAX / 32];
+    double activations[ELEMENTS_MAX];
+} bed_of;
+
+/* ---- exact weights ------------------------------------------------------------------------------------------- */
+
+typedef void parts_fn(const uint8_t *row, size_t n, struct part *dst);
+
+static void parts_q4_k(const uint8_t *row, size_t n, struct part *dst)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct block_q4_k b;
+        uint8_t scales[8], mins[8];
+        memcpy(&b, row + i / 256 * sizeof b, sizeof b);
+        unpack_scales_k4(b.scales, scales, mins);
+        const size_t e = i % 256, k = e / 32, code = b.q[e / 64 * 32 + e % 32] >> (k % 2 * 4) & 15;
+        dst[i].main = (double)f32_of_f16(b.d) * scales[k] * (double)code;
+        dst[i].offset = -(double)f32_of_f16(b.dmin) * mins[k];
+    }
+}
+
+static void parts_q6_k(const uint8_t *row, size_t n, struct part *dst)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct block_q6_k b;
+        memcpy(&b, row + i / 256 * sizeof b, sizeof b);
+        const size_t e = i % 256, h = e / 128, l = e % 128;
+        const int low = b.low[64 * h + l % 64] >> (l / 64 * 4) & 15, high = b.high[32 * h + l % 32] >> (l / 32 * 2) & 3;
+        dst[i] = (struct part){.main = (double)f32_of_f16(b.d) * b.scales[e / 16] * ((high << 4 | low) - 32)};
+    }
+}
+
+/* How many roundings a term of the sum meets at most, for rows of @n elements: docs/formats/compute.md, "The bound". */
+static size_t roundings_of(enum qd_type type, size_t n)
+{
+    switch (type) {
+    case QD_TYPE_Q8_0:
+    case QD_TYPE_Q4_0:
+        return n / 32;
+    case QD_TYPE_Q4_K:
+        return 2 * (n / 256) + 5;
+    case QD_TYPE_Q6_K:
+        return n / 256 + 15;
+    default: /* decoded */
+        return (n + 63) / 64 + 6;
+    }
+}
+
+static void find_parts(enum qd_type type, const uint8_t *row, size_t n)
+{
+    if (type == QD_TYPE_Q4_K || type == QD_TYPE_Q6_K) {
+        (type == QD_TYPE_Q4_K ? parts_q4_k : parts_q6_k)(row, n, bed_of.parts);
+        return;
+    }
+    ops_for(0)->dequantize[type](bed_of.decoded, row, n); /* exact, or what the product is defined by */
+    for (size_t i = 0; i < n; i++)
+        bed_of.parts[i] = (struct part){.main = (double)bed_of.decoded[i]};
+}
+
+/* ---- exact activations, rounded to 8 bits ----------------------------------------------------------------------- */
+
+static void find_activations(const struct activation_rule *rule, const float *x, size_t n)
+{
+    if (rule->block) {
+        struct activation_tile tile = {bed_of.q, bed_of.scale, bed_of.sums, rule->block == 256 ? bed_of.pairs : NULL};
+        const struct activation_source src = {
+            .x = x, .stride = n, .width = 1, .n_blocks = n / rule->block, .offset = rule->offset, .unit = rule->unit};
+        (rule->block == 256 ? ops_for(0)->activate_256 : ops_for(0)->activate_32)(&tile, &src);
+    }
+    for (size_t i = 0; i < n; i++)
+        bed_of.activations[i] = rule->block ? (double)bed_of.scale[i / rule->block] * bed_of.q[i] : (double)x[i];
+}
+
+/* ---- trials ---------------------------------------------------------------------------------------------------- */
+
+struct use {
+    double most; /* of the bound, by any product so far */
+    size_t n;
+};
+
+/* One product against the exact sum of the parts. */
+static bool is_within(enum qd_type type, size_t n, float y, struct use *use)
+{
+    double exact = 0, magnitude = 0;
+    for (size_t i = 0; i < n; i++) {
+        exact += (bed_of.parts[i].main + bed_of.parts[i].offset) * bed_of.activations[i];
+        magnitude += (fabs(bed_of.parts[i].main) + fabs(bed_of.parts[i].offset)) * fabs(bed_of.activations[i]);
+    }
+    if (!(magnitude < 1e37)) /* near overflow nothing is promised; infinite scales end here, too */
+        return true;
+    const double c = (double)roundings_of(type, n);
+    const double ours = magnitude * 0x1p-45, underflow = (double)n * 0x1p-130;
+    const double bound = c * 0x1p-24 / (1 - c * 0x1p-24) * magnitude + underflow + ours;
+    const double error = fabs((double)y - exact);
+    use->most = bound > 0 && error / bound > use->most && magnitude > 1e-30 ? error / bound : use->most;
+    use->n++;
+    return error <= bound;
+}
+
+static bool try_product(enum qd_type type, size_t n, size_t n_columns, struct use *use)
+{
+    static _Alignas(64) uint8_t scratch[4 << 20];
+    const size_t row_bytes = qd_type_row_bytes(type, n);
+    const struct qd_matrix w = {.data = bed_of.weights, .n_rows = ROWS, .n_cols = n, .type = type};
+    struct matrix_view v;
+    struct qd_error err;
+    if (matrix_view(&w, &v, &err) < 0 ||
+        qd_matmul(&w, bed_of.x, n_columns, bed_of.y, NULL, scratch, sizeof scratch, &err) < 0) {
+        printf("# %s\n", err.message);
+        return false;
+    }
+    for (size_t c = 0; c < n_columns; c++) {
+        find_activations(&v.activation, bed_of.x + c * n, n);
+        for (size_t r = 0; r < ROWS; r++) {
+            find_parts(type, bed_of.weights + r * row_bytes, n);
+            if (!is_within(type, n, bed_of.y[c * ROWS + r], use)) {
+                printf("# row %zu, column %zu, rows of %zu: %g\n", r, c, n, (double)bed_of.y[c * ROWS + r]);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void make_weights(enum qd_type type, size_t n, size_t kind, uint64_t seed)
+{
+    const size_t block = qd_type_info(type)->block_elements, row_bytes = qd_type_row_bytes(type, n);
+    if (seed % 2) {
+        data_fill_blocks(bed_of.weights, ROWS * n / block, type, 1, seed);
+        return;
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+        data_fill(kind, bed_of.decoded, n, seed + r);
+        ops_for(0)->quantize[type](bed_of.weights + r * row_bytes, bed_of.decoded, n);
+    }
+}
+
+static void check_type(enum qd_type type, bool brief)
+{
+    static const size_t lengths[] = {256, 512, 1792, 4096};
+    struct use use = {0};
+    bool ok = true;
+    uint64_t seed = 1;
+    for (size_t l = 0; l < COUNT(lengths); l++)
+        for (int kind = 0; kind < DATA_N_KINDS; kind++, seed += brief ? 3 : 1) {
+            make_weights(type, lengths[l], (size_t)(kind * 5 + 3) % DATA_N_KINDS, seed);
+            for (size_t c = 0; c < COLUMNS_MAX; c++)
+                data_fill(kind, bed_of.x + c * lengths[l], lengths[l], seed + 100 * c);
+            if (!brief || seed % 2)
+                ok = try_product(type, lengths[l], 1 + seed % COLUMNS_MAX, &use) && ok;
+        }
+    report(ok, "%s: %zu products, the worst at %.2f of the bound", qd_type_info(type)->name, use.n, use.most);
+}
+
+/* Weights that are zero, each the difference of equal parts; their products are not, since the parts are rounded. */
+static void check_cancelled(void)
+{
+    static const uint8_t scales[8] = {15, 15, 15, 15, 15, 15, 15, 15}, mins[8] = {60, 60, 60, 60, 60, 60, 60, 60};
+    struct use use = {0};
+    bool ok = true;
+    for (uint16_t d = 0x2000; d < 0x2400; d += 4) { /* f16 of 9 bits, so that half as much again is f16, too */
+        struct block_q4_k b = {.d = d, .dmin = f16_of_f32(1.5f * f32_of_f16(d))};
+        memset(b.q, 0x66, sizeof b.q); /* 15 * 6 = 60 * 1.5 */
+        pack_scales_k4(b.scales, scales, mins);
+        for (size_t i = 0; i < ROWS * 2; i++)
+            memcpy(bed_of.weights + i * sizeof b, &b, sizeof b);
+        data_fill(DATA_gaussian, bed_of.x, 512, d);
+        ok = try_product(QD_TYPE_Q4_K, 512, 1, &use) && ok;
+    }
+    report(ok && use.most > 0, "q4_k that cancels: %zu products, the worst at %.2f of the bound", use.n, use.most);
+}
+
+int main(int argc, char **argv)
+{
+    static const enum qd_type types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_0, QD_TYPE_Q4_K, QD_TYPE_Q6_K,
+                                         QD_TYPE_F32,  QD_TYPE_F16,  QD_TYPE_Q5_1, QD_TYPE_IQ4_NL};
+    const struct check_options o = check_begin(argc, argv);
+    for (size_t i = 0; i < COUNT(types); i++)
+        check_type(types[i], o.brief);
+    check_cancelled();
+    return report_end();
+}
