@@ -78,7 +78,7 @@ typedef void deinterleave_fn(void *dst, const void *src, const struct turns *t);
  *
  *   32   scale = f16(max|x| / 127), q = nearest even of x * (127 / max|x|); for q8_0 q4_0
  *   256  q = nearest even of x * (-127 / m), at most 127, where m is the first x of the largest magnitude; scale =
- *        1 / (-127 / m) in f32; for q4_k q6_k
+ *        1 / (-127 / m) in f32; for q4_k q5_k q6_k
  *
  * A column of zeros has scale 0 and codes 0; so has one whose quotient overflows. NaN or Inf in @x give a product that
  * is NaN or Inf in that column alone, and no undefined behaviour.
@@ -117,7 +117,7 @@ typedef void activate_fn(struct activation_tile *dst, const struct activation_so
  * every line:
  *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I: the
  *                                                        exact integer sum of products of values without scales
- *   q4_k        t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
+ *   q4_k q5_k   t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
  *               acc = fma(t, d * xs, acc); acc = fma(-float(M), dmin * xs, acc)
  *                                                        M: the exact integer sum of minimum * sum of codes
  *   q6_k        t = 0, and for the sixteen sub-blocks in order t = fma(float(I), float(sc), t);

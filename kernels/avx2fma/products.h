@@ -41,24 +41,31 @@ static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
     return sum;
 }
 
-/* 8 steps of two products in 16 bits: 8 * 2 * 15 * 127 = 30480 */
-static inline vi dot_nibbles(int32_t start, const vi w[8], const int8_t *x)
+/*
+ * How many steps 16 bits can add, two products of at most 127 * highest each: 8 with codes to 15, 4 with codes to 31, 2
+ * with codes to 63.
+ */
+static inline size_t steps_that_fit(size_t n_steps, int highest)
 {
-    vi pairs = _mm256_maddubs_epi16(w[0], vi_set1_4(x));
-#pragma GCC unroll 8
-    for (size_t i = 1; i < 8; i++)
-        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], vi_set1_4(x + 4 * i)));
-    return _mm256_add_epi32(vi_set1(start), widen(pairs));
+    size_t fit = n_steps;
+    while ((int)fit * 2 * 127 * highest > INT16_MAX)
+        fit /= 2;
+    return fit;
 }
 
-/* 2 steps in 16 bits: 2 * 2 * 63 * 127 = 32004; a third would be too much */
-static inline vi dot_sixes(int32_t start, const vi w[4], const int8_t *x)
+static inline __attribute__((always_inline)) vi dot_codes(int32_t start, const vi *w, const int8_t *x,
+                                                          const size_t n_steps, const int highest)
 {
+    const size_t fit = steps_that_fit(n_steps, highest);
     vi sum = vi_set1(start);
-#pragma GCC unroll 2
-    for (size_t i = 0; i < 4; i += 2)
-        sum = _mm256_add_epi32(sum, widen(_mm256_add_epi16(_mm256_maddubs_epi16(w[i], vi_set1_4(x + 4 * i)),
-                                                           _mm256_maddubs_epi16(w[i + 1], vi_set1_4(x + 4 * i + 4)))));
+#pragma GCC unroll 8
+    for (size_t i = 0; i < n_steps; i += fit) {
+        vi pairs = _mm256_maddubs_epi16(w[i], vi_set1_4(x + 4 * i));
+#pragma GCC unroll 8
+        for (size_t j = i + 1; j < i + fit; j++)
+            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[j], vi_set1_4(x + 4 * j)));
+        sum = _mm256_add_epi32(sum, widen(pairs));
+    }
     return sum;
 }
 

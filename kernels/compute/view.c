@@ -9,12 +9,13 @@
 
 /*
  * Offsets are those of codes kept unsigned (kernels/kernels.h, struct activation_tile). q4_k needs no sums and takes
- * those of q6_k, so that the two share activations: a q4_k_m model mixes them.
+ * those of q6_k, so that all types with blocks of 256 share activations: a model mixes them.
  */
 static const struct activation_rule rules[QD_N_TYPES] = {
     [QD_TYPE_Q8_0] = {.block = 32, .unit = 32, .offset = 128},
     [QD_TYPE_Q4_0] = {.block = 32, .unit = 32, .offset = 8},
     [QD_TYPE_Q4_K] = {.block = 256, .unit = 16, .offset = 32},
+    [QD_TYPE_Q5_K] = {.block = 256, .unit = 16, .offset = 32},
     [QD_TYPE_Q6_K] = {.block = 256, .unit = 16, .offset = 32},
 };
 

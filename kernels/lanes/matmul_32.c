@@ -41,6 +41,11 @@ INLINE void load_q4_0(vi w[STEPS], const uint8_t *codes)
     }
 }
 
+INLINE vi dot_nibbles(int32_t start, const vi w[STEPS], const int8_t *x)
+{
+    return dot_codes(start, w, x, STEPS, 15);
+}
+
 INLINE void strip_q8_0(const struct matmul_strip *s, size_t width)
 {
     strip_32(s, width, STEPS * STEP_BYTES, load_q8_0, dot_bytes);

@@ -17,7 +17,7 @@ INLINE void sums_add_block(vf *acc, const vf *t, vf d, const float *scale, size_
     acc[c] = vf_fma(t[c], vf_mul(d, vf_set1(scale[c])), acc[c]);
 }
 
-/* --- q4_k --- */
+/* --- q4_k, q5_k --- */
 
 /* Scales and minima of 8 sub-blocks, from 12 bytes of each row (kernels/layout/pack.h, unpack_scales_k4). */
 struct scales_k4 {
@@ -41,26 +41,61 @@ INLINE void scales_k4_load(struct scales_k4 *k, const uint8_t *p)
         k->min[i] = vi_pairs_u8(mins + 2 * i * LANES, mins + (2 * i + 1) * LANES);
 }
 
-/* t = fma(float(I), scale, t), of 32 elements */
-INLINE void add_nibbles(vf *t, const vi w[STEPS], vf scale, const int8_t *x, size_t width)
+/* t = fma(float(I), scale, t), of 32 elements with codes 0..highest */
+INLINE void add_32(vf *t, const vi w[STEPS], const int highest, vf scale, const int8_t *x, size_t width)
 {
     EACH_COLUMN(c)
-    t[c] = vf_fma(vf_of_vi(dot_nibbles(0, w, x + c * BLOCK_32)), scale, t[c]);
+    t[c] = vf_fma(vf_of_vi(dot_codes(0, w, x + c * BLOCK_32, STEPS, highest)), scale, t[c]);
 }
 
 /* 64 elements: low nibbles are a sub-block, high ones the next. */
-INLINE void add_pair_k4(vf *t, const uint8_t *codes, const vf scale[2], const int8_t *x, size_t width)
+INLINE void add_pair_q4_k(vf *t, const uint8_t *codes, const vf scale[2], const int8_t *x, size_t width)
 {
     vi w[STEPS];
     prefetch_stream((const char *)codes, STEPS * STEP_BYTES);
     UNROLLED
     for (size_t i = 0; i < STEPS; i++)
         w[i] = low_nibbles(vi_load(codes + i * STEP_BYTES));
-    add_nibbles(t, w, scale[0], x, width);
+    add_32(t, w, 15, scale[0], x, width);
     UNROLLED
     for (size_t i = 0; i < STEPS; i++)
         w[i] = high_nibbles(vi_load(codes + i * STEP_BYTES));
-    add_nibbles(t, w, scale[1], x + width * BLOCK_32, width);
+    add_32(t, w, 15, scale[1], x + width * BLOCK_32, width);
+}
+
+/* The same with a fifth bit: the lowest two bits of each byte of @high, which are shifted out. */
+INLINE void add_pair_q5_k(vf *t, const uint8_t *codes, vi high[STEPS], const vf scale[2], const int8_t *x, size_t width)
+{
+    vi w[STEPS];
+    prefetch_stream((const char *)codes, STEPS * STEP_BYTES);
+    UNROLLED
+    for (size_t i = 0; i < STEPS; i++)
+        w[i] = vi_or(low_nibbles(vi_load(codes + i * STEP_BYTES)), vi_and(vi_shift_left(high[i], 4), bytes_set1(16)));
+    add_32(t, w, 31, scale[0], x, width);
+    UNROLLED
+    for (size_t i = 0; i < STEPS; i++) {
+        w[i] = vi_or(high_nibbles(vi_load(codes + i * STEP_BYTES)), vi_and(vi_shift_left(high[i], 3), bytes_set1(16)));
+        high[i] = vi_shift_right(high[i], 2);
+    }
+    add_32(t, w, 31, scale[1], x + width * BLOCK_32, width);
+}
+
+INLINE void add_block_q4_k(vf *t, const uint8_t *codes, const vf scale[8], const int8_t *x, size_t width)
+{
+    for (size_t p = 0; p < 4; p++)
+        add_pair_q4_k(t, codes + p * STEPS * STEP_BYTES, scale + 2 * p, x + p * 2 * width * BLOCK_32, width);
+}
+
+INLINE void add_block_q5_k(vf *t, const uint8_t *codes, const uint8_t *high, const vf scale[8], const int8_t *x,
+                           size_t width)
+{
+    vi bits[STEPS];
+    prefetch_stream((const char *)high, STEPS * STEP_BYTES);
+    UNROLLED
+    for (size_t i = 0; i < STEPS; i++)
+        bits[i] = vi_load(high + i * STEP_BYTES);
+    for (size_t p = 0; p < 4; p++)
+        add_pair_q5_k(t, codes + p * STEPS * STEP_BYTES, bits, scale + 2 * p, x + p * 2 * width * BLOCK_32, width);
 }
 
 /* acc = fma(-float(M), dmin * xs, acc) */
@@ -76,29 +111,48 @@ INLINE void take_minima(vf *acc, const vi min[4], vf dmin, const float *scale, c
     }
 }
 
-INLINE void strip_q4_k(const struct matmul_strip *s, size_t width)
+/* @high_bytes: of a block's plane of fifth bits, 0 where it has none */
+INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes, size_t width)
 {
-    const uint8_t *codes = s->w, *scales = codes + s->n_blocks * BLOCK_256 / 2 * LANES;
+    const uint8_t *codes = s->w, *high = codes + s->n_blocks * BLOCK_256 / 2 * LANES;
+    const uint8_t *scales = high + s->n_blocks * high_bytes * LANES;
     const uint8_t *d = scales + s->n_blocks * 12 * LANES, *dmin = d + s->n_blocks * 2 * LANES;
     vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
     sums_load(acc, s, width);
     for (size_t b = s->first; b < s->end; b++) {
         const float *xs = s->x.scale + b * width;
+        const int8_t *x = s->x.q + b * width * BLOCK_256;
         struct scales_k4 k;
         scales_k4_load(&k, scales + b * 12 * LANES);
         sums_zero(t, width);
-        for (size_t p = 0; p < 4; p++)
-            add_pair_k4(t, codes + (b * 4 + p) * STEPS * STEP_BYTES, k.scale + 2 * p,
-                        s->x.q + (b * 4 + p) * 2 * width * BLOCK_32, width);
+        if (high_bytes)
+            add_block_q5_k(t, codes + b * BLOCK_256 / 2 * LANES, high + b * high_bytes * LANES, k.scale, x, width);
+        else
+            add_block_q4_k(t, codes + b * BLOCK_256 / 2 * LANES, k.scale, x, width);
         sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
         take_minima(acc, k.min, vf_load_f16(dmin + b * 2 * LANES), xs, s->x.pairs + b * width * 8, width);
     }
     sums_store(acc, s, width);
 }
 
+INLINE void strip_q4_k(const struct matmul_strip *s, size_t width)
+{
+    strip_affine_k(s, 0, width);
+}
+
+INLINE void strip_q5_k(const struct matmul_strip *s, size_t width)
+{
+    strip_affine_k(s, BLOCK_256 / 8, width);
+}
+
 void STRIP_OF(q4_k)(const struct matmul_strip *s)
 {
     by_width(s, strip_q4_k);
+}
+
+void STRIP_OF(q5_k)(const struct matmul_strip *s)
+{
+    by_width(s, strip_q5_k);
 }
 
 /* --- q6_k --- */
@@ -118,7 +172,7 @@ INLINE void load_sixes(vi w[4], const uint8_t *low, const uint8_t *high, size_t 
 INLINE void add_sixes(vf *t, const vi w[4], vf scale, const int8_t *x, const int32_t *sums, size_t width)
 {
     EACH_COLUMN(c)
-    t[c] = vf_fma(vf_of_vi(dot_sixes(sums[c], w, x + c * BLOCK_32)), scale, t[c]);
+    t[c] = vf_fma(vf_of_vi(dot_codes(sums[c], w, x + c * BLOCK_32, 4, 63)), scale, t[c]);
 }
 
 /* A half of a block: 128 elements in 8 sub-blocks. */

@@ -13,8 +13,7 @@
  * are taken unsigned (struct activation_tile):
  *   bytes_of_q8_0     codes as they are stored, as dot_bytes takes them
  *   dot_bytes         32 products of those
- *   dot_nibbles       32 products of codes 0..15
- *   dot_sixes         16 products of codes 0..63
+ *   dot_codes         4 * n_steps products of codes 0..highest; n_steps: a power of two, at most 8
  */
 #ifndef QUANTD_KERNELS_LANES_PRODUCTS_H
 #define QUANTD_KERNELS_LANES_PRODUCTS_H

@@ -5,8 +5,10 @@
 #ifndef QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
 #define QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
 
-static inline vi dot_steps(int32_t start, const vi *w, const int8_t *x, size_t n_steps)
+static inline __attribute__((always_inline)) vi dot_codes(int32_t start, const vi *w, const int8_t *x,
+                                                          const size_t n_steps, const int highest)
 {
+    (void)highest;
     vi sum = vi_set1(start);
 #pragma GCC unroll 8
     for (size_t i = 0; i < n_steps; i++)
@@ -21,15 +23,7 @@ static inline vi bytes_of_q8_0(vi codes)
 }
 static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
 {
-    return dot_steps(start, w, x, 8);
-}
-static inline vi dot_nibbles(int32_t start, const vi w[8], const int8_t *x)
-{
-    return dot_steps(start, w, x, 8);
-}
-static inline vi dot_sixes(int32_t start, const vi w[4], const int8_t *x)
-{
-    return dot_steps(start, w, x, 4);
+    return dot_codes(start, w, x, 8, 255);
 }
 
 #endif

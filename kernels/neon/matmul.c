@@ -2,9 +2,9 @@
  * Products with groups of four rows (r4k4, r4k8) on aarch64: written once, compiled by every folder that has a
  * multiply.h (kernels/neon/multiply.h says what is in it). docs/formats/packed.md; floats in the order of kernels.h.
  *
- * Weights are loaded and taken apart once for all columns of a strip. Codes of 4 and 6 bits stay unsigned: the sum of a
- * column starts from what its activations say (struct activation_tile, sums). Widths are constants of each kernel, so
- * that what a column accumulates stays in registers.
+ * Weights are loaded and taken apart once for all columns of a strip. Codes of fewer than 8 bits stay unsigned: the sum
+ * of a column starts from what its activations say (struct activation_tile, sums). Widths are constants of each kernel,
+ * so that what a column accumulates stays in registers.
  */
 #include "kernels/variants.h"
 
@@ -149,7 +149,7 @@ INLINE void strip_q4_0(const struct matmul_strip *s, const size_t width)
     strip_32(s, (struct codes_32){load_q4_0, 16, 8, true}, width);
 }
 
-/* --- super-blocks of 256: q4_k, q6_k --- */
+/* --- super-blocks of 256 --- */
 
 INLINE void clear(float32x4_t *t, const size_t width)
 {
@@ -252,39 +252,63 @@ INLINE void finish_256(const struct matmul_strip *s, size_t b, float32x4_t *t, c
     }
 }
 
-/* Elements 64 p + (0..31), in the low nibbles; 64 p + (32..63), in the high ones. */
-INLINE void load_low_nibbles(int8x16_t w[CODES_32], const uint8_t *q)
+/*
+ * Elements 64 p + (0..31), in the low nibbles; 64 p + (32..63), in the high ones. @high: where there are fifth bits,
+ * the lowest two of each byte, which are shifted out behind the second.
+ */
+INLINE void load_low_nibbles(int8x16_t w[CODES_32], const uint8_t *q, const uint8x16_t *high)
 {
-    for (size_t i = 0; i < CODES_32; i++)
-        w[i] = vreinterpretq_s8_u8(vandq_u8(vld1q_u8(q + REGISTER * i), vdupq_n_u8(15)));
+    for (size_t i = 0; i < CODES_32; i++) {
+        const uint8x16_t code = vandq_u8(vld1q_u8(q + REGISTER * i), vdupq_n_u8(15));
+        w[i] = vreinterpretq_s8_u8(high ? vorrq_u8(code, vandq_u8(vshlq_n_u8(high[i], 4), vdupq_n_u8(16))) : code);
+    }
 }
 
-INLINE void load_high_nibbles(int8x16_t w[CODES_32], const uint8_t *q)
+INLINE void load_high_nibbles(int8x16_t w[CODES_32], const uint8_t *q, uint8x16_t *high)
 {
-    for (size_t i = 0; i < CODES_32; i++)
-        w[i] = vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(q + REGISTER * i), 4));
+    for (size_t i = 0; i < CODES_32; i++) {
+        const uint8x16_t code = vshrq_n_u8(vld1q_u8(q + REGISTER * i), 4);
+        w[i] = vreinterpretq_s8_u8(high ? vorrq_u8(code, vandq_u8(vshlq_n_u8(high[i], 3), vdupq_n_u8(16))) : code);
+        if (high)
+            high[i] = vshrq_n_u8(high[i], 2);
+    }
 }
 
-INLINE void strip_q4_k(const struct matmul_strip *s, const size_t width)
+/* @high_bytes: of a block's plane of fifth bits, 0 where it has none. 16 bits add 8 products with codes to 31. */
+INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes, const size_t width)
 {
     const size_t plane = s->n_blocks * ROWS; /* bytes of a plane for each byte of the field */
-    const uint8_t *scales = s->w + plane * 128, *d = scales + plane * 12, *dmin = d + plane * 2;
+    const uint8_t *high = s->w + plane * 128, *scales = high + plane * high_bytes;
+    const uint8_t *d = scales + plane * 12, *dmin = d + plane * 2;
     begin_256(s, width);
     for (size_t b = s->first; b < s->end; b++) {
         int8x16_t w[CODES_32];
+        uint8x16_t fifth[CODES_32], *bits = high_bytes ? fifth : NULL;
         int16x8_t mins[4];
         float32x4_t scale[8][STEP], t[MAX_WIDTH];
         load_scales_q4_k(scale, mins, scales + b * 12 * ROWS);
         clear(t, width);
+        for (size_t i = 0; i < CODES_32 && high_bytes; i++)
+            fifth[i] = vld1q_u8(high + b * high_bytes * ROWS + REGISTER * i);
         for (size_t p = 0; p < 4; p++) {
             const uint8_t *q = s->w + (b * 4 + p) * BLOCK_32 * ROWS;
-            load_low_nibbles(w, q);
+            load_low_nibbles(w, q, bits);
             sub_block(t, w, CODES_32, 8, scale[2 * p], codes_of(s, b * 8 + 2 * p, 0, width), NULL, width);
-            load_high_nibbles(w, q);
+            load_high_nibbles(w, q, bits);
             sub_block(t, w, CODES_32, 8, scale[2 * p + 1], codes_of(s, b * 8 + 2 * p + 1, 0, width), NULL, width);
         }
         finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, mins, width);
     }
+}
+
+INLINE void strip_q4_k(const struct matmul_strip *s, const size_t width)
+{
+    strip_affine_k(s, 0, width);
+}
+
+INLINE void strip_q5_k(const struct matmul_strip *s, const size_t width)
+{
+    strip_affine_k(s, 32, width);
 }
 
 /*
@@ -361,4 +385,5 @@ INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
 KERNEL_OF(q8_0)
 KERNEL_OF(q4_0)
 KERNEL_OF(q4_k)
+KERNEL_OF(q5_k)
 KERNEL_OF(q6_k)

@@ -2,6 +2,7 @@
 #include "kernels/variants.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "kernels/layout/blocks.h"
 #include "kernels/layout/pack.h"
@@ -47,22 +48,58 @@ static float step_q4_0(const struct matmul_strip *s, const void *block, size_t b
     return fmaf((float)dot(q, codes_of(s, b, c), BLOCK_32), f32_of_f16(w->d) * scale_of(s, b, c), acc);
 }
 
+/*
+ * t of kernels.h: over @n sub-blocks of a block of 256 in order, the sum of products of each times its scale, from 0.
+ */
+static float sum_scaled(const struct matmul_strip *s, const int8_t q[BLOCK_256], const int8_t *scales, size_t n,
+                        size_t b, size_t c)
+{
+    const size_t size = BLOCK_256 / n;
+    float t = 0;
+    for (size_t k = 0; k < n; k++) {
+        const int8_t *x = codes_of(s, b * 8 + k * size / BLOCK_32, c) + k * size % BLOCK_32;
+        t = fmaf((float)dot(q + k * size, x, size), (float)scales[k], t);
+    }
+    return t;
+}
+
+/* Eight scales and minima in 12 bytes: q4_k, q5_k. */
+static float step_affine_k(const struct matmul_strip *s, const int8_t q[BLOCK_256], const uint8_t packed[12], float d,
+                           float dmin, size_t b, size_t c, float acc)
+{
+    uint8_t scales[8], mins[8];
+    int8_t as_signed[8];
+    unpack_scales_k4(packed, scales, mins);
+    memcpy(as_signed, scales, sizeof as_signed); /* of 6 bits */
+    int32_t low = 0;
+    for (size_t k = 0; k < 8; k++)
+        low += mins[k] * s->x.pairs[(b * s->width + c) * 8 + k];
+    acc = fmaf(sum_scaled(s, q, as_signed, 8, b, c), d * scale_of(s, b, c), acc);
+    return fmaf(-(float)low, dmin * scale_of(s, b, c), acc);
+}
+
+/* Element i of nibbles of a block of 256 (kernels/layout/blocks.h, q4_k). */
+static int nibble_k4(const uint8_t q[128], size_t i)
+{
+    return q[i / 64 * BLOCK_32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+}
+
 static float step_q4_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
 {
     const struct block_q4_k *w = block;
-    uint8_t scales[8], mins[8];
-    unpack_scales_k4(w->scales, scales, mins);
-    float t = 0;
-    int32_t low = 0;
-    for (size_t k = 0; k < 8; k++) {
-        int8_t q[BLOCK_32];
-        for (size_t j = 0; j < BLOCK_32; j++)
-            q[j] = (int8_t)(w->q[k / 2 * BLOCK_32 + j] >> (k % 2 * 4) & 15);
-        t = fmaf((float)dot(q, codes_of(s, b * 8 + k, c), BLOCK_32), (float)scales[k], t);
-        low += mins[k] * s->x.pairs[(b * s->width + c) * 8 + k];
-    }
-    acc = fmaf(t, f32_of_f16(w->d) * scale_of(s, b, c), acc);
-    return fmaf(-(float)low, f32_of_f16(w->dmin) * scale_of(s, b, c), acc);
+    int8_t q[BLOCK_256];
+    for (size_t i = 0; i < BLOCK_256; i++)
+        q[i] = (int8_t)nibble_k4(w->q, i);
+    return step_affine_k(s, q, w->scales, f32_of_f16(w->d), f32_of_f16(w->dmin), b, c, acc);
+}
+
+static float step_q5_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q5_k *w = block;
+    int8_t q[BLOCK_256];
+    for (size_t i = 0; i < BLOCK_256; i++)
+        q[i] = (int8_t)(nibble_k4(w->q, i) | (w->high[i % 32] >> i / 32 & 1) << 4);
+    return step_affine_k(s, q, w->scales, f32_of_f16(w->d), f32_of_f16(w->dmin), b, c, acc);
 }
 
 /* Element i of a q6_k block (kernels/layout/blocks.h). */
@@ -77,14 +114,10 @@ static int8_t q6_k_value(const struct block_q6_k *w, size_t i)
 static float step_q6_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
 {
     const struct block_q6_k *w = block;
-    float t = 0;
-    for (size_t k = 0; k < 16; k++) {
-        int8_t q[16];
-        for (size_t j = 0; j < 16; j++)
-            q[j] = q6_k_value(w, 16 * k + j);
-        t = fmaf((float)dot(q, codes_of(s, b * 8 + k / 2, c) + k % 2 * 16, 16), (float)w->scales[k], t);
-    }
-    return fmaf(t, f32_of_f16(w->d) * scale_of(s, b, c), acc);
+    int8_t q[BLOCK_256];
+    for (size_t i = 0; i < BLOCK_256; i++)
+        q[i] = q6_k_value(w, i);
+    return fmaf(sum_scaled(s, q, w->scales, 16, b, c), f32_of_f16(w->d) * scale_of(s, b, c), acc);
 }
 
 static inline void strip(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type, step_fn *step)
@@ -110,6 +143,7 @@ static inline void strip(const struct matmul_strip *s, enum qd_layout layout, en
     MATMUL(name, NAME, q8_0, Q8_0) \
     MATMUL(name, NAME, q4_0, Q4_0) \
     MATMUL(name, NAME, q4_k, Q4_K) \
+    MATMUL(name, NAME, q5_k, Q5_K) \
     MATMUL(name, NAME, q6_k, Q6_K)
 MATMULS(r4k4, R4K4)
 MATMULS(r4k8, R4K8)

@@ -341,17 +341,15 @@ uint64_t digest_products(const struct packed_entry *e)
 /* A block of weights in whole numbers; scales and minima are multiplied by 1 or -1. */
 struct whole_block {
     int q[256];
-    int scale[16]; /* of every 32 (q4_k) or 16 (q6_k) elements */
+    int scale[16]; /* of every 32 (q4_k q5_k) or 16 (q6_k) elements */
     int minimum[8];
 };
 
 static const struct {
     int lowest, highest; /* code as it counts: less its offset */
 } code_range[QD_N_TYPES] = {
-    [QD_TYPE_Q8_0] = {-128, 127},
-    [QD_TYPE_Q4_0] = {-8, 7},
-    [QD_TYPE_Q4_K] = {0, 15},
-    [QD_TYPE_Q6_K] = {-32, 31},
+    [QD_TYPE_Q8_0] = {-128, 127}, [QD_TYPE_Q4_0] = {-8, 7},   [QD_TYPE_Q4_K] = {0, 15},
+    [QD_TYPE_Q5_K] = {0, 31},     [QD_TYPE_Q6_K] = {-32, 31},
 };
 static const uint16_t half_one = 0x3c00;
 
@@ -372,17 +370,34 @@ static void put_q4_0(void *dst, const struct whole_block *w)
 }
 
 /* Scale and minimum k < 4 are the low 6 bits of bytes k and k + 4; of the others the upper 2 bits stand above those. */
+static void put_scales_k4(uint8_t scales[12], const struct whole_block *w)
+{
+    for (size_t k = 0; k < 4; k++) {
+        scales[k] = (uint8_t)(w->scale[k] | w->scale[k + 4] >> 4 << 6);
+        scales[k + 4] = (uint8_t)(w->minimum[k] | w->minimum[k + 4] >> 4 << 6);
+        scales[k + 8] = (uint8_t)((w->scale[k + 4] & 15) | (w->minimum[k + 4] & 15) << 4);
+    }
+}
+
 static void put_q4_k(void *dst, const struct whole_block *w)
 {
     struct block_q4_k *b = dst;
     b->d = b->dmin = half_one;
-    for (size_t k = 0; k < 4; k++) {
-        b->scales[k] = (uint8_t)(w->scale[k] | w->scale[k + 4] >> 4 << 6);
-        b->scales[k + 4] = (uint8_t)(w->minimum[k] | w->minimum[k + 4] >> 4 << 6);
-        b->scales[k + 8] = (uint8_t)((w->scale[k + 4] & 15) | (w->minimum[k + 4] & 15) << 4);
-    }
+    put_scales_k4(b->scales, w);
     for (size_t j = 0; j < 128; j++)
         b->q[j] = (uint8_t)(w->q[j / 32 * 64 + j % 32] | w->q[j / 32 * 64 + 32 + j % 32] << 4);
+}
+
+static void put_q5_k(void *dst, const struct whole_block *w)
+{
+    struct block_q5_k *b = dst;
+    b->d = b->dmin = half_one;
+    put_scales_k4(b->scales, w);
+    memset(b->high, 0, sizeof b->high);
+    for (size_t j = 0; j < 128; j++)
+        b->q[j] = (uint8_t)((w->q[j / 32 * 64 + j % 32] & 15) | (w->q[j / 32 * 64 + 32 + j % 32] & 15) << 4);
+    for (size_t i = 0; i < 256; i++)
+        b->high[i % 32] |= (uint8_t)(w->q[i] >> 4 << i / 32);
 }
 
 static void put_q6_k(void *dst, const struct whole_block *w)
@@ -462,7 +477,7 @@ static float whole_step(const struct product_trial *t, const struct whole_block 
         of_block = (float)((double)(whole_dot(t, w, b, c, k * n, n) * scale) + (double)of_block);
     }
     acc = (float)((double)of_block + (double)acc);
-    if (t->type->type != QD_TYPE_Q4_K)
+    if (t->type->type != QD_TYPE_Q4_K && t->type->type != QD_TYPE_Q5_K)
         return acc;
     for (size_t k = 0; k < 8; k++)
         for (size_t j = 0; j < 32; j++)
@@ -472,8 +487,11 @@ static float whole_step(const struct product_trial *t, const struct whole_block 
 
 static void put_block(const struct product_trial *t, size_t r, size_t b, const struct whole_block *w)
 {
-    static void (*const puts[QD_N_TYPES])(void *, const struct whole_block *) = {
-        [QD_TYPE_Q8_0] = put_q8_0, [QD_TYPE_Q4_0] = put_q4_0, [QD_TYPE_Q4_K] = put_q4_k, [QD_TYPE_Q6_K] = put_q6_k};
+    static void (*const puts[QD_N_TYPES])(void *, const struct whole_block *) = {[QD_TYPE_Q8_0] = put_q8_0,
+                                                                                 [QD_TYPE_Q4_0] = put_q4_0,
+                                                                                 [QD_TYPE_Q4_K] = put_q4_k,
+                                                                                 [QD_TYPE_Q5_K] = put_q5_k,
+                                                                                 [QD_TYPE_Q6_K] = put_q6_k};
     puts[t->type->type](made.rows + (r * t->n_blocks + b) * qd_type_info(t->type->type)->block_bytes, w);
 }
 

@@ -7,8 +7,8 @@
  *     qd_matmul(&w, x, n, y, NULL, scratch, n_bytes, &err);   // y[n][w.n_rows] = x[n][w.n_cols] * W^T
  *
  * Weights are read where they are, packed or portable. Activations are f32 and quantized inside to 8 bits, each column
- * (token) by itself in blocks of 32 (q8_0, q4_0) or 256 (q4_k, q6_k); with weights of other types they stay f32 and the
- * weights are decoded. |y - exact| <= bound is stated at qd_matmul.
+ * (token) by itself in blocks of 32 (q8_0, q4_0) or 256 (q4_k, q5_k, q6_k); with weights of other types they stay f32
+ * and the weights are decoded. |y - exact| <= bound is stated at qd_matmul.
  *
  * The same bits come out for every instruction set, layout, n, split of rows, and number of threads.
  * Memory: nothing is allocated but by qd_team_new. Threads: none but a team's own. All functions may be called from any
