@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Hardware that changes below a running daemon, and between two runs of it.
 
-usage: hardware.py ROOT DAEMON WORKER QUANTCTL OPEN_LOOP [--long]
---long: a model of 256 MiB, and ten times there and back.
+usage: hardware.py ROOT DAEMON WORKER QUANTCTL OPEN_LOOP [--long [AARCH64_BUILD]]
+--long: a model of 256 MiB, and ten times there and back; and CPUs that are others for real, to whom qemu-user is one: an
+aarch64 build of quantd, and this one under qemu-x86_64.
 
 A client opens the same model again and again with layout auto and multiplies with what it is served. It must never fail,
 never get another product, be served the portable artifact at once and the one packed for the CPU later; the old one goes.
 """
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import typing
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import big_model
@@ -20,6 +24,7 @@ from house import House
 
 ROOT, DAEMON, WORKER, QUANTCTL, OPEN_LOOP = sys.argv[1:6]
 LONG = "--long" in sys.argv
+AARCH64 = sys.argv[7] if len(sys.argv) > 7 else None
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
 PAUSE_US = 1000
 # What [daemon] cpu takes away, step by step; on a CPU that has none of it a step changes nothing.
@@ -50,10 +55,10 @@ def count_log(house, *words):
 class Loop:
     """The client; .served is what it was served so far, in order."""
 
-    def __init__(self, house, launcher=(), scheme="q8_0"):
+    def __init__(self, house, command=(OPEN_LOOP,), scheme="q8_0"):
         self.out = open(os.path.join(house.folder, "loop"), "w+")
-        socket = house.path("run", "quantd", "quantd.sock")
-        self.process = subprocess.Popen([*launcher, OPEN_LOOP, socket, "model", scheme, "auto", str(PAUSE_US)], stdout=self.out,
+        path = house.path("run", "quantd", "quantd.sock")
+        self.process = subprocess.Popen([*command, path, "model", scheme, "auto", str(PAUSE_US)], stdout=self.out,
                                         stderr=subprocess.STDOUT, env=house.env)
 
     def lines(self):
@@ -249,6 +254,104 @@ def rescanned():
         assert native(house) != full and house.stop() == 0
 
 
+# ---- CPUs that are others for real ----
+
+BUILD = os.path.dirname(os.path.dirname(os.path.abspath(DAEMON)))
+
+
+class Machine(typing.NamedTuple):
+    """A build of quantd on a CPU of an emulator's; "" is the one here."""
+    build: str
+    emulator: str
+    cpu: str
+    native: str
+    rank: int         # of the client: the least of them runs on all
+    filter: str = ""  # [daemon] cpu, for a daemon that the emulator does not run
+
+    def words(self):
+        return (shutil.which(self.emulator), "-cpu", self.cpu) if self.emulator else ()
+
+    def program(self, *path):
+        return (*self.words(), os.path.join(self.build, *path))
+
+    def worker(self, folder):
+        path = os.path.join(folder, "worker." + self.cpu)
+        with open(path, "w") as f:
+            f.write(f'#!/bin/sh\nexec {" ".join(self.program("daemon", "worker", "quantd-worker"))} "$@"\n')
+        os.chmod(path, 0o755)
+        return path
+
+
+def x86(cpu, native, rank, features):
+    """qemu-x86_64 7.2 enters signal handlers with a stack that is not aligned: it runs workers and clients, not the daemon."""
+    return Machine(BUILD, "qemu-x86_64", cpu, native, rank, features)
+
+
+def aarch64(cpu, native, rank):
+    return Machine(AARCH64, "qemu-aarch64", cpu, native, rank)
+
+
+class Held:
+    """The socket, held over restarts as systemd does: no client is refused."""
+
+    def __init__(self, house):
+        path = house.path("run", "quantd", "quantd.sock")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.bind(path)
+        self.socket.listen(64)
+
+    def start(self, house, on):
+        house.daemon, house.worker = os.path.join(on.build, "daemon", "quantd"), on.worker(house.folder)
+        house.configure("[jobs]\nsandbox = off\nmemory = 0\n" + config(on.filter))
+        give = ["sh", "-c", f'exec 3<&{self.socket.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "give"]
+        house.start(launcher=(*give, *(() if on.filter else on.words())), pass_fds=(self.socket.fileno(),))
+
+
+def moved(*machines):
+    """The cache goes from one machine to the next, below a client that never stops."""
+    with House(DAEMON, WORKER, QUANTCTL) as house:
+        house.add(MODEL, "model.gguf")
+        held = Held(house)
+        held.start(house, machines[0])
+        house.until_ready("model")
+        loop = Loop(house, min(machines, key=lambda m: m.rank).program("tests", "tools", "open_loop"))
+        for before, m in zip((None, *machines), machines):
+            n = len(loop.served)
+            if before:
+                assert house.stop() == 0
+                held.start(house, m)
+            assert native(house) == m.native, house.ctl("hw")
+            if before and before.native == m.native:
+                continue
+            way = until_served(house, loop, m.native, n)
+            assert way in ([m.native], ["portable", m.native]), (m, way)
+        n_opens = loop.stop()
+        print(f"# {n_opens} opens, 0 failed, over {', '.join(f'{m.cpu} ({m.native})' for m in machines)}")
+        assert house.stop() == 0
+
+
+def emulated(name, *machines):
+    missing = [m.emulator for m in machines if m.emulator and not shutil.which(m.emulator)]
+    if missing or None in (m.build for m in machines):
+        tap.left_out(name, f"no {missing[0]}" if missing else "no aarch64 build")
+    else:
+        tap.case(name, lambda: moved(*machines))
+
+
+def emulated_cases():
+    if os.uname().machine != "x86_64":
+        return
+    here = Machine(BUILD, "", "this CPU", FULL, 2)
+    emulated("aarch64: from -cpu max to cortex-a53, cortex-a76, and back",
+             *(aarch64(cpu, layout, rank) for cpu, layout, rank in (("max", "r4k8", 1), ("cortex-a53", "r4k4", 0),
+                                                                    ("cortex-a76", "r4k4", 0), ("max", "r4k8", 1))))
+    if FULL != "portable":
+        emulated("x86-64: from this CPU to Haswell, to Nehalem, and back", here, x86("Haswell", "r8k4", 1, "avx2,fma,f16c"),
+                 x86("Nehalem", "portable", 0, "scalar"), here)
+    emulated("a cache that moves from x86-64 to aarch64 and back", here, aarch64("max", "r4k8", 3), here)
+
+
 with House(DAEMON, WORKER, QUANTCTL, more=config("")) as probe:
     probe.start()
     FULL = native(probe)
@@ -267,4 +370,6 @@ else:
     tap.case("what was not used lately: goes, and is not made anew", not_used_lately)
     tap.case("what is pinned: stays, and is not served where it cannot be used", pinned)
     tap.case("rescan: sees another machine, and nothing where there is none", rescanned)
+if LONG:
+    emulated_cases()
 tap.end()

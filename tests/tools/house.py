@@ -78,10 +78,11 @@ class House:
         os.rename(part, target)
         return target
 
-    def start(self, wait=True, launcher=(), options=("--user",)):
+    def start(self, wait=True, launcher=(), options=("--user",), pass_fds=()):
         """Starts the daemon; with @wait, returns when it answers."""
         with open(self.path("quantd.log"), "ab") as log:
-            self.process = subprocess.Popen([*launcher, self.daemon, *options], env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([*launcher, self.daemon, *options], env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                            pass_fds=pass_fds)
         if wait:
             self.until("the daemon answers", lambda: self.ctl("status"))
         return self.process
