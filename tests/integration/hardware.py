@@ -2,7 +2,7 @@
 """Hardware that changes below a running daemon, and between two runs of it.
 
 usage: hardware.py ROOT DAEMON WORKER QUANTCTL OPEN_LOOP [--long [AARCH64_BUILD]]
---long: a model of 256 MiB, and ten times there and back; and CPUs that are others for real, to whom qemu-user is one: an
+--long: a model of 128 MiB, and five times there and back; and CPUs that are others for real, to whom qemu-user is one: an
 aarch64 build of quantd, and this one under qemu-x86_64.
 
 A client opens the same model again and again with layout auto and multiplies with what it is served. It must never fail,
@@ -78,10 +78,10 @@ class Loop:
 
 
 @contextlib.contextmanager
-def house_with_model(cpu="", more=""):
+def house_with_model(cpu="", more="", mib=0):
     with House(DAEMON, WORKER, QUANTCTL, more=config(cpu, more)) as house:
-        if LONG:
-            subprocess.run([sys.executable, big_model.__file__, house.path("models", "model.gguf"), "256"], check=True)
+        if mib:
+            big_model.write(house.path("models", "model.gguf"), mib)
         else:
             house.add(MODEL, "model.gguf")
         house.start()
@@ -98,11 +98,11 @@ def until_served(house, loop, layout, after=0):
 
 
 def there_and_back():
-    with house_with_model() as house:
+    with house_with_model(mib=128 if LONG else 0) as house:
         loop = Loop(house)
         before, path = native(house), [native(house)]
         until_served(house, loop, before)
-        for cpu in STEPS * (10 if LONG else 1):
+        for cpu in STEPS * (5 if LONG else 1):
             n = len(loop.served)
             set_cpu(house, cpu)
             house.until("the CPU is another", lambda: count_log(house, "daemon: ready") == len(path) + 1)
