@@ -29,7 +29,7 @@ static inline vi rows_load_words(const uint8_t *p, size_t row_bytes, __mmask8 ma
     v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi32(mask, p + 8 * row_bytes), 2);
     return _mm512_inserti32x4(v, _mm_maskz_loadu_epi32(mask, p + 12 * row_bytes), 3);
 }
-/* The empty statement keeps gcc from making a masked vextracti32x4 of it: that faults on words which it does not write. */
+/* The empty statement keeps gcc from making a masked vextracti32x4 of it, which faults on words it does not write. */
 static inline void store_words(uint8_t *p, __mmask8 mask, __m128i v)
 {
     __asm__("" : "+v"(v));
