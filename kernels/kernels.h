@@ -132,6 +132,7 @@ struct matmul_strip {
     float *y;
     size_t y_stride;
     size_t width; /* a power of two, at most layout_columns() */
+    bool cold;    /* advice: no strip before has read these weights; those of the next group are wanted after them */
 };
 typedef void matmul_fn(const struct matmul_strip *s);
 

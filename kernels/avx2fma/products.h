@@ -26,6 +26,13 @@ static inline vi bytes_of_q8_0(vi codes)
     return codes;
 }
 
+/* 16 times their value would not fit. */
+enum { UPPER_NIBBLE = 1 };
+static inline vi upper_nibbles(vi a)
+{
+    return high_nibbles(a);
+}
+
 /*
  * |w| times x of w's sign: two products are at most 2 * 128 * 127 = 32512 (a file may hold -128), and none is added to
  * them in 16 bits. Codes keep their sign: @start is of no use.

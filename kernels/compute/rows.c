@@ -67,7 +67,8 @@ static void group_compute(const struct matrix_view *v, const struct qd_activatio
                                  .end = end,
                                  .x = activations_tile(a, c, &width),
                                  .y = y + c * v->n_rows,
-                                 .y_stride = v->n_rows};
+                                 .y_stride = v->n_rows,
+                                 .cold = v->packed && c == 0};
         s.width = width;
         kernel(&s);
     }

@@ -34,11 +34,11 @@ static inline void gather_codes(uint8_t *dst, const uint8_t *src, const struct t
     for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes)
         for (size_t i = 0; i < t->field_bytes; i += REGISTER, dst += REGISTER * LANES) {
             vi v[4];
-            EACH_OF_4(r)
-            v[r] = rows_load(src + r * t->row_bytes + i, t->row_bytes);
+            EACH_OF_4 (r)
+                v[r] = rows_load(src + r * t->row_bytes + i, t->row_bytes);
             transpose_turns(v);
-            EACH_OF_4(k)
-            vi_store(dst + k * TURN * LANES, v[k]);
+            EACH_OF_4 (k)
+                vi_store(dst + k * TURN * LANES, v[k]);
         }
 }
 
@@ -47,11 +47,11 @@ static inline void scatter_codes(uint8_t *dst, const uint8_t *src, const struct 
     for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes)
         for (size_t i = 0; i < t->field_bytes; i += REGISTER, src += REGISTER * LANES) {
             vi v[4];
-            EACH_OF_4(k)
-            v[k] = vi_load(src + k * TURN * LANES);
+            EACH_OF_4 (k)
+                v[k] = vi_load(src + k * TURN * LANES);
             transpose_turns(v);
-            EACH_OF_4(r)
-            rows_store(dst + r * t->row_bytes + i, t->row_bytes, v[r]);
+            EACH_OF_4 (r)
+                rows_store(dst + r * t->row_bytes + i, t->row_bytes, v[r]);
         }
 }
 
@@ -62,8 +62,8 @@ static inline void gather_bytes(uint8_t *dst, const uint8_t *src, const struct t
         for (size_t i = 0; i < t->field_bytes; i += REGISTER) {
             const size_t n_words = t->field_bytes - i < REGISTER ? (t->field_bytes - i) / TURN : 4;
             vi v[4];
-            EACH_OF_4(r)
-            v[r] = rows_load_words(src + r * t->row_bytes + i, t->row_bytes, words_mask(n_words));
+            EACH_OF_4 (r)
+                v[r] = rows_load_words(src + r * t->row_bytes + i, t->row_bytes, words_mask(n_words));
             transpose_turns(v);
             for (size_t k = 0; k < n_words; k++, dst += TURN * LANES)
                 vi_store(dst, bytes_gather(v[k]));
@@ -79,8 +79,8 @@ static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct 
             for (size_t k = 0; k < n_words; k++, src += TURN * LANES)
                 v[k] = bytes_scatter(vi_load(src));
             transpose_turns(v);
-            EACH_OF_4(r)
-            rows_store_words(dst + r * t->row_bytes + i, t->row_bytes, words_mask(n_words), v[r]);
+            EACH_OF_4 (r)
+                rows_store_words(dst + r * t->row_bytes + i, t->row_bytes, words_mask(n_words), v[r]);
         }
 }
 

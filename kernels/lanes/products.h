@@ -14,9 +14,25 @@
  *   bytes_of_q8_0     codes as they are stored, as dot_bytes takes them
  *   dot_bytes         32 products of those
  *   dot_codes         4 * n_steps products of codes 0..highest; n_steps: a power of two, at most 8
+ *   upper_nibbles     high nibbles, times UPPER_NIBBLE, as dot_codes takes codes 0..15
  */
 #ifndef QUANTD_KERNELS_LANES_PRODUCTS_H
 #define QUANTD_KERNELS_LANES_PRODUCTS_H
+
+#include "kernels/lanes/vec.h"
+
+static inline vi bytes_set1(uint32_t a)
+{
+    return vi_set1((int)(a * 0x01010101u));
+}
+static inline vi low_nibbles(vi a)
+{
+    return vi_and(a, bytes_set1(0x0f));
+}
+static inline vi high_nibbles(vi a)
+{
+    return low_nibbles(vi_shift_right(a, 4));
+}
 
 #include QD_PRODUCTS_HEADER
 

@@ -16,10 +16,17 @@ static inline __attribute__((always_inline)) vi dot_codes(int32_t start, const v
     return sum;
 }
 
+/* As they stand in the byte, 16 times their value: there is room for it in 32 bits. */
+enum { UPPER_NIBBLE = 16 };
+static inline vi upper_nibbles(vi a)
+{
+    return vi_and(a, bytes_set1(0xf0));
+}
+
 /* code + 128 */
 static inline vi bytes_of_q8_0(vi codes)
 {
-    return vi_xor(codes, vi_set1((int)0x80808080));
+    return vi_xor(codes, bytes_set1(0x80));
 }
 static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
 {
