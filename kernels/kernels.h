@@ -86,7 +86,7 @@ typedef void deinterleave_fn(void *dst, const void *src, const struct turns *t);
  * Columns are kept in tiles: a tile of @width columns holds, block after block of 32,
  *   q      [block][column][32]   codes in order
  *   scale  [block][column]       (256: one for eight blocks)
- *   sums   [unit][column]        32-bit: minus @offset times the sum of the unit's codes; unit: @unit elements, 32 or 16
+ *   sums   [unit][column]        minus @offset times the sum of the unit's codes, 32-bit; unit: @unit elements
  *   pairs  [block of 256][column][8] 16-bit sums of 32 codes; 256 alone
  */
 struct activation_tile {
@@ -97,8 +97,8 @@ struct activation_tile {
 };
 
 /*
- * Quantizes @n_blocks (of 32 or 256: the operation's name) of @width columns into a tile. @x: the first column; the others
- * follow @stride floats apart.
+ * Quantizes @n_blocks (of 32 or 256: the operation's name) of @width columns into a tile. @x: the first column; the
+ * others follow @stride floats apart.
  */
 struct activation_source {
     const float *x;
@@ -113,10 +113,10 @@ typedef void activate_fn(struct activation_tile *dst, const struct activation_so
 /*
  * A strip of a product: the rows of one group times a tile of @width columns, over blocks [first, end) of k.
  *
- * y[c * y_stride + r] = fold over the blocks b in order, from 0 (from what y holds where @first > 0), with one rounding in
- * every line:
- *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I: the
- *                                                        exact integer sum of products of values without scales
+ * y[c * y_stride + r] = fold over the blocks b in order, from 0 (from what y holds where @first > 0), with one rounding
+ * in every line:
+ *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I:
+ *                                                        the exact integer sum of products of values without scales
  *   q4_k q5_k   t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
  *               acc = fma(t, d * xs, acc); acc = fma(-float(M), dmin * xs, acc)
  *                                                        M: the exact integer sum of minimum * sum of codes

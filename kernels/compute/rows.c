@@ -75,8 +75,8 @@ static void group_compute(const struct matrix_view *v, const struct qd_activatio
 }
 
 /*
- * @n_groups groups in packed form. Where there are more columns than a tile has, weights and activations are met chunk by
- * chunk along k, so that both are read from near caches; with fewer the weights stream by once.
+ * @n_groups groups in packed form. Where there are more columns than a tile has, weights and activations are met chunk
+ * by chunk along k, so that both are read from near caches; with fewer the weights stream by once.
  */
 static void groups_compute(const struct matrix_view *v, const struct qd_activations *a, const uint8_t *groups,
                            size_t n_groups, float *y)

@@ -2,8 +2,8 @@
  * What a weight matrix is to the kernels: which way its products go, and in what pieces. Made from a checked qd_matrix;
  * a plain value.
  *
- *   integers  groups of rows times quantized activations (struct matmul_strip). Portable rows, and the rows that are left
- *             behind the groups of a packed matrix, are packed into scratch first.
+ *   integers  groups of rows times quantized activations (struct matmul_strip). Portable rows, and the rows that are
+ *             left behind the groups of a packed matrix, are packed into scratch first.
  *   floats    rows decoded to f32 times f32 activations: types without a packed form
  */
 #ifndef QUANTD_KERNELS_VIEW_H

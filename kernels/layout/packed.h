@@ -9,8 +9,8 @@
  *     packed:    in the group, plane of f, the block    at  R * (n_blocks * (sum of the fields before) + b * f.bytes)
  *                and in it                                  + (i / run * R + r % R) * run + i % run
  *
- * A group takes R * row_bytes, as its rows do. Nothing is computed: packing is a permutation of bytes, and unpacking the
- * one that undoes it.
+ * A group takes R * row_bytes, as its rows do. Nothing is computed: packing is a permutation of bytes, and unpacking
+ * the one that undoes it.
  */
 #ifndef QUANTD_KERNELS_PACKED_H
 #define QUANTD_KERNELS_PACKED_H

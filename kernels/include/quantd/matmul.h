@@ -49,7 +49,7 @@ int qd_team_new(unsigned n_threads, struct qd_team **ret, struct qd_error *err);
 void qd_team_free(struct qd_team *team);              /* NULL is fine */
 unsigned qd_team_threads(const struct qd_team *team); /* 1 for NULL */
 
-/* Scratch for qd_matmul of @w with up to @n columns and any team; a multiple of 64. 0: @w is not valid, or it overflows. */
+/* Scratch for qd_matmul of @w with up to @n columns and any team; a multiple of 64. 0: @w is invalid, or too large. */
 size_t qd_matmul_scratch_bytes(const struct qd_matrix *w, size_t n, const struct qd_team *team);
 
 /*
