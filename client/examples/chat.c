@@ -762,9 +762,9 @@ static size_t generate(struct run *r, const struct vocabulary *v, struct samplin
 int main(int argc, char **argv)
 {
     const char *values[N_OPTIONS];
-    struct model m = {0};
-    struct vocabulary v = {0};
-    struct run r;
+    static struct model m;
+    static struct vocabulary v;
+    static struct run r;
     (void)argc;
     parse(argv, values);
     struct sampling s = {strtof(values[TEMP], NULL), strtof(values[TOP_P], NULL), strtoul(values[TOP_K], NULL, 10),
@@ -790,6 +790,7 @@ int main(int argc, char **argv)
     printf("\n");
     fprintf(stderr, "prompt: %zu tokens, %.1f per second; made: %zu tokens, %.1f per second\n", n,
             (double)n / (middle - start), n_made, (double)n_made / (end - middle));
+    free(tokens);
     qd_team_free(r.team);
     qd_artifact_free(m.artifact);
     return EXIT_SUCCESS; /* what else was allocated ends with the program */
