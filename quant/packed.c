@@ -43,18 +43,23 @@ bool packed_is(const struct model *m)
     return strcmp(m->architecture, ARCHITECTURE) == 0;
 }
 
-/* The text of a scalar string; NULL where @key is none. */
-static const char *text_of(const struct meta_table *meta, const char *key)
+/* A scalar string; NULL where @key is none. */
+static const struct meta_value *string_of(const struct meta_table *meta, const char *key)
 {
     const struct meta_value *v = meta_find(meta, key);
-    return v && v->type == META_STRING ? (const char *)((const struct bytes *)v->data)->data : NULL;
+    return v && v->type == META_STRING ? v : NULL;
+}
+
+/* Its text, which the reader has ended by a NUL; "" for NULL. */
+static const char *text_of(const struct meta_value *v)
+{
+    return v ? (const char *)((const struct bytes *)v->data)->data : "";
 }
 
 int packed_refuse(const struct model *m, struct qd_error *err)
 {
-    const char *layout = text_of(&m->meta, key_layout);
-    int r = err_new(err, QD_E_UNSUPPORTED, "this is a packed file (layout %.64s), not a model to quantize or pack",
-                    layout ? layout : "unknown");
+    int r = err_new(err, QD_E_UNSUPPORTED, "this is a packed file (layout '%.64s'), not a model to quantize or pack",
+                    text_of(string_of(&m->meta, key_layout)));
     return err_hint(err, r,
                     "'quantctl unpack FILE -o OUT' gives the portable file; a model's original is better still");
 }
@@ -91,7 +96,7 @@ static int put_keys(struct meta_build *b, const struct meta_table *from, struct 
 /* The two that were replaced, or put behind the others, as they were. */
 static int put_replaced(struct meta_build *b, const struct meta_table *from, struct qd_error *err)
 {
-    const char *architecture = text_of(from, key_architecture);
+    const struct meta_value *architecture = string_of(from, key_architecture);
     const struct meta_value *alignment = meta_find(from, key_alignment);
     uint32_t old = 0;
     if (alignment)
@@ -101,7 +106,7 @@ static int put_replaced(struct meta_build *b, const struct meta_table *from, str
     if (!alignment)
         meta_put_u32(b, "", key_alignment, ALIGNMENT);
     if (architecture)
-        meta_put_text(b, "", key_old_architecture, architecture);
+        meta_put_entry(b, &(struct meta_entry){key_old_architecture, *architecture});
     else
         meta_put_text(b, "", key_architecture, ARCHITECTURE);
     if (old != ALIGNMENT)
@@ -153,8 +158,7 @@ int packed_meta(const struct model *m, enum qd_layout layout, struct arena *aren
 size_t packed_arena_bytes(const struct model *m)
 {
     size_t a_tensor = sizeof(struct tensor) + sizeof(struct bytes) + SHAPE_ITEMS_MAX * sizeof(uint64_t);
-    return ARENA_BASE_BYTES + strlen(m->architecture) + (m->n_tensors + 1) * a_tensor +
-           (m->meta.n + META_ADDED) * sizeof(struct meta_entry);
+    return ARENA_BASE_BYTES + (m->n_tensors + 1) * a_tensor + (m->meta.n + META_ADDED) * sizeof(struct meta_entry);
 }
 
 /* --- opening one --- */
@@ -167,8 +171,9 @@ static int corrupt(const char *key, const char *what, struct qd_error *err)
 
 static int open_layout(const struct model *file, enum qd_layout *ret, struct qd_error *err)
 {
-    const char *name = text_of(&file->meta, key_layout);
-    if (!name)
+    const struct meta_value *v = string_of(&file->meta, key_layout);
+    const char *name = text_of(v);
+    if (!v)
         return corrupt(key_layout, "is missing", err);
     if (layout_parse(name, ret, NULL) == 0)
         return 0;
@@ -179,14 +184,14 @@ static int open_layout(const struct model *file, enum qd_layout *ret, struct qd_
 
 /* What of the portable file's own keys is said elsewhere. */
 struct old_keys {
-    const char *architecture; /* NULL: it has none */
-    uint32_t alignment;       /* 0: it says none */
+    const struct meta_value *architecture; /* NULL: it has none */
+    uint32_t alignment;                    /* 0: it says none */
 };
 
 static int open_old(const struct model *file, struct old_keys *ret, struct qd_error *err)
 {
     const struct meta_value *v = meta_find(&file->meta, key_old_alignment);
-    ret->architecture = text_of(&file->meta, key_old_architecture);
+    ret->architecture = string_of(&file->meta, key_old_architecture);
     ret->alignment = ALIGNMENT;
     if (!ret->architecture && meta_find(&file->meta, key_old_architecture))
         return corrupt(key_old_architecture, "is no text", err);
@@ -211,7 +216,7 @@ static int open_keys(const struct model *file, const struct old_keys *old, struc
         const struct meta_entry *e = &file->meta.entries[i];
         bool architecture = strcmp(e->key, key_architecture) == 0, alignment = strcmp(e->key, key_alignment) == 0;
         if (architecture && old->architecture)
-            meta_put_text(&b, "", key_architecture, old->architecture);
+            meta_put_entry(&b, &(struct meta_entry){key_architecture, *old->architecture});
         else if (alignment && old->alignment)
             meta_put_u32(&b, "", key_alignment, old->alignment);
         else if (!architecture && !alignment && !is_own_key(e->key))
@@ -299,7 +304,7 @@ int packed_open(const struct model *file, struct arena *arena, struct packed *re
         r = open_tensors(file, arena, &p.model.tensors, err);
     if (r < 0)
         return r;
-    p.model.architecture = old.architecture ? old.architecture : "";
+    p.model.architecture = text_of(old.architecture);
     p.alignment = old.alignment ? old.alignment : ALIGNMENT_DEFAULT;
     *ret = p;
     return 0;

@@ -5,6 +5,8 @@
 
 #include "kernels/core/io.h"
 #include "quant/format/gguf_write.h"
+#include "quant/packed.h"
+#include "quant/plan_pack.h"
 
 static void must(bool holds)
 {
@@ -61,6 +63,45 @@ static void check_round_trip(const struct model *m)
     must(again.n == header.n && memcmp(again.data, header.data, header.n) == 0);
 }
 
+/* A file of the plan's header and size: a model like any other. NULL where its alignment makes it large. */
+static struct model *model_of_plan(const struct plan *p)
+{
+    enum { FILE_BYTES_MAX = 4 << 20 };
+    struct model *m = NULL;
+    struct qd_error err;
+    if (p->file_bytes > FILE_BYTES_MAX)
+        return NULL;
+    CLEANUP(source_free) struct source *s = source_of_bytes(buffer_span(&p->header), "planned.gguf");
+    must(ftruncate(source_fd(s, 0), (off_t)p->file_bytes) == 0);
+    CLEANUP(source_free) struct source *whole = NULL;
+    must(source_from_fd(dup(source_fd(s, 0)), "planned.gguf", &whole, &err) == 0);
+    must(model_read(whole, 4 * FUZZ_BUDGET_BYTES, &m, &err) == 0);
+    return m;
+}
+
+/* What can be packed can be unpacked, and the portable file's header comes out again; what is packed is unpacked or refused. */
+static void check_packing(const struct model *m)
+{
+    struct qd_error err = {0};
+    CLEANUP(plan_free) struct plan *pack = NULL;
+    CLEANUP(plan_free) struct plan *unpack = NULL;
+    int r = packed_is(m) ? plan_unpack(m, &pack, &err) : plan_pack(m, QD_LAYOUT_R4K4, NULL, &pack, &err);
+    if (r < 0) {
+        check_refusal(r, &err);
+        return;
+    }
+    CLEANUP(model_free) struct model *made = model_of_plan(pack);
+    if (!made)
+        return;
+    must(packed_is(m) || packed_is(made));
+    if (packed_is(m))
+        return;
+    must(plan_unpack(made, &unpack, &err) == 0 && unpack->n_tensors == m->n_tensors && unpack->meta.n == m->meta.n);
+    for (size_t i = 0; i < m->n_tensors; i++)
+        must(unpack->tensors[i].type == m->tensors[i].type && unpack->tensors[i].bytes == m->tensors[i].bytes &&
+             memcmp(unpack->tensors[i].source->shape, m->tensors[i].shape, sizeof m->tensors[i].shape) == 0);
+}
+
 void read_and_check(struct source *s)
 {
     struct qd_error err = {0};
@@ -79,4 +120,5 @@ void read_and_check(struct source *s)
     for (size_t i = 0; i < m->n_tensors; i++)
         check_tensor(&m->tensors[i], s);
     check_round_trip(m);
+    check_packing(m);
 }

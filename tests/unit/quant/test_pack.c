@@ -520,10 +520,10 @@ static void plan_build__packed_file__is_refused_and_named(void **state)
     struct recipe recipe = {.scheme = SCHEME_Q4_0};
     make_packed(&large, QD_LAYOUT_R8K4, &quick, &packed);
     assert_int_equal(plan_build(packed.model, &recipe, NULL, &p, &err), QD_E_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "packed file (layout r8k4)"));
+    assert_non_null(strstr(err.message, "packed file (layout 'r8k4')"));
     assert_non_null(strstr(err.hint, "quantctl unpack"));
     assert_int_equal(plan_pack(packed.model, QD_LAYOUT_R4K4, NULL, &p, &err), QD_E_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "packed file (layout r8k4)"));
+    assert_non_null(strstr(err.message, "packed file (layout 'r8k4')"));
     assert_int_equal(plan_unpack(large.model, &p, &err), QD_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "no packed file: its architecture is 'llama'"));
     made_clear(&packed);
