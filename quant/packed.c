@@ -193,6 +193,8 @@ static int open_old(const struct model *file, struct old_keys *ret, struct qd_er
     const struct meta_value *v = meta_find(&file->meta, key_old_alignment);
     ret->architecture = string_of(&file->meta, key_old_architecture);
     ret->alignment = ALIGNMENT;
+    if (!meta_find(&file->meta, key_alignment))
+        return corrupt(key_alignment, "is missing", err);
     if (!ret->architecture && meta_find(&file->meta, key_old_architecture))
         return corrupt(key_old_architecture, "is no text", err);
     if (v && v->type != META_U32)

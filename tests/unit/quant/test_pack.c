@@ -594,7 +594,8 @@ static const struct damage {
     {12, QD_E_CORRUPT, "'quantd.packed.alignment' is no power of two"},
     {13, QD_E_CORRUPT, "'quantd.packed.alignment' is no u32"},
     {14, QD_E_CORRUPT, "'quantd.packed.architecture' is no text"},
-    {15, QD_E_CORRUPT, "'quantd.packed.shapes' lists more"},
+    {15, QD_E_CORRUPT, "'general.alignment' is missing"},
+    {16, QD_E_CORRUPT, "'quantd.packed.shapes' lists more"},
 };
 
 static void do_damage(struct model *m, int number)
@@ -633,6 +634,8 @@ static void do_damage(struct model *m, int number)
     case 14:
         value_of(m, "quantd.packed.architecture")->type = META_U32;
         return;
+    case 15:
+        return rename_key(m, "general.alignment");
     default:
         lay_shape(m, 12, 1); /* the last tensor: a dimension fewer, so a number is left */
         lay_shape(m, 13, 256 * 7);
