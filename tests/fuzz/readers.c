@@ -79,7 +79,9 @@ static struct model *model_of_plan(const struct plan *p)
     return m;
 }
 
-/* What can be packed can be unpacked, and the portable file's header comes out again; what is packed is unpacked or refused. */
+/*
+ * What can be packed can be unpacked, and the portable tensors come out again; what is packed is unpacked or refused.
+ */
 static void check_packing(const struct model *m)
 {
     struct qd_error err = {0};

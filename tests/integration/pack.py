@@ -5,6 +5,7 @@ usage: pack.py ROOT WORKER. QUANTD_OTHER_WORKERS as in same_bytes.py: the engine
 """
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -17,17 +18,27 @@ import tap
 
 ROOT, WORKER = sys.argv[1:3]
 LAYOUTS = {"r4k4": (4, 4), "r4k8": (4, 8), "r8k4": (8, 4), "r16k4": (16, 4)}
-SCHEMES = ("q8_0", "q4_0", "q4_k_m", "q6_k", "q5_1", "f16")
+SCHEMES = ("q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q5_1", "f16")
 CPUS = ("scalar", "avx2", "avx512")  # names that this CPU has not keep nothing: the scalar kernels again
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73
 
-# By the page, not by our code: (offset in the block, bytes, run; None: the layout's) in plane order, and a block's bytes.
-FIELDS = {
-    "q8_0": (34, ((2, 32, None), (0, 2, 2))),
-    "q4_0": (18, ((2, 16, None), (0, 2, 2))),
-    "q4_k": (144, ((16, 128, None), (4, 12, 1), (0, 2, 2), (2, 2, 2))),
-    "q6_k": (210, ((0, 128, None), (128, 64, None), (192, 16, 1), (208, 2, 2))),
-}
+# Fields in the order that blocks.md has them in a block; their bytes and runs are read from packed.md.
+BLOCKS = {"q8_0": ("d", "q"), "q4_0": ("d", "q"), "q4_k": ("d", "dmin", "scales", "q"), "q5_k": ("d", "dmin", "scales", "high", "q"),
+          "q6_k": ("low", "high", "scales", "d")}
+
+
+def read_page():
+    """{type: (bytes of a block, ((offset in the block, bytes, run; None: the layout's), ...) in plane order)}"""
+    types = {}
+    with open(os.path.join(ROOT, "docs", "formats", "packed.md"), encoding="utf-8") as page:
+        rows = re.findall(r"^\| (\w+) \| (\w+ \(\d+, \w+\).*) \|$", page.read(), re.MULTILINE)
+    for kind, fields in rows:
+        planes = [(name, int(n), None if run == "K" else int(run)) for name, n, run in re.findall(r"(\w+) \((\d+), (\w+)\)", fields)]
+        sizes, offsets, at = {name: n for name, n, _ in planes}, {}, 0
+        for name in BLOCKS[kind]:
+            offsets[name], at = at, at + sizes[name]
+        types[kind] = (at, tuple((offsets[name], n, run) for name, n, run in planes))
+    return types
 
 
 def run(form, *arguments, worker=(WORKER,), cpu=None):
@@ -115,7 +126,7 @@ def ways():
 
 def same_from(folder, source, worker, options, cpu):
     portable, first, second, back = (os.path.join(folder, name) for name in ("portable", "first", "second", "back"))
-    for scheme in ("q8_0", "q4_0", "q4_k_m", "q6_k"):
+    for scheme in ("q8_0", "q4_0", "q4_k_m", "q5_k_m"):
         engines.quantize([WORKER], source, portable, scheme, pure=False)
         for layout in LAYOUTS:
             made("--pack", portable, first, "--layout", layout, "--threads", "1")
@@ -185,6 +196,7 @@ def tells_what_it_does(folder, source):
         raise AssertionError("no words")
 
 
+FIELDS = read_page()
 with tempfile.TemporaryDirectory() as FOLDER:
     for NAME, (SOURCE, _) in engines.models(ROOT).items():
         for SCHEME in SCHEMES:
