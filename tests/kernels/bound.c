@@ -85,7 +85,7 @@ static void parts_decoded(enum qd_type type, const uint8_t *row, size_t n, struc
         dst[i] = (struct part){.main = (double)bed_of.decoded[i]};
 }
 
-/* docs/formats/compute.md, "The bound": how many roundings a term meets at most, c = n_cols / per + more, rounded up. */
+/* docs/formats/compute.md, "The bound": a term meets at most n_cols / per + more roundings. */
 static const struct rule {
     enum qd_type type;
     parts_fn *parts; /* NULL: as it is decoded */
