@@ -12,7 +12,7 @@
 
 extern char **environ;
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
     perror(what);
     exit(EXIT_FAILURE);

@@ -16,7 +16,7 @@ struct memory {
     size_t x_floats, y_floats, scratch_bytes;
 };
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
     (void)fprintf(stderr, "first_product: %s\n", what);
     exit(EXIT_FAILURE);
