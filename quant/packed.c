@@ -5,10 +5,10 @@
 
 #include "kernels/core/checked.h"
 #include "quant/format/meta_build.h"
+#include "quant/plan.h"
 
 #define ARCHITECTURE "quantd-packed" /* what runtimes look up first, and do not know */
 enum {
-    ALIGNMENT = 4096,        /* views start on pages */
     ALIGNMENT_DEFAULT = 32,  /* of a file that says none (gguf.md) */
     ALIGNMENT_MAX = 1 << 20, /* of the portable file: its header is padded to it in memory */
     SHAPE_ITEMS_MAX = 1 + MODEL_DIMS_MAX,
@@ -86,7 +86,7 @@ static int put_keys(struct meta_build *b, const struct meta_table *from, struct 
         if (strcmp(e->key, key_architecture) == 0)
             meta_put_text(b, "", key_architecture, ARCHITECTURE);
         else if (strcmp(e->key, key_alignment) == 0)
-            meta_put_u32(b, "", key_alignment, ALIGNMENT);
+            meta_put_u32(b, "", key_alignment, PLAN_ALIGNMENT);
         else
             meta_put_entry(b, e);
     }
@@ -104,12 +104,12 @@ static int put_replaced(struct meta_build *b, const struct meta_table *from, str
     if (old > ALIGNMENT_MAX)
         return err_new(err, QD_E_LIMIT, "tensors are aligned to %" PRIu32 " bytes, at most %d", old, ALIGNMENT_MAX);
     if (!alignment)
-        meta_put_u32(b, "", key_alignment, ALIGNMENT);
+        meta_put_u32(b, "", key_alignment, PLAN_ALIGNMENT);
     if (architecture)
         meta_put_entry(b, &(struct meta_entry){key_old_architecture, *architecture});
     else
         meta_put_text(b, "", key_architecture, ARCHITECTURE);
-    if (old != ALIGNMENT)
+    if (old != PLAN_ALIGNMENT)
         meta_put_u32(b, "", key_old_alignment, old);
     return 0;
 }
@@ -192,7 +192,7 @@ static int open_old(const struct model *file, struct old_keys *ret, struct qd_er
 {
     const struct meta_value *v = meta_find(&file->meta, key_old_alignment);
     ret->architecture = string_of(&file->meta, key_old_architecture);
-    ret->alignment = ALIGNMENT;
+    ret->alignment = PLAN_ALIGNMENT;
     if (!meta_find(&file->meta, key_alignment))
         return corrupt(key_alignment, "is missing", err);
     if (!ret->architecture && meta_find(&file->meta, key_old_architecture))

@@ -22,8 +22,8 @@ int run_fit_threads(const struct model *m, const struct plan *p, const struct ru
 {
     uint64_t fixed =
         RUN_BASE_BYTES + 2 * (uint64_t)arena_used(m->arena) + 2 * (uint64_t)p->header.n + p->borrowed_bytes;
-    const uint64_t cells =
-        5 * layout_cell_bytes_max(p); /* in hand, two seams, and their parts in the journal's record */
+    /* cells: one in hand, two seams, and their parts in the journal's record */
+    const uint64_t cells = 5 * layout_cell_bytes_max(p);
     uint64_t a_thread = RUN_THREAD_BYTES + c->stack_bytes + cells + layout_group_bytes_max(p);
     if (fixed + a_thread > c->bytes)
         return err_new(err, QD_E_LIMIT, "the work takes %" PRIu64 " bytes of memory, %s allows %" PRIu64,
