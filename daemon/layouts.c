@@ -16,13 +16,7 @@ static int refuse_name(const char *text, struct qd_error *err)
 #include <quantd/layouts.def>
 #undef QD_LAYOUT
                                         NULL};
-    char list[128] = "";
-    for (size_t i = 0, at = 0; names[i] && at < sizeof list; i++)
-        at += (size_t)snprintf(list + at, sizeof list - at, " %s", names[i]); /* cut: it is for people */
-    const char *near = nearest_name(text, names);
-    (void)err_new(err, QD_E_INVALID, "unknown layout '%.64s'", text);
-    return err_hint(err, QD_E_INVALID, "%s%s%slayouts are:%s", near ? "did you mean '" : "", near ? near : "",
-                    near ? "'? " : "", list);
+    return err_unknown_name(err, "layout", text, nearest_name(text, names), names);
 }
 
 int layout_wish_parse(const char *text, struct layout_wish *ret, struct qd_error *err)

@@ -96,7 +96,8 @@ static void on_pause_over(uv_timer_t *timer)
 {
     struct relayout *r = timer->data;
     for (struct leaving *l = r->leaving; l; l = l->next)
-        l->due |= l->probe < 0;
+        if (l != r->on_pool) /* whose probe is the pool's */
+            l->due |= l->probe < 0;
     collect_next(r);
 }
 
