@@ -176,13 +176,13 @@ static void reply_opened(struct peer *p, uint32_t id, const struct target *t, st
 
 /*
  * The portable artifact @lease is there and the packed one is not: is it the answer? Then the packed one is made in the
- * background, if there is anything to pack.
+ * background, if there is anything to pack and the request may cause work.
  */
-static bool portable_answers(struct daemon *d, const struct target *t, const struct lease *lease)
+static bool portable_answers(struct daemon *d, const struct ask *a, const struct target *t, const struct lease *lease)
 {
     if (t->layout == QD_LAYOUT_PORTABLE || unpacked_get(&d->serving->unpacked, &lease->manifest->key, t->layout))
         return true;
-    if (t->portable_will_do)
+    if (t->portable_will_do && !a->no_build)
         pack_in_background(d, lease->manifest, t->layout);
     return t->portable_will_do;
 }
@@ -657,7 +657,7 @@ static void fail_not_built(struct opening *o)
 /* Takes @lease, of the portable artifact: it is the answer, or what the answer is made from. */
 static void go_on_from_portable(struct opening *o, struct lease *lease, bool built)
 {
-    if (portable_answers(o->daemon, &o->target, lease)) {
+    if (portable_answers(o->daemon, &o->ask, &o->target, lease)) {
         serve(o, lease, built);
         return;
     }
@@ -838,7 +838,7 @@ static int answer_at_once(struct peer *p, uint32_t id, const struct ask *a, stru
     struct digest key;
     if (r == 0 && t.layout != QD_LAYOUT_PORTABLE && portable_key(p, a, &t, &key)) {
         r = look_up(p->daemon, &key, &t, QD_LAYOUT_PORTABLE, &lease, err);
-        if (r > 0 && !portable_answers(p->daemon, &t, lease)) {
+        if (r > 0 && !portable_answers(p->daemon, a, &t, lease)) {
             (void)lease_release(lease); /* returns NULL by convention */
             r = 0;
         }

@@ -435,6 +435,86 @@ static void job__last_waiter_leaves__pauses_and_goes_on_when_asked_again(void **
     assert_int_equal(count_files(f, "work"), 0);
 }
 
+/* What packs the artifact that @made is. */
+static struct job_request packing_of(const struct waiting *made)
+{
+    return (struct job_request){.model = "model",
+                                .source_fd = -1,
+                                .imatrix_fd = -1,
+                                .recipe = {.scheme = SCHEME_Q8_0, .pure = true},
+                                .layout = QD_LAYOUT_R8K4, /* made on any CPU */
+                                .portable = made->o.key,
+                                .interactive = true,
+                                .uid = 1000};
+}
+
+static void job__packing_that_is_left__pauses_and_goes_on_when_asked_again(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting portable, q;
+    ask(f, &portable);
+    struct job_request r = packing_of(&portable);
+    f->config.leave_grace_ms = 0;
+    assert_int_equal(submit(f, &r, &q), 0);
+    assert_true(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4));
+    while (f->n_states[JOB_RUNNING] == 1)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    job_leave(f->d.jobs, &q.w);
+    while (jobs_running(f->d.jobs) > 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    if (jobs_n(f->d.jobs) > 0) { /* else it was faster than we */
+        assert_int_equal(jobs_at(f->d.jobs, 0).progress.state, JOB_PAUSED);
+        assert_int_equal(count_files(f, "work"), 2);
+    }
+    assert_false(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4));
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, 0);
+    assert_memory_not_equal(&q.o.key, &portable.o.key, sizeof q.o.key);
+    assert_int_equal(count_files(f, "work"), 0);
+}
+
+static void job__packing_whose_worker_dies__is_in_back_off_over_a_restart(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting portable, q;
+    ask(f, &portable);
+    struct job_request r = packing_of(&portable);
+    assert_int_equal(submit(f, &r, &q), 0);
+    while (worker_pid() == 0)
+        (void)uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(kill(worker_pid(), CRASH), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, QD_E_WORKER_DIED);
+    assert_true(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4));
+    close_daemon(f);
+    open_daemon(f);
+    assert_int_equal(submit(f, &r, &q), QD_E_WORKER_DIED);
+    r.layout = QD_LAYOUT_R4K8; /* another story */
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, 0);
+}
+
+static void job__packing_what_is_gone__says_so_and_is_not_held_against_it(void **state)
+{
+    struct fixture *f = *state;
+    struct waiting portable, q;
+    struct qd_error err;
+    ask(f, &portable);
+    struct job_request r = packing_of(&portable);
+    assert_int_equal(store_remove(f->d.store, &portable.o.key, &err), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(submit(f, &r, &q), 0);
+        run_until(f, &q.done);
+        assert_int_equal(q.o.result, QD_E_NOT_FOUND);
+    }
+    ask(f, &portable);
+    assert_int_equal(submit(f, &r, &q), 0);
+    run_until(f, &q.done);
+    assert_int_equal(q.o.result, 0);
+}
+
 /* An importance matrix in the older form for the first tensor: its name, one call, all ones. */
 static int matrix_of_ones(struct fixture *f, struct digest *ret)
 {
@@ -950,6 +1030,9 @@ int main(int argc, char **argv)
         T(job__descriptor_instead_of_a_path__same_artifact),
         T(job__cancelled__tells_its_waiter_and_leaves_no_worker),
         T(job__last_waiter_leaves__pauses_and_goes_on_when_asked_again),
+        T(job__packing_that_is_left__pauses_and_goes_on_when_asked_again),
+        T(job__packing_whose_worker_dies__is_in_back_off_over_a_restart),
+        T(job__packing_what_is_gone__says_so_and_is_not_held_against_it),
         T(job__weighted_one_left_and_asked_again__goes_on_with_the_matrix_that_comes),
         T(job__background_one_that_is_asked_for__is_promoted),
         T(job__background_one_in_the_way__gives_its_place),

@@ -366,6 +366,22 @@ static void open__layout_that_cannot_be__is_refused_with_the_next_step(void **st
             QD_E_NOT_FOUND, native_name(), "no_build");
 }
 
+static void open__auto_that_may_not_build__is_served_what_is_there_and_causes_no_job(void **state)
+{
+    CLEANUP(fd_close) int fd = harness_hello(*state);
+    CLEANUP(served_clear) struct served s = {0};
+    struct qd_error err = {0};
+    const struct msg_open m = {.model = "tiny", .scheme = "q8_0", .layout = "auto", .no_build = true};
+    assert_int_equal(try_open(fd, &m, &s, &err), QD_E_NOT_FOUND);
+    open_in(fd, "tiny", "q8_0", NULL, &s);
+    assert_int_equal(try_open(fd, &m, &s, &err), 0);
+    assert_string_equal(s.layout, "portable");
+    assert_int_equal(count_in_log(*state, "job: queued"), 1);
+    open_in(fd, "tiny", "q8_0", "native", &s);
+    assert_int_equal(try_open(fd, &m, &s, &err), 0);
+    assert_string_equal(s.layout, native_name());
+}
+
 /* ---- tests: deaths ------------------------------------------------------------------------------------- */
 
 static pid_t worker_of(const struct harness *h)
@@ -538,6 +554,7 @@ int main(void)
         T(open__strict_and_packed__checks_and_answers),
         T(artifacts__of_one_scheme__are_told_apart_by_layout),
         T(open__layout_that_cannot_be__is_refused_with_the_next_step),
+        T(open__auto_that_may_not_build__is_served_what_is_there_and_causes_no_job),
         T_BIG(packing__worker_killed_anywhere__next_open_gives_the_same_bytes),
         T_BIG(packing__daemon_killed_anywhere__next_open_gives_the_same_bytes),
         T_BIG(packing__cancelled__tells_its_waiter_and_the_next_open_goes_on),
