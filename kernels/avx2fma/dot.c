@@ -1,6 +1,7 @@
 #include "kernels/variants.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 enum { LANES_8 = 8, VECTORS = 8, STEP = VECTORS * LANES_8 };
 
@@ -15,10 +16,15 @@ static float fold(__m256 v[VECTORS])
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-/* The last @n elements, at most 64, each on its lane. */
-static void add_tail(__m256 v[VECTORS], const float *x, const float *y, size_t n)
+/*
+ * The last @n elements, at most 64, each on its lane. Copied, because qemu 7.2 reads 16 bytes for an operand of one
+ * float in an fma, and may meet the end of a page.
+ */
+static void add_tail(__m256 v[VECTORS], const float *a, const float *b, size_t n)
 {
-    float lanes[STEP];
+    float lanes[STEP], x[STEP], y[STEP];
+    memcpy(x, a, n * sizeof *x);
+    memcpy(y, b, n * sizeof *y);
     for (size_t k = 0; k < VECTORS; k++)
         _mm256_storeu_ps(lanes + k * LANES_8, v[k]);
     for (size_t i = 0; i < n; i++)
