@@ -187,11 +187,12 @@ static bool try_kinds(struct activate_trial *t, size_t *tried)
 static bool try_sizes(struct activate_trial *t, size_t *tried)
 {
     static const size_t counts[] = {1, 2, 3, 5, 8, 17, 37}; /* of 32; of 256 as far as a column is no longer */
+    const size_t most = bed.brief ? 768 : MAX_BLOCKS_32 * 32;
     bool ok = true;
-    for (t->src.width = 1; ok && t->src.width <= MAX_WIDTH; t->src.width += bed.brief && t->src.width > 3 ? 4 : 1)
+    for (t->src.width = 1; ok && t->src.width <= MAX_WIDTH; t->src.width += bed.brief ? 5 : 1)
         for (size_t i = 0; ok && i < COUNT(counts); i++) {
             t->src.n_blocks = counts[i];
-            if (counts[i] * block_elements(t) <= MAX_BLOCKS_32 * 32 && !(bed.brief && counts[i] > 8))
+            if (counts[i] * block_elements(t) <= most)
                 ok = try_kinds(t, tried);
         }
     return ok;

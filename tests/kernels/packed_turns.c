@@ -7,7 +7,7 @@
 #include "tests/kernels/fixture.h"
 #include "tests/kernels/packed.h"
 
-enum { GROUP_BYTES_MAX = MAX_ROWS * (33 * 256 + 64) };
+enum { GROUP_BYTES_MAX = MAX_ROWS * (33 * 256 + 64), BRIEF_COUNTS = 8 };
 
 static const size_t block_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33};
 static const size_t offsets[] = {0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 60, 64};
@@ -87,7 +87,7 @@ static bool try_everywhere(struct turns_trial *t, size_t *tried)
 static bool try_field(struct turns_trial *t, const struct packed_field *f, size_t block_bytes, size_t *tried)
 {
     bool ok = true;
-    for (size_t i = 0; ok && i < COUNT(block_counts); i++) {
+    for (size_t i = 0; ok && i < (bed.brief ? BRIEF_COUNTS : COUNT(block_counts)); i++) {
         const size_t n = block_counts[i];
         t->t = (struct turns){.row_bytes = n * block_bytes,
                               .block_bytes = block_bytes,
