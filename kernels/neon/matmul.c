@@ -91,22 +91,22 @@ INLINE void load_sums(float32x4_t *acc, const struct matmul_strip *s, const size
 {
     const size_t n = n_sums(width);
     EACH_COLUMN
-    for (size_t c = 0; c < n; c++)
-        acc[c] = s->first ? load_column(s, c < width ? c : 0) : vdupq_n_f32(0);
+        for (size_t c = 0; c < n; c++)
+            acc[c] = s->first ? load_column(s, c < width ? c : 0) : vdupq_n_f32(0);
     EACH_COLUMN
-    for (size_t c = 0; c < n; c += STEP)
-        turn(acc + c);
+        for (size_t c = 0; c < n; c += STEP)
+            turn(acc + c);
 }
 
 INLINE void store_sums(const struct matmul_strip *s, float32x4_t *acc, const size_t width)
 {
     const size_t n = n_sums(width);
     EACH_COLUMN
-    for (size_t c = 0; c < n; c += STEP)
-        turn(acc + c);
+        for (size_t c = 0; c < n; c += STEP)
+            turn(acc + c);
     EACH_COLUMN
-    for (size_t c = 0; c < width; c++)
-        store_column(s, c, acc[c]);
+        for (size_t c = 0; c < width; c++)
+            store_column(s, c, acc[c]);
 }
 
 /* A block with all columns, on top of @acc. */
@@ -118,15 +118,15 @@ INLINE void step_32(float32x4_t *acc, const struct matmul_strip *s, size_t b, co
     codes.load(w, s->w + b * codes.bytes * ROWS);
     spread_rows(ws, halves(d + b * 2 * ROWS));
     EACH_COLUMN
-    for (size_t c = 0; c < width; c += STEP) {
-        int32x4_t sum[STEP];
-        for (size_t v = 0; v < STEP; v++)
-            sum[v] = codes.is_unsigned ? columns_s32(s->x.sums + b * width + c, width) : vdupq_n_s32(0);
-        multiply(sum, w, CODES_32, codes.fits, codes_of(s, b, c, width), width);
-        const float32x4_t xs = columns_f32(s->x.scale + b * width + c, width);
-        for (size_t v = 0; v < STEP; v++)
-            acc[c + v] = vfmaq_f32(acc[c + v], vcvtq_f32_s32(sum[v]), vmulq_f32(ws[v], xs));
-    }
+        for (size_t c = 0; c < width; c += STEP) {
+            int32x4_t sum[STEP];
+            for (size_t v = 0; v < STEP; v++)
+                sum[v] = codes.is_unsigned ? columns_s32(s->x.sums + b * width + c, width) : vdupq_n_s32(0);
+            multiply(sum, w, CODES_32, codes.fits, codes_of(s, b, c, width), width);
+            const float32x4_t xs = columns_f32(s->x.scale + b * width + c, width);
+            for (size_t v = 0; v < STEP; v++)
+                acc[c + v] = vfmaq_f32(acc[c + v], vcvtq_f32_s32(sum[v]), vmulq_f32(ws[v], xs));
+        }
 }
 
 INLINE void strip_32(const struct matmul_strip *s, const struct codes_32 codes, const size_t width)
@@ -155,8 +155,8 @@ INLINE void clear(float32x4_t *t, const size_t width)
 {
     const size_t n = n_sums(width);
     EACH_COLUMN
-    for (size_t c = 0; c < n; c++)
-        t[c] = vdupq_n_f32(0);
+        for (size_t c = 0; c < n; c++)
+            t[c] = vdupq_n_f32(0);
 }
 
 /*
@@ -167,14 +167,14 @@ INLINE void sub_block(float32x4_t *t, const int8x16_t *w, const size_t n, const 
                       const int8_t *x, const int32_t *start, const size_t width)
 {
     EACH_COLUMN
-    for (size_t c = 0; c < width; c += STEP) {
-        int32x4_t sum[STEP];
-        for (size_t v = 0; v < STEP; v++)
-            sum[v] = start ? columns_s32(start + c, width) : vdupq_n_s32(0);
-        multiply(sum, w, n, fits, x + c * BLOCK_32, width);
-        for (size_t v = 0; v < STEP; v++)
-            t[c + v] = vfmaq_f32(t[c + v], vcvtq_f32_s32(sum[v]), scale[v]);
-    }
+        for (size_t c = 0; c < width; c += STEP) {
+            int32x4_t sum[STEP];
+            for (size_t v = 0; v < STEP; v++)
+                sum[v] = start ? columns_s32(start + c, width) : vdupq_n_s32(0);
+            multiply(sum, w, n, fits, x + c * BLOCK_32, width);
+            for (size_t v = 0; v < STEP; v++)
+                t[c + v] = vfmaq_f32(t[c + v], vcvtq_f32_s32(sum[v]), scale[v]);
+        }
 }
 
 /* 4 scales of every row, row after row in each, from bytes that were widened. */
@@ -197,7 +197,7 @@ INLINE int16x8_t widen_high(uint8x16_t a)
 }
 
 /* unpack_scales_k4 of four rows; two minima of every row in each of @mins. */
-INLINE void load_scales_q4_k(float32x4_t scale[8][STEP], int16x8_t mins[4], const uint8_t *p)
+INLINE void load_scales_k4(float32x4_t scale[8][STEP], int16x8_t mins[4], const uint8_t *p)
 {
     const uint8x16_t six = vdupq_n_u8(63), a = vld1q_u8(p), b = vld1q_u8(p + 16), c = vld1q_u8(p + 32);
     const uint8x16_t scale_low = vandq_u8(a, six), min_low = vandq_u8(b, six);
@@ -239,62 +239,67 @@ INLINE void finish_256(const struct matmul_strip *s, size_t b, float32x4_t *t, c
     const float32x4_t ws = halves(d), low = dmin ? halves(dmin) : ws;
     const size_t n = n_sums(width);
     EACH_COLUMN
-    for (size_t c = 0; c < n; c += STEP)
-        turn(t + c);
+        for (size_t c = 0; c < n; c += STEP)
+            turn(t + c);
     EACH_COLUMN
-    for (size_t c = 0; c < width; c++) {
-        const float xs = s->x.scale[b * width + c];
-        float32x4_t y = vfmaq_f32(load_column(s, c), t[c], vmulq_n_f32(ws, xs));
-        if (dmin)
-            y = vfmsq_f32(y, vcvtq_f32_s32(sum_of_minima(mins, s->x.pairs + (b * width + c) * 8)),
-                          vmulq_n_f32(low, xs));
-        store_column(s, c, y);
+        for (size_t c = 0; c < width; c++) {
+            const float xs = s->x.scale[b * width + c];
+            float32x4_t y = vfmaq_f32(load_column(s, c), t[c], vmulq_n_f32(ws, xs));
+            if (dmin)
+                y = vfmsq_f32(y, vcvtq_f32_s32(sum_of_minima(mins, s->x.pairs + (b * width + c) * 8)),
+                              vmulq_n_f32(low, xs));
+            store_column(s, c, y);
+        }
+}
+
+/* Bit @bit of each byte, as bit 4: above a nibble. */
+INLINE uint8x16_t fifth_bits(const uint8_t *high, size_t bit)
+{
+    return vandq_u8(vshlq_u8(vld1q_u8(high), vdupq_n_s8((int8_t)(4 - (int)bit))), vdupq_n_u8(16));
+}
+
+/* Sub-block 2 p of every row, in the low nibbles; @high: its fifth bits, which are bits 2 p, or NULL. */
+INLINE void load_low_nibbles(int8x16_t w[CODES_32], const uint8_t *q, const uint8_t *high, size_t p)
+{
+    const uint8x16_t nibble = vdupq_n_u8(15);
+    for (size_t i = 0; i < CODES_32; i++) {
+        const uint8x16_t two = vld1q_u8(q + REGISTER * i);
+        const uint8x16_t code =
+            high ? vbslq_u8(nibble, two, fifth_bits(high + REGISTER * i, 2 * p)) : vandq_u8(two, nibble);
+        w[i] = vreinterpretq_s8_u8(code);
     }
 }
 
-/*
- * Elements 64 p + (0..31), in the low nibbles; 64 p + (32..63), in the high ones. @high: where there are fifth bits,
- * the lowest two of each byte, which are shifted out behind the second.
- */
-INLINE void load_low_nibbles(int8x16_t w[CODES_32], const uint8_t *q, const uint8x16_t *high)
+/* Sub-block 2 p + 1, in the high ones. */
+INLINE void load_high_nibbles(int8x16_t w[CODES_32], const uint8_t *q, const uint8_t *high, size_t p)
 {
     for (size_t i = 0; i < CODES_32; i++) {
-        const uint8x16_t code = vandq_u8(vld1q_u8(q + REGISTER * i), vdupq_n_u8(15));
-        w[i] = vreinterpretq_s8_u8(high ? vorrq_u8(code, vandq_u8(vshlq_n_u8(high[i], 4), vdupq_n_u8(16))) : code);
+        const uint8x16_t two = vld1q_u8(q + REGISTER * i);
+        const uint8x16_t code =
+            high ? vsriq_n_u8(fifth_bits(high + REGISTER * i, 2 * p + 1), two, 4) : vshrq_n_u8(two, 4);
+        w[i] = vreinterpretq_s8_u8(code);
     }
 }
 
-INLINE void load_high_nibbles(int8x16_t w[CODES_32], const uint8_t *q, uint8x16_t *high)
-{
-    for (size_t i = 0; i < CODES_32; i++) {
-        const uint8x16_t code = vshrq_n_u8(vld1q_u8(q + REGISTER * i), 4);
-        w[i] = vreinterpretq_s8_u8(high ? vorrq_u8(code, vandq_u8(vshlq_n_u8(high[i], 3), vdupq_n_u8(16))) : code);
-        if (high)
-            high[i] = vshrq_n_u8(high[i], 2);
-    }
-}
-
-/* @high_bytes: of a block's plane of fifth bits, 0 where it has none. 16 bits add 8 products with codes to 31. */
+/* @high_bytes: of a block's fifth bits, 0 where it has none. 16 bits add 8 products with codes to 31. */
 INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes, const size_t width)
 {
     const size_t plane = s->n_blocks * ROWS; /* bytes of a plane for each byte of the field */
-    const uint8_t *high = s->w + plane * 128, *scales = high + plane * high_bytes;
+    const uint8_t *fifth = s->w + plane * 128, *scales = fifth + plane * high_bytes;
     const uint8_t *d = scales + plane * 12, *dmin = d + plane * 2;
     begin_256(s, width);
     for (size_t b = s->first; b < s->end; b++) {
+        const uint8_t *high = high_bytes ? fifth + b * high_bytes * ROWS : NULL;
         int8x16_t w[CODES_32];
-        uint8x16_t fifth[CODES_32], *bits = high_bytes ? fifth : NULL;
         int16x8_t mins[4];
         float32x4_t scale[8][STEP], t[MAX_WIDTH];
-        load_scales_q4_k(scale, mins, scales + b * 12 * ROWS);
+        load_scales_k4(scale, mins, scales + b * 12 * ROWS);
         clear(t, width);
-        for (size_t i = 0; i < CODES_32 && high_bytes; i++)
-            fifth[i] = vld1q_u8(high + b * high_bytes * ROWS + REGISTER * i);
         for (size_t p = 0; p < 4; p++) {
             const uint8_t *q = s->w + (b * 4 + p) * BLOCK_32 * ROWS;
-            load_low_nibbles(w, q, bits);
+            load_low_nibbles(w, q, high, p);
             sub_block(t, w, CODES_32, 8, scale[2 * p], codes_of(s, b * 8 + 2 * p, 0, width), NULL, width);
-            load_high_nibbles(w, q, bits);
+            load_high_nibbles(w, q, high, p);
             sub_block(t, w, CODES_32, 8, scale[2 * p + 1], codes_of(s, b * 8 + 2 * p + 1, 0, width), NULL, width);
         }
         finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, mins, width);
