@@ -25,7 +25,7 @@ static const enum qd_type decoded_types[] = {QD_TYPE_F32, QD_TYPE_F16, QD_TYPE_B
 
 static float *x; /* [N_MAX][COLS] */
 
-/* ---- making and calling ------------------------------------------------------------------------------------------ */
+/* ---- making and calling ----------------------------------------------------------------------------------------- */
 
 static struct qd_matrix make_matrix(enum qd_type type, uint64_t n_rows, uint64_t n_cols)
 {
@@ -120,7 +120,7 @@ static struct qd_team *team_of(unsigned n_threads)
     return team;
 }
 
-/* ---- the same bits ------------------------------------------------------------------------------------------------ */
+/* ---- the same bits ----------------------------------------------------------------------------------------------- */
 
 static void qd_matmul__packed_in_any_layout__gives_the_bits_of_portable_weights(void **state)
 {
@@ -271,7 +271,7 @@ static void qd_matmul__no_columns__does_nothing(void **state)
     free_matrix(&w);
 }
 
-/* ---- in two steps ------------------------------------------------------------------------------------------------- */
+/* ---- in two steps ------------------------------------------------------------------------------------------------ */
 
 struct prepared {
     struct qd_matrix w;
@@ -375,7 +375,7 @@ static void qd_matmul_rows__same_kind_of_weights__take_the_same_activations(void
     release(&p);
 }
 
-/* ---- what does not fit -------------------------------------------------------------------------------------------- */
+/* ---- what does not fit ------------------------------------------------------------------------------------------- */
 
 static struct qd_error last;
 
@@ -507,7 +507,7 @@ static void qd_team_new__no_threads_or_far_too_many__is_refused(void **state)
     qd_team_free(NULL);
 }
 
-/* ---- rows as f32 -------------------------------------------------------------------------------------------------- */
+/* ---- rows as f32 ------------------------------------------------------------------------------------------------- */
 
 static void qd_get_rows__packed_or_portable__gives_what_the_decoder_does(void **state)
 {
