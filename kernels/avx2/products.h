@@ -14,10 +14,6 @@ static inline vf vf_fnma(vf a, vf b, vf c)
 {
     return _mm256_fnmadd_ps(a, b, c);
 }
-static inline vf vf_load_f16(const void *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128(p));
-}
 static inline vi vi_pairs_u8(const void *even, const void *odd)
 {
     return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(_mm_loadu_si64(even), _mm_loadu_si64(odd)));

@@ -143,6 +143,11 @@ static inline void vf_store_f16(void *p, vf a)
     _mm_storeu_si128(p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+static inline vf vf_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+
 static inline vi vi_set1(int a)
 {
     return _mm256_set1_epi32(a);

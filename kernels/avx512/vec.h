@@ -140,6 +140,11 @@ static inline void vf_store_f16(void *p, vf a)
     _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+static inline vf vf_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
 static inline vi vi_set1(int a)
 {
     return _mm512_set1_epi32(a);

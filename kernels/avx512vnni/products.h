@@ -14,10 +14,6 @@ static inline vf vf_fnma(vf a, vf b, vf c)
 {
     return _mm512_fnmadd_ps(a, b, c);
 }
-static inline vf vf_load_f16(const void *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
-}
 static inline vi vi_pairs_u8(const void *even, const void *odd)
 {
     const __m128i a = _mm_loadu_si128(even), b = _mm_loadu_si128(odd);

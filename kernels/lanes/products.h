@@ -5,7 +5,6 @@
  *
  *   STRIP_OF(type)    the function's name in packed.def
  *   vf_fma(a, b, c)   a * b + c, rounded once; vf_fnma: c - a * b
- *   vf_load_f16       LANES f16, exactly
  *   vi_pairs_u8(a, b) LANES bytes of each as 16 bits, side by side in a lane, a in the lower half
  *   vi_dot_2          sum + two products of the 16 bits in each lane of a with x[0] and x[1]
  *

@@ -16,6 +16,7 @@
  *   vf_largest_of_each(v)  lane i: the largest lane of v[i], none of which is NaN; a zero of either sign for zeros
  *   vf_largest        the largest lane, likewise
  *   vf_store_f16      LANES f16, nearest, ties to even, Inf beyond 65504; no NaN
+ *   vf_load_f16       the way back, exactly
  * 16 bytes, from which decoders make 16 floats in every instruction set:
  *   vb                bytes; vb_add, vb_sub modulo 256
  *   vb_ge(a, b)       all bits where a >= b, unsigned

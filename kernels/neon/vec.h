@@ -140,6 +140,10 @@ static inline void vf_store_f16(void *p, vf a)
 {
     vst1_u8(p, vreinterpret_u8_f16(vcvt_f16_f32(a)));
 }
+static inline vf vf_load_f16(const void *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+}
 
 static inline vi vi_set1(int a)
 {
