@@ -78,7 +78,7 @@ typedef void deinterleave_fn(void *dst, const void *src, const struct turns *t);
  *
  *   32   scale = f16(max|x| / 127), q = nearest even of x * (127 / max|x|); for q8_0 q4_0
  *   256  q = nearest even of x * (-127 / m), at most 127, where m is the first x of the largest magnitude; scale =
- *        1 / (-127 / m) in f32; for q4_k q5_k q6_k
+ *        1 / (-127 / m) in f32; for q2_k q3_k q4_k q5_k q6_k
  *
  * A column of zeros has scale 0 and codes 0; so has one whose quotient overflows. NaN or Inf in @x give a product that
  * is NaN or Inf in that column alone, and no undefined behaviour.
@@ -105,7 +105,7 @@ struct activation_source {
     size_t stride;
     size_t width;
     size_t n_blocks;
-    int32_t offset; /* of unsigned codes: 128 for q8_0, 8 for q4_0, 32 for q6_k (and q4_k, which needs none) */
+    int32_t offset; /* of unsigned codes: 128 for q8_0, 8 for q4_0, 32 for all with blocks of 256 */
     size_t unit;    /* elements: 16 or 32 */
 };
 typedef void activate_fn(struct activation_tile *dst, const struct activation_source *src);
@@ -120,7 +120,8 @@ typedef void activate_fn(struct activation_tile *dst, const struct activation_so
  *   q4_k q5_k   t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
  *               acc = fma(t, d * xs, acc); acc = fma(-float(M), dmin * xs, acc)
  *                                                        M: the exact integer sum of minimum * sum of codes
- *   q6_k        t = 0, and for the sixteen sub-blocks in order t = fma(float(I), float(sc), t);
+ *   q2_k        the same with sixteen sub-blocks
+ *   q3_k q6_k   t = 0, and for the sixteen sub-blocks in order t = fma(float(I), float(sc), t);
  *               acc = fma(t, d * xs, acc)
  * Every variant, layout, number of columns and of threads gives the same bits (NaN: any NaN).
  */

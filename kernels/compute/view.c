@@ -14,6 +14,8 @@
 static const struct activation_rule rules[QD_N_TYPES] = {
     [QD_TYPE_Q8_0] = {.block = 32, .unit = 32, .offset = 128},
     [QD_TYPE_Q4_0] = {.block = 32, .unit = 32, .offset = 8},
+    [QD_TYPE_Q2_K] = {.block = 256, .unit = 16, .offset = 32},
+    [QD_TYPE_Q3_K] = {.block = 256, .unit = 16, .offset = 32},
     [QD_TYPE_Q4_K] = {.block = 256, .unit = 16, .offset = 32},
     [QD_TYPE_Q5_K] = {.block = 256, .unit = 16, .offset = 32},
     [QD_TYPE_Q6_K] = {.block = 256, .unit = 16, .offset = 32},

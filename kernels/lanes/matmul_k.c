@@ -17,7 +17,27 @@ INLINE void sums_add_block(vf *acc, const vf *t, vf d, const float *scale, size_
         acc[c] = vf_fma(t[c], vf_mul(d, vf_set1(scale[c])), acc[c]);
 }
 
-/* --- q4_k, q5_k --- */
+/* Two minima of 16 bits in each lane of @min, and the sums of codes that they belong to, two side by side. */
+struct minima {
+    const vi *min;
+    size_t n;
+    const int16_t *sums;
+    size_t column, pair; /* from one to the next */
+};
+
+/* acc = fma(-float(M), dmin * xs, acc) */
+INLINE void take_minima(vf *acc, const struct minima *m, vf dmin, const float *scale, size_t width)
+{
+    EACH_COLUMN (c) {
+        vi low = vi_set1(0);
+        UNROLLED
+        for (size_t i = 0; i < m->n; i++)
+            low = vi_dot_2(low, m->min[i], m->sums + c * m->column + i * m->pair);
+        acc[c] = vf_fnma(vf_of_vi(low), vf_mul(dmin, vf_set1(scale[c])), acc[c]);
+    }
+}
+
+/* --- eight sub-blocks of 32: q4_k, q5_k --- */
 
 /* Scales and minima of 8 sub-blocks, from 12 bytes of each row (kernels/layout/pack.h, unpack_scales_k4). */
 struct scales_k4 {
@@ -78,18 +98,6 @@ INLINE void add_pair_q5_k(vf *t, const uint8_t *codes, vi high[STEPS], const vf 
     add_32(t, w, 31, scale[1], x + width * BLOCK_32, width);
 }
 
-/* acc = fma(-float(M), dmin * xs, acc) */
-INLINE void take_minima(vf *acc, const vi min[4], vf dmin, const float *scale, const int16_t *pairs, size_t width)
-{
-    EACH_COLUMN (c) {
-        vi low = vi_set1(0);
-        UNROLLED
-        for (size_t i = 0; i < 4; i++)
-            low = vi_dot_2(low, min[i], pairs + c * 8 + 2 * i);
-        acc[c] = vf_fnma(vf_of_vi(low), vf_mul(dmin, vf_set1(scale[c])), acc[c]);
-    }
-}
-
 /* The planes are those of q4_k: codes, scales, d, dmin; or of q5_k, with one of fifth bits behind the codes. */
 INLINE void strip_affine_k(const struct matmul_strip *s, const struct planes *p, size_t width)
 {
@@ -104,9 +112,7 @@ INLINE void strip_affine_k(const struct matmul_strip *s, const struct planes *p,
         vi bits[STEPS];
         scales_k4_load(&k, scales + b * 12 * LANES, fifth ? 1 : UPPER_NIBBLE);
         sums_zero(t, width);
-        UNROLLED
-        for (size_t f = 1; f < p->n; f++)
-            read_ahead(s, p, b, f, 0, 1);
+        read_ahead_all(s, p, b, 1);
         UNROLLED
         for (size_t i = 0; fifth && i < STEPS; i++)
             bits[i] = vi_load(high + (b * STEPS + i) * STEP_BYTES);
@@ -119,7 +125,8 @@ INLINE void strip_affine_k(const struct matmul_strip *s, const struct planes *p,
                 add_pair_q4_k(t, codes + i * STEPS * STEP_BYTES, k.scale + i % 4 * 2, x, width);
         }
         sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
-        take_minima(acc, k.min, vf_load_f16(dmin + b * 2 * LANES), xs, s->x.pairs + b * width * 8, width);
+        const struct minima m = {k.min, 4, s->x.pairs + b * width * 8, 8, 2};
+        take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
     }
     sums_store(acc, s, width);
 }
@@ -149,38 +156,190 @@ void STRIP_OF(q5_k)(const struct matmul_strip *s)
     by_width(s, strip_q5_k);
 }
 
-/* --- q6_k --- */
+/* --- sixteen sub-blocks of 16: q2_k, q3_k, q6_k --- */
 
-/* 16 elements of quarter @q of 128 (kernels/layout/blocks.h): nibbles, and the two bits above them. */
-INLINE void load_sixes(vi w[4], const uint8_t *low, const uint8_t *high, size_t q)
+/* Takes the 16 elements of quarter @q of 128 (kernels/layout/blocks.h) whose first bytes are at @low and @high. */
+typedef void load_16_fn(vi w[4], const uint8_t *low, const uint8_t *high, size_t q);
+
+/* A half of a block, 128 elements: two sub-blocks in each quarter. */
+struct half {
+    const uint8_t *low, *high; /* high: NULL with codes of 2 bits */
+    const uint8_t *scales;     /* signed bytes */
+    const int8_t *x;
+    const int32_t *sums; /* what sums start from; NULL: 0 */
+};
+
+/* Codes of a type are 0..highest and count @unit each. */
+struct codes_16 {
+    load_16_fn *load;
+    int highest;
+    float unit;
+};
+
+/* t = fma(float(I), scale, t), eight times */
+INLINE void add_half(vf *t, const struct half *h, const struct codes_16 codes, size_t width)
 {
     UNROLLED
-    for (size_t i = 0; i < 4; i++) {
-        const vi l = vi_load(low + q % 2 * STEPS * STEP_BYTES + i * STEP_BYTES), h = vi_load(high + i * STEP_BYTES);
-        const vi pair = q < 2 ? vi_shift_left(h, 4 - 2 * (int)q) : vi_shift_right(h, 2 * (int)q - 4);
-        w[i] = vi_or(q < 2 ? low_nibbles(l) : high_nibbles(l), vi_and(pair, bytes_set1(0x30)));
+    for (size_t k = 0; k < 8; k++) {
+        const size_t first = k % 2 * 16; /* in a block of 32 */
+        const vf scale = vf_of_vi(vi_load_i8(h->scales + k * LANES));
+        const vf each = codes.unit < 1 ? vf_mul(scale, vf_set1(codes.unit)) : scale;
+        vi w[4];
+        codes.load(w, h->low + first * LANES, h->high ? h->high + first * LANES : NULL, k / 2);
+        EACH_COLUMN (c) {
+            const int8_t *x = h->x + (k / 2 * width + c) * BLOCK_32 + first;
+            const vi sum = dot_codes(h->sums ? h->sums[k * width + c] : 0, w, x, 4, codes.highest);
+            t[c] = vf_fma(vf_of_vi(sum), each, t[c]);
+        }
     }
 }
 
-/* t = fma(float(I), scale, t), of 16 elements */
-INLINE void add_sixes(vf *t, const vi w[4], vf scale, const int8_t *x, const int32_t *sums, size_t width)
+/* Bits @mask of each byte, after a shift to the left (right where it is negative). */
+INLINE vi bits_moved(vi a, int left, uint32_t mask)
 {
-    EACH_COLUMN (c)
-        t[c] = vf_fma(vf_of_vi(dot_codes(sums[c], w, x + c * BLOCK_32, 4, 63)), scale, t[c]);
+    a = left > 0 ? vi_shift_left(a, left) : left < 0 ? vi_shift_right(a, -left) : a;
+    return vi_and(a, bytes_set1(mask));
 }
 
-/* A half of a block: 128 elements in 8 sub-blocks. */
-INLINE void add_half_k6(vf *t, const uint8_t *low, const uint8_t *high, const uint8_t *scales, const int8_t *x,
-                        const int32_t *sums, size_t width)
+INLINE void load_q2_k(vi w[4], const uint8_t *low, const uint8_t *high, size_t q)
+{
+    (void)high;
+    UNROLLED
+    for (size_t i = 0; i < 4; i++)
+        w[i] = bits_moved(vi_load(low + i * STEP_BYTES), -2 * (int)q, 3);
+}
+
+/* Codes times 8, so that their offset of 4 is the 32 of q6_k. @high: its lowest bits are those of quarter 0. */
+INLINE void load_q3_k(vi w[4], const uint8_t *low, const uint8_t *high, size_t q)
 {
     UNROLLED
-    for (size_t q = 0; q < 4; q++)
-        for (size_t k = 0; k < 2; k++) {
-            vi w[4];
-            load_sixes(w, low + k * 4 * STEP_BYTES, high + k * 4 * STEP_BYTES, q);
-            add_sixes(t, w, vf_of_vi(vi_load_i8(scales + (2 * q + k) * LANES)), x + q * width * BLOCK_32 + k * 16,
-                      sums + (2 * q + k) * width, width);
+    for (size_t i = 0; i < 4; i++)
+        w[i] = vi_or(bits_moved(vi_load(low + i * STEP_BYTES), 3 - 2 * (int)q, 0x18),
+                     bits_moved(vi_load(high + i * STEP_BYTES), 5 - (int)q, 0x20));
+}
+
+/* Nibbles and the two bits above them. */
+INLINE void load_q6_k(vi w[4], const uint8_t *low, const uint8_t *high, size_t q)
+{
+    low += q % 2 * BLOCK_32 * LANES;
+    UNROLLED
+    for (size_t i = 0; i < 4; i++)
+        w[i] = vi_or(bits_moved(vi_load(low + i * STEP_BYTES), q < 2 ? 0 : -4, 15),
+                     bits_moved(vi_load(high + i * STEP_BYTES), 4 - 2 * (int)q, 0x30));
+}
+
+/* Scales and minima in nibbles. */
+INLINE void scales_q2_load(uint8_t scales[16 * LANES], vi min[8], const uint8_t *p)
+{
+    uint8_t mins[16 * LANES];
+    UNROLLED
+    for (size_t i = 0; i < 4; i++) {
+        const vi both = vi_load(p + i * STEP_BYTES);
+        vi_store(scales + i * STEP_BYTES, low_nibbles(both));
+        vi_store(mins + i * STEP_BYTES, high_nibbles(both));
+    }
+    UNROLLED
+    for (size_t i = 0; i < 8; i++)
+        min[i] = vi_pairs_u8(mins + 2 * i * LANES, mins + (2 * i + 1) * LANES);
+}
+
+/* The sums of 16 codes, two by two, from -32 times them. */
+INLINE void sums_of_16(int16_t sums[8][STRIP_COLUMNS][2], const int32_t *starts, size_t width)
+{
+    for (size_t i = 0; i < 8; i++)
+        for (size_t c = 0; c < width; c++) {
+            sums[i][c][0] = (int16_t)(starts[2 * i * width + c] / -32);
+            sums[i][c][1] = (int16_t)(starts[(2 * i + 1) * width + c] / -32);
         }
+}
+
+INLINE void strip_q2_k(const struct matmul_strip *s, size_t width)
+{
+    static const struct planes planes = {
+        4, {FIELD_BYTES(q2_k, q), FIELD_BYTES(q2_k, scales), FIELD_BYTES(q2_k, d), FIELD_BYTES(q2_k, dmin)}};
+    const uint8_t *low = plane_of(s, &planes, 0), *scales = plane_of(s, &planes, 1);
+    const uint8_t *d = plane_of(s, &planes, 2), *dmin = plane_of(s, &planes, 3);
+    vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
+    sums_load(acc, s, width);
+    for (size_t b = s->first; b < s->end; b++) {
+        const float *xs = s->x.scale + b * width;
+        uint8_t scale[16 * LANES];
+        vi min[8];
+        int16_t sums[8][STRIP_COLUMNS][2];
+        read_ahead_all(s, &planes, b, 1);
+        scales_q2_load(scale, min, scales + b * 16 * LANES);
+        sums_of_16(sums, s->x.sums + b * 16 * width, width);
+        sums_zero(t, width);
+        for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+            const struct half half = {low + h * 32 * LANES, NULL, scale + h % 2 * 8 * LANES,
+                                      s->x.q + h * width * BLOCK_128, NULL};
+            read_ahead(s, &planes, b, 0, h % 2, 2);
+            add_half(t, &half, (struct codes_16){load_q2_k, 3, 1}, width);
+        }
+        const struct minima m = {min, 8, sums[0][0], 2, 2 * STRIP_COLUMNS};
+        sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
+        take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
+    }
+    sums_store(acc, s, width);
+}
+
+void STRIP_OF(q2_k)(const struct matmul_strip *s)
+{
+    by_width(s, strip_q2_k);
+}
+
+/* Bytes 0..63, less 32: no borrow passes bit 7. */
+INLINE vi bytes_less_32(vi a)
+{
+    return vi_xor(vi_add(vi_or(a, bytes_set1(0x80)), vi_set1(-0x20202020)), bytes_set1(0x80));
+}
+
+/* 16 scales of 6 bits, less 32, from 12 bytes of each row (kernels/layout/pack.h, unpack_scales_q3). */
+INLINE void scales_q3_load(uint8_t scales[16 * LANES], const uint8_t *p)
+{
+    const vi a = vi_load(p), b = vi_load(p + STEP_BYTES), high = vi_load(p + 2 * STEP_BYTES);
+    vi_store(scales, bytes_less_32(vi_or(low_nibbles(a), bits_moved(high, 4, 0x30))));
+    vi_store(scales + STEP_BYTES, bytes_less_32(vi_or(low_nibbles(b), bits_moved(high, 2, 0x30))));
+    vi_store(scales + 2 * STEP_BYTES, bytes_less_32(vi_or(high_nibbles(a), bits_moved(high, 0, 0x30))));
+    vi_store(scales + 3 * STEP_BYTES, bytes_less_32(vi_or(high_nibbles(b), bits_moved(high, -2, 0x30))));
+}
+
+/* The bits above the pairs of half @h, moved to the bottom of each byte. */
+INLINE void high_q3_load(uint8_t high[STEPS * STEP_BYTES], const uint8_t *p, size_t h)
+{
+    UNROLLED
+    for (size_t i = 0; i < STEPS; i++)
+        vi_store(high + i * STEP_BYTES, vi_shift_right(vi_load(p + i * STEP_BYTES), 4 * (int)h));
+}
+
+INLINE void strip_q3_k(const struct matmul_strip *s, size_t width)
+{
+    static const struct planes planes = {
+        4, {FIELD_BYTES(q3_k, q), FIELD_BYTES(q3_k, high), FIELD_BYTES(q3_k, scales), FIELD_BYTES(q3_k, d)}};
+    const uint8_t *low = plane_of(s, &planes, 0), *high = plane_of(s, &planes, 1);
+    const uint8_t *scales = plane_of(s, &planes, 2), *d = plane_of(s, &planes, 3);
+    vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
+    sums_load(acc, s, width);
+    for (size_t b = s->first; b < s->end; b++) {
+        uint8_t scale[16 * LANES], bits[STEPS * STEP_BYTES];
+        read_ahead_all(s, &planes, b, 1);
+        scales_q3_load(scale, scales + b * 12 * LANES);
+        sums_zero(t, width);
+        for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+            const struct half half = {low + h * 32 * LANES, bits, scale + h % 2 * 8 * LANES,
+                                      s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width};
+            read_ahead(s, &planes, b, 0, h % 2, 2);
+            high_q3_load(bits, high + b * STEPS * STEP_BYTES, h % 2);
+            add_half(t, &half, (struct codes_16){load_q3_k, 7 * 8, 1.0f / 8}, width);
+        }
+        sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
+    }
+    sums_store(acc, s, width);
+}
+
+void STRIP_OF(q3_k)(const struct matmul_strip *s)
+{
+    by_width(s, strip_q3_k);
 }
 
 INLINE void strip_q6_k(const struct matmul_strip *s, size_t width)
@@ -193,13 +352,13 @@ INLINE void strip_q6_k(const struct matmul_strip *s, size_t width)
     sums_load(acc, s, width);
     for (size_t b = s->first; b < s->end; b++) {
         sums_zero(t, width);
-        read_ahead(s, &planes, b, 2, 0, 1);
-        read_ahead(s, &planes, b, 3, 0, 1);
+        read_ahead_all(s, &planes, b, 2);
         for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+            const struct half half = {low + h * 64 * LANES, high + h * 32 * LANES, scales + h * 8 * LANES,
+                                      s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width};
             read_ahead(s, &planes, b, 0, h % 2, 2);
             read_ahead(s, &planes, b, 1, h % 2, 2);
-            add_half_k6(t, low + h * 64 * LANES, high + h * 32 * LANES, scales + h * 8 * LANES,
-                        s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width, width);
+            add_half(t, &half, (struct codes_16){load_q6_k, 63, 1}, width);
         }
         sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
     }

@@ -62,6 +62,14 @@ INLINE void read_ahead(const struct matmul_strip *s, const struct planes *p, siz
             __builtin_prefetch(next + (i * n_steps + step) * run + at, 0, SECOND_LEVEL);
 }
 
+/* Fields @f and behind it, at once. */
+INLINE void read_ahead_all(const struct matmul_strip *s, const struct planes *p, size_t b, size_t f)
+{
+    UNROLLED
+    for (; f < p->n; f++)
+        read_ahead(s, p, b, f, 0, 1);
+}
+
 typedef void tile_fn(const struct matmul_strip *s, size_t width);
 
 /* A loop for each width: only where the number of columns is a constant do their sums have registers of their own. */

@@ -46,6 +46,10 @@ enum { CODES = 0 };
 
 static const struct packed_field q8_0_fields[] = {FIELD(q8_0, q, CODES), FIELD(q8_0, d, 2)};
 static const struct packed_field q4_0_fields[] = {FIELD(q4_0, q, CODES), FIELD(q4_0, d, 2)};
+static const struct packed_field q2_k_fields[] = {FIELD(q2_k, q, CODES), FIELD(q2_k, scales, 1), FIELD(q2_k, d, 2),
+                                                  FIELD(q2_k, dmin, 2)};
+static const struct packed_field q3_k_fields[] = {FIELD(q3_k, q, CODES), FIELD(q3_k, high, CODES),
+                                                  FIELD(q3_k, scales, 1), FIELD(q3_k, d, 2)};
 static const struct packed_field q4_k_fields[] = {FIELD(q4_k, q, CODES), FIELD(q4_k, scales, 1), FIELD(q4_k, d, 2),
                                                   FIELD(q4_k, dmin, 2)};
 static const struct packed_field q5_k_fields[] = {FIELD(q5_k, q, CODES), FIELD(q5_k, high, CODES),
@@ -58,7 +62,8 @@ static const struct {
     size_t n;
 } packed[QD_N_TYPES] = {
 #define PACKED(type, TYPE) [QD_TYPE_##TYPE] = {type##_fields, sizeof type##_fields / sizeof type##_fields[0]}
-    PACKED(q8_0, Q8_0), PACKED(q4_0, Q4_0), PACKED(q4_k, Q4_K), PACKED(q5_k, Q5_K), PACKED(q6_k, Q6_K),
+    PACKED(q8_0, Q8_0), PACKED(q4_0, Q4_0), PACKED(q2_k, Q2_K), PACKED(q3_k, Q3_K),
+    PACKED(q4_k, Q4_K), PACKED(q5_k, Q5_K), PACKED(q6_k, Q6_K),
 #undef PACKED
 };
 

@@ -211,8 +211,8 @@ INLINE void load_scales_k4(float32x4_t scale[8][STEP], int16x8_t mins[4], const 
     mins[3] = widen_high(min_high);
 }
 
-/* M of kernels.h, of four rows with one column: 8 products of at most 63 * 4064. */
-INLINE int32x4_t sum_of_minima(const int16x8_t mins[4], const int16_t *pairs)
+/* M of kernels.h with eight sub-blocks, of four rows with one column: 8 products of at most 63 * 4064. */
+INLINE int32x4_t minima_of_8(const int16x8_t mins[4], const int16_t *pairs)
 {
     const int16x8_t x = vreinterpretq_s16_u8(vld1q_u8((const uint8_t *)pairs));
     int32x4_t sum = vmull_laneq_s16(vget_low_s16(mins[0]), x, 0);
@@ -232,9 +232,9 @@ INLINE void begin_256(const struct matmul_strip *s, const size_t width)
         store_column(s, c, vdupq_n_f32(0));
 }
 
-/* Adds block @b to y: @t times the scales, less the minima where there are some. */
+/* Adds block @b to y: @t times the scales, less what the minima of each column come to where there are some. */
 INLINE void finish_256(const struct matmul_strip *s, size_t b, float32x4_t *t, const uint8_t *d, const uint8_t *dmin,
-                       const int16x8_t mins[4], const size_t width)
+                       const int32x4_t *minima, const size_t width)
 {
     const float32x4_t ws = halves(d), low = dmin ? halves(dmin) : ws;
     const size_t n = n_sums(width);
@@ -246,8 +246,7 @@ INLINE void finish_256(const struct matmul_strip *s, size_t b, float32x4_t *t, c
             const float xs = s->x.scale[b * width + c];
             float32x4_t y = vfmaq_f32(load_column(s, c), t[c], vmulq_n_f32(ws, xs));
             if (dmin)
-                y = vfmsq_f32(y, vcvtq_f32_s32(sum_of_minima(mins, s->x.pairs + (b * width + c) * 8)),
-                              vmulq_n_f32(low, xs));
+                y = vfmsq_f32(y, vcvtq_f32_s32(minima[c]), vmulq_n_f32(low, xs));
             store_column(s, c, y);
         }
 }
@@ -292,6 +291,7 @@ INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes
         const uint8_t *high = high_bytes ? fifth + b * high_bytes * ROWS : NULL;
         int8x16_t w[CODES_32];
         int16x8_t mins[4];
+        int32x4_t minima[MAX_WIDTH];
         float32x4_t scale[8][STEP], t[MAX_WIDTH];
         load_scales_k4(scale, mins, scales + b * 12 * ROWS);
         clear(t, width);
@@ -302,7 +302,10 @@ INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes
             load_high_nibbles(w, q, high, p);
             sub_block(t, w, CODES_32, 8, scale[2 * p + 1], codes_of(s, b * 8 + 2 * p + 1, 0, width), NULL, width);
         }
-        finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, mins, width);
+        EACH_COLUMN
+            for (size_t c = 0; c < width; c++)
+                minima[c] = minima_of_8(mins, s->x.pairs + (b * width + c) * 8);
+        finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, minima, width);
     }
 }
 
@@ -316,15 +319,41 @@ INLINE void strip_q5_k(const struct matmul_strip *s, const size_t width)
     strip_affine_k(s, 32, width);
 }
 
+/* --- sixteen sub-blocks of 16: q2_k, q3_k, q6_k --- */
+
 /*
- * 16 codes 0..63 of every row, elements 128 h + 32 @part + (0..15 or 16..31): nibbles from @low, pairs of bits from
- * @high. Shifts that keep bits of the other operand put the two together.
+ * The loaders take 16 codes of every row, elements 128 h + 32 @part + (0..15 or 16..31): @low and @high begin at the
+ * first byte of these 16. Shifts that keep bits of the other operand put the two together.
  */
-INLINE void load_sixes(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *high, const int part)
+typedef void load_16_fn(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *high, size_t h, int part);
+
+INLINE void load_q2_k(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *high, size_t h, const int part)
+{
+    const int8x16_t to_bit_0 = vdupq_n_s8((int8_t)(-2 * part));
+    (void)high;
+    (void)h;
+    for (size_t i = 0; i < CODES_16; i++)
+        w[i] = vreinterpretq_s8_u8(vandq_u8(vshlq_u8(vld1q_u8(low + REGISTER * i), to_bit_0), vdupq_n_u8(3)));
+}
+
+/* Codes times 8, so that their offset of 4 is the 32 of q6_k. */
+INLINE void load_q3_k(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *high, const size_t h, const int part)
+{
+    const int8x16_t to_bit_3 = vdupq_n_s8((int8_t)(3 - 2 * part));
+    const int8x16_t to_bit_5 = vdupq_n_s8((int8_t)(5 - 4 * (int)h - part));
+    for (size_t i = 0; i < CODES_16; i++) {
+        const uint8x16_t pair = vshlq_u8(vld1q_u8(low + REGISTER * i), to_bit_3);
+        const uint8x16_t third = vshlq_u8(vld1q_u8(high + REGISTER * i), to_bit_5);
+        w[i] = vreinterpretq_s8_u8(vorrq_u8(vandq_u8(pair, vdupq_n_u8(0x18)), vandq_u8(third, vdupq_n_u8(0x20))));
+    }
+}
+
+INLINE void load_q6_k(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *high, size_t h, const int part)
 {
     const uint8x16_t six = vdupq_n_u8(63);
+    (void)h;
     for (size_t i = 0; i < CODES_16; i++) {
-        const uint8x16_t a = vld1q_u8(low + REGISTER * i), b = vld1q_u8(high + REGISTER * i);
+        const uint8x16_t a = vld1q_u8(low + part % 2 * 32 * ROWS + REGISTER * i), b = vld1q_u8(high + REGISTER * i);
         const uint8x16_t code = part == 0   ? vandq_u8(vsliq_n_u8(a, b, 4), six)
                                 : part == 1 ? vandq_u8(vsliq_n_u8(a, vshrq_n_u8(b, 2), 4), six)
                                 : part == 2 ? vandq_u8(vsriq_n_u8(b, a, 4), six)
@@ -333,18 +362,115 @@ INLINE void load_sixes(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t 
     }
 }
 
-/* Elements 128 h + 32 part: two sub-blocks of half @h of block @b. */
-INLINE void part_q6_k(float32x4_t *t, const struct matmul_strip *s, size_t b, size_t h, const int part,
-                      float32x4_t (*scale)[STEP], const size_t width)
+/* A type of this kind: where the codes of a half of a block are, and how they count. */
+struct codes_16 {
+    load_16_fn *load;
+    size_t low_bytes, high_bytes; /* of a block; high: 0, 32 (both halves use all of it) or 64 */
+    bool from_sums;               /* codes are 32 above what they stand for */
+};
+
+/* Elements 128 h + 32 part: two sub-blocks of half @h of block @b. 16 bits add 4 products with codes to 63. */
+INLINE void part_16(float32x4_t *t, const struct matmul_strip *s, const struct codes_16 codes, size_t b, size_t h,
+                    const int part, float32x4_t (*scale)[STEP], const size_t width)
 {
-    const uint8_t *low = s->w + (b * 128 + 64 * h + part % 2 * 32) * ROWS;
-    const uint8_t *high = s->w + (s->n_blocks * 128 + b * 64 + 32 * h) * ROWS;
+    const uint8_t *low = s->w + (b * codes.low_bytes + h * codes.low_bytes / 2) * ROWS;
+    const uint8_t *high = s->w + (s->n_blocks * codes.low_bytes + b * codes.high_bytes) * ROWS;
     const size_t block = b * 8 + 4 * h + (size_t)part; /* of 32 */
+    if (codes.high_bytes == 64)
+        high += h * 32 * ROWS;
     for (size_t half = 0; half < 2; half++) {
         int8x16_t w[CODES_16];
-        load_sixes(w, low + half * 16 * ROWS, high + half * 16 * ROWS, part);
-        sub_block(t, w, CODES_16, 4, scale[2 * part + half], codes_of(s, block, 0, width) + half * 16,
-                  s->x.sums + (block * 2 + half) * width, width);
+        codes.load(w, low + half * 16 * ROWS, high + half * 16 * ROWS, h, part);
+        sub_block(t, w, CODES_16, 4, scale[2 * part + (int)half], codes_of(s, block, 0, width) + half * 16,
+                  codes.from_sums ? s->x.sums + (block * 2 + half) * width : NULL, width);
+    }
+}
+
+INLINE void block_16(float32x4_t *t, const struct matmul_strip *s, const struct codes_16 codes, size_t b,
+                     float32x4_t scale[16][STEP], const size_t width)
+{
+    clear(t, width);
+    for (size_t h = 0; h < 2; h++) {
+        part_16(t, s, codes, b, h, 0, scale + 8 * h, width);
+        part_16(t, s, codes, b, h, 1, scale + 8 * h, width);
+        part_16(t, s, codes, b, h, 2, scale + 8 * h, width);
+        part_16(t, s, codes, b, h, 3, scale + 8 * h, width);
+    }
+}
+
+INLINE void spread_signed(float32x4_t ret[4][STEP], int8x16_t scales)
+{
+    spread_scales(ret, vmovl_s8(vget_low_s8(scales)), vmovl_high_s8(scales));
+}
+
+/* Scales and minima in nibbles; two minima of every row in each of @mins. */
+INLINE void load_scales_q2_k(float32x4_t scale[16][STEP], int16x8_t mins[8], const uint8_t *p)
+{
+    for (size_t i = 0; i < 4; i++) {
+        const uint8x16_t both = vld1q_u8(p + REGISTER * i), min = vshrq_n_u8(both, 4);
+        spread_signed(scale + 4 * i, vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15))));
+        mins[2 * i] = widen_low(min);
+        mins[2 * i + 1] = widen_high(min);
+    }
+}
+
+/* M with sixteen sub-blocks, of every column; @starts: -32 times the sums of their codes. */
+INLINE void minima_of_16(int32x4_t *minima, const int16x8_t mins[8], const int32_t *starts, const size_t width)
+{
+    for (size_t c = 0; c < width; c++)
+        minima[c] = vdupq_n_s32(0);
+    for (size_t k = 0; k < 16; k += 2)
+        EACH_COLUMN
+            for (size_t c = 0; c < width; c++) {
+                const int16_t first = (int16_t)(starts[k * width + c] / -32),
+                              next = (int16_t)(starts[(k + 1) * width + c] / -32);
+                minima[c] = vmlal_n_s16(minima[c], vget_low_s16(mins[k / 2]), first);
+                minima[c] = vmlal_high_n_s16(minima[c], mins[k / 2], next);
+            }
+}
+
+INLINE void strip_q2_k(const struct matmul_strip *s, const size_t width)
+{
+    const size_t plane = s->n_blocks * ROWS;
+    const uint8_t *scales = s->w + plane * 64, *d = scales + plane * 16, *dmin = d + plane * 2;
+    begin_256(s, width);
+    for (size_t b = s->first; b < s->end; b++) {
+        int16x8_t mins[8];
+        int32x4_t minima[MAX_WIDTH];
+        float32x4_t scale[16][STEP], t[MAX_WIDTH];
+        load_scales_q2_k(scale, mins, scales + b * 16 * ROWS);
+        minima_of_16(minima, mins, s->x.sums + b * 16 * width, width);
+        block_16(t, s, (struct codes_16){load_q2_k, 64, 0, false}, b, scale, width);
+        finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, minima, width);
+    }
+}
+
+/* unpack_scales_q3 of four rows, less 32; an eighth of them, since codes are 8 times as large. */
+INLINE void load_scales_q3_k(float32x4_t scale[16][STEP], const uint8_t *p)
+{
+    const uint8x16_t a = vld1q_u8(p), b = vld1q_u8(p + 16), c = vld1q_u8(p + 32);
+    const uint8x16_t four = vdupq_n_u8(15), two = vdupq_n_u8(3);
+    const uint8x16_t codes[4] = {vsliq_n_u8(vandq_u8(a, four), vandq_u8(c, two), 4),
+                                 vsliq_n_u8(vandq_u8(b, four), vandq_u8(vshrq_n_u8(c, 2), two), 4),
+                                 vsliq_n_u8(vshrq_n_u8(a, 4), vandq_u8(vshrq_n_u8(c, 4), two), 4),
+                                 vsliq_n_u8(vshrq_n_u8(b, 4), vshrq_n_u8(c, 6), 4)};
+    for (size_t i = 0; i < 4; i++)
+        spread_signed(scale + 4 * i, vsubq_s8(vreinterpretq_s8_u8(codes[i]), vdupq_n_s8(32)));
+    for (size_t i = 0; i < 16; i++)
+        for (size_t v = 0; v < STEP; v++)
+            scale[i][v] = vmulq_n_f32(scale[i][v], 1.0f / 8);
+}
+
+INLINE void strip_q3_k(const struct matmul_strip *s, const size_t width)
+{
+    const size_t plane = s->n_blocks * ROWS;
+    const uint8_t *scales = s->w + plane * (64 + 32), *d = scales + plane * 12;
+    begin_256(s, width);
+    for (size_t b = s->first; b < s->end; b++) {
+        float32x4_t scale[16][STEP], t[MAX_WIDTH];
+        load_scales_q3_k(scale, scales + b * 12 * ROWS);
+        block_16(t, s, (struct codes_16){load_q3_k, 64, 32, true}, b, scale, width);
+        finish_256(s, b, t, d + b * 2 * ROWS, NULL, NULL, width);
     }
 }
 
@@ -355,17 +481,9 @@ INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
     begin_256(s, width);
     for (size_t b = s->first; b < s->end; b++) {
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
-        for (size_t i = 0; i < 4; i++) {
-            const int8x16_t v = vreinterpretq_s8_u8(vld1q_u8(scales + (b * 16 + 4 * i) * ROWS));
-            spread_scales(scale + 4 * i, vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v));
-        }
-        clear(t, width);
-        for (size_t h = 0; h < 2; h++) {
-            part_q6_k(t, s, b, h, 0, scale + 8 * h, width);
-            part_q6_k(t, s, b, h, 1, scale + 8 * h, width);
-            part_q6_k(t, s, b, h, 2, scale + 8 * h, width);
-            part_q6_k(t, s, b, h, 3, scale + 8 * h, width);
-        }
+        for (size_t i = 0; i < 4; i++)
+            spread_signed(scale + 4 * i, vreinterpretq_s8_u8(vld1q_u8(scales + (b * 16 + 4 * i) * ROWS)));
+        block_16(t, s, (struct codes_16){load_q6_k, 128, 64, true}, b, scale, width);
         finish_256(s, b, t, d + b * 2 * ROWS, NULL, NULL, width);
     }
 }
@@ -389,6 +507,8 @@ INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
     }
 KERNEL_OF(q8_0)
 KERNEL_OF(q4_0)
+KERNEL_OF(q2_k)
+KERNEL_OF(q3_k)
 KERNEL_OF(q4_k)
 KERNEL_OF(q5_k)
 KERNEL_OF(q6_k)

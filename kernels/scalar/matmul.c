@@ -63,6 +63,41 @@ static float sum_scaled(const struct matmul_strip *s, const int8_t q[BLOCK_256],
     return t;
 }
 
+/* Element i of pairs of bits of a block of 256 (kernels/layout/blocks.h, q2_k). */
+static int pair_k2(const uint8_t q[64], size_t i)
+{
+    return q[i / 128 * BLOCK_32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+}
+
+static float step_q2_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q2_k *w = block;
+    int8_t q[BLOCK_256], scales[16];
+    int32_t low = 0;
+    for (size_t i = 0; i < BLOCK_256; i++)
+        q[i] = (int8_t)pair_k2(w->q, i);
+    for (size_t k = 0; k < 16; k++) {
+        scales[k] = w->scales[k] & 15;
+        low += (w->scales[k] >> 4) * (s->x.sums[(b * 16 + k) * s->width + c] / -32);
+    }
+    acc = fmaf(sum_scaled(s, q, scales, 16, b, c), f32_of_f16(w->d) * scale_of(s, b, c), acc);
+    return fmaf(-(float)low, f32_of_f16(w->dmin) * scale_of(s, b, c), acc);
+}
+
+static float step_q3_k(const struct matmul_strip *s, const void *block, size_t b, size_t c, float acc)
+{
+    const struct block_q3_k *w = block;
+    uint64_t packed[2];
+    int8_t q[BLOCK_256], scales[16];
+    unpack_scales_q3(w->scales, packed);
+    memcpy(scales, packed, sizeof scales);
+    for (size_t k = 0; k < 16; k++)
+        scales[k] = (int8_t)(scales[k] - 32);
+    for (size_t i = 0; i < BLOCK_256; i++)
+        q[i] = (int8_t)((pair_k2(w->q, i) | (w->high[i % 32] >> i / 32 & 1) << 2) - 4);
+    return fmaf(sum_scaled(s, q, scales, 16, b, c), f32_of_f16(w->d) * scale_of(s, b, c), acc);
+}
+
 /* Eight scales and minima in 12 bytes: q4_k, q5_k. */
 static float step_affine_k(const struct matmul_strip *s, const int8_t q[BLOCK_256], const uint8_t packed[12], float d,
                            float dmin, size_t b, size_t c, float acc)
@@ -142,6 +177,8 @@ static inline void strip(const struct matmul_strip *s, enum qd_layout layout, en
 #define MATMULS(name, NAME)        \
     MATMUL(name, NAME, q8_0, Q8_0) \
     MATMUL(name, NAME, q4_0, Q4_0) \
+    MATMUL(name, NAME, q2_k, Q2_K) \
+    MATMUL(name, NAME, q3_k, Q3_K) \
     MATMUL(name, NAME, q4_k, Q4_K) \
     MATMUL(name, NAME, q5_k, Q5_K) \
     MATMUL(name, NAME, q6_k, Q6_K)

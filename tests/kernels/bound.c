@@ -39,6 +39,18 @@ static struct {
 
 typedef void parts_fn(const uint8_t *row, size_t n, struct part *dst);
 
+static void parts_q2_k(const uint8_t *row, size_t n, struct part *dst)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct block_q2_k b;
+        memcpy(&b, row + i / 256 * sizeof b, sizeof b);
+        const size_t e = i % 256, k = e / 16;
+        const int code = b.q[e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3;
+        dst[i] = (struct part){(double)f32_of_f16(b.d) * (b.scales[k] & 15) * code,
+                               -(double)f32_of_f16(b.dmin) * (b.scales[k] >> 4)};
+    }
+}
+
 static struct part affine_part(const uint8_t packed[12], uint16_t d, uint16_t dmin, size_t k, int code)
 {
     uint8_t scales[8], mins[8];
@@ -91,9 +103,10 @@ static const struct rule {
     parts_fn *parts; /* NULL: as it is decoded */
     size_t per, more;
 } rules[] = {
-    {QD_TYPE_Q8_0, NULL, 32, 0},        {QD_TYPE_Q4_0, NULL, 32, 0},         {QD_TYPE_Q4_K, parts_q4_k, 128, 5},
-    {QD_TYPE_Q5_K, parts_q5_k, 128, 7}, {QD_TYPE_Q6_K, parts_q6_k, 256, 15}, {QD_TYPE_F32, NULL, 64, 6},
-    {QD_TYPE_F16, NULL, 64, 6},         {QD_TYPE_Q5_1, NULL, 64, 6},         {QD_TYPE_IQ4_NL, NULL, 64, 6},
+    {QD_TYPE_Q8_0, NULL, 32, 0},         {QD_TYPE_Q4_0, NULL, 32, 0},        {QD_TYPE_Q2_K, parts_q2_k, 128, 1},
+    {QD_TYPE_Q3_K, NULL, 256, 1},        {QD_TYPE_Q4_K, parts_q4_k, 128, 5}, {QD_TYPE_Q5_K, parts_q5_k, 128, 7},
+    {QD_TYPE_Q6_K, parts_q6_k, 256, 15}, {QD_TYPE_F32, NULL, 64, 6},         {QD_TYPE_F16, NULL, 64, 6},
+    {QD_TYPE_Q5_1, NULL, 64, 6},         {QD_TYPE_IQ4_NL, NULL, 64, 6},
 };
 
 static void find_parts(const struct rule *rule, const uint8_t *row, size_t n)

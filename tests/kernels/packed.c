@@ -13,8 +13,8 @@
 struct packed_bed bed;
 
 const struct packed_type packed_types[N_PACKED_TYPES] = {
-    {QD_TYPE_Q8_0, 32, 128, 32}, {QD_TYPE_Q4_0, 32, 8, 32},   {QD_TYPE_Q4_K, 256, 32, 16},
-    {QD_TYPE_Q5_K, 256, 32, 16}, {QD_TYPE_Q6_K, 256, 32, 16},
+    {QD_TYPE_Q8_0, 32, 128, 32}, {QD_TYPE_Q4_0, 32, 8, 32},   {QD_TYPE_Q2_K, 256, 32, 16}, {QD_TYPE_Q3_K, 256, 32, 16},
+    {QD_TYPE_Q4_K, 256, 32, 16}, {QD_TYPE_Q5_K, 256, 32, 16}, {QD_TYPE_Q6_K, 256, 32, 16},
 };
 
 const struct packed_type *packed_type_of(enum qd_type type)

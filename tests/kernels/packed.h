@@ -26,7 +26,7 @@ struct packed_type {
     int32_t offset;
     size_t unit;
 };
-enum { N_PACKED_TYPES = 5 };
+enum { N_PACKED_TYPES = 7 };
 extern const struct packed_type packed_types[N_PACKED_TYPES];
 const struct packed_type *packed_type_of(enum qd_type type);
 

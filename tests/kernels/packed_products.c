@@ -341,15 +341,20 @@ uint64_t digest_products(const struct packed_entry *e)
 /* A block of weights in whole numbers; scales and minima are multiplied by 1 or -1. */
 struct whole_block {
     int q[256];
-    int scale[16]; /* of every 32 (q4_k q5_k) or 16 (q6_k) elements */
-    int minimum[8];
+    int scale[16]; /* of every sub-block */
+    int minimum[16];
 };
 
+/* What a type can hold: its codes as they count, less their offset; the elements that share a scale. */
 static const struct {
-    int lowest, highest; /* code as it counts: less its offset */
-} code_range[QD_N_TYPES] = {
-    [QD_TYPE_Q8_0] = {-128, 127}, [QD_TYPE_Q4_0] = {-8, 7},   [QD_TYPE_Q4_K] = {0, 15},
-    [QD_TYPE_Q5_K] = {0, 31},     [QD_TYPE_Q6_K] = {-32, 31},
+    int lowest, highest;
+    int least_scale, most_scale, most_minimum;
+    size_t sub_block;
+} range[QD_N_TYPES] = {
+    [QD_TYPE_Q8_0] = {-128, 127, 1, 1, 0, 32},    [QD_TYPE_Q4_0] = {-8, 7, 1, 1, 0, 32},
+    [QD_TYPE_Q2_K] = {0, 3, 1, 15, 15, 16},       [QD_TYPE_Q3_K] = {-4, 3, -32, 31, 0, 16},
+    [QD_TYPE_Q4_K] = {0, 15, 1, 63, 63, 32},      [QD_TYPE_Q5_K] = {0, 31, 1, 63, 63, 32},
+    [QD_TYPE_Q6_K] = {-32, 31, -128, 127, 0, 16},
 };
 static const uint16_t half_one = 0x3c00;
 
@@ -367,6 +372,39 @@ static void put_q4_0(void *dst, const struct whole_block *w)
     b->d = half_one;
     for (size_t j = 0; j < 16; j++)
         b->q[j] = (uint8_t)((w->q[j] + 8) | (w->q[j + 16] + 8) << 4);
+}
+
+static void put_pairs_k2(uint8_t q[64], const struct whole_block *w, int offset)
+{
+    memset(q, 0, 64);
+    for (size_t i = 0; i < 256; i++)
+        q[i / 128 * 32 + i % 32] |= (uint8_t)(((w->q[i] + offset) & 3) << i / 32 % 4 * 2);
+}
+
+static void put_q2_k(void *dst, const struct whole_block *w)
+{
+    struct block_q2_k *b = dst;
+    b->d = b->dmin = half_one;
+    for (size_t k = 0; k < 16; k++)
+        b->scales[k] = (uint8_t)(w->scale[k] | w->minimum[k] << 4);
+    put_pairs_k2(b->q, w, 0);
+}
+
+/* Low nibbles of scales 0..7 and 8..15 in bytes 0..7; upper pairs of every fourth scale in the four bytes behind. */
+static void put_q3_k(void *dst, const struct whole_block *w)
+{
+    struct block_q3_k *b = dst;
+    b->d = half_one;
+    memset(b->scales, 0, sizeof b->scales);
+    memset(b->high, 0, sizeof b->high);
+    for (size_t k = 0; k < 16; k++) {
+        const unsigned scale = (unsigned)(w->scale[k] + 32);
+        b->scales[k % 8] |= (uint8_t)((scale & 15) << k / 8 * 4);
+        b->scales[8 + k % 4] |= (uint8_t)(scale >> 4 << k / 4 * 2);
+    }
+    for (size_t i = 0; i < 256; i++)
+        b->high[i % 32] |= (uint8_t)((w->q[i] + 4) >> 2 << i / 32);
+    put_pairs_k2(b->q, w, 4);
 }
 
 /* Scale and minimum k < 4 are the low 6 bits of bytes k and k + 4; of the others the upper 2 bits stand above those. */
@@ -439,13 +477,11 @@ static bool is_high(int pattern, size_t j, uint64_t seed)
 static void fill_whole(struct whole_block *w, enum qd_type type, int pattern, uint64_t seed)
 {
     for (size_t j = 0; j < 256; j++)
-        w->q[j] = is_high(pattern, j, seed) ? code_range[type].highest : code_range[type].lowest;
+        w->q[j] = is_high(pattern, j, seed) ? range[type].highest : range[type].lowest;
     for (size_t k = 0; k < 16; k++) {
-        const bool high = is_high((int)(seed % N_PATTERNS), k, seed);
-        w->scale[k] = type == QD_TYPE_Q6_K ? (high ? 127 : -128) : (high ? 63 : 1);
+        w->scale[k] = is_high((int)(seed % N_PATTERNS), k, seed) ? range[type].most_scale : range[type].least_scale;
+        w->minimum[k] = is_high((int)(seed / 3 % N_PATTERNS), k, seed) ? range[type].most_minimum : 0;
     }
-    for (size_t k = 0; k < 8; k++)
-        w->minimum[k] = is_high((int)(seed / 3 % N_PATTERNS), k, seed) ? 63 : 0;
 }
 
 /* Block @b of column @c as code j: 127 or -127. */
@@ -466,32 +502,33 @@ static int64_t whole_dot(const struct product_trial *t, const struct whole_block
     return sum;
 }
 
+/* Sum of minimum * sum of codes. */
+static int64_t whole_minima(const struct product_trial *t, const struct whole_block *w, size_t b, size_t c)
+{
+    int64_t low = 0;
+    for (size_t j = 0; j < t->type->block_elements; j++)
+        low += w->minimum[j / range[t->type->type].sub_block] * made.q[((b * 8 + j / 32) * t->width + c) * 32 + j % 32];
+    return low;
+}
+
 /* The rule of kernels.h with scales of 1: sums of whole numbers in double are exact, so each line rounds once. */
 static float whole_step(const struct product_trial *t, const struct whole_block *w, size_t b, size_t c, float acc)
 {
-    const size_t n = t->type->block_elements == 32 ? 32 : t->type->type == QD_TYPE_Q6_K ? 16 : 32;
-    int64_t low = 0;
+    const size_t n = range[t->type->type].sub_block;
     float of_block = 0;
-    for (size_t k = 0; k < t->type->block_elements / n; k++) {
-        const int64_t scale = t->type->block_elements == 32 ? 1 : w->scale[k];
-        of_block = (float)((double)(whole_dot(t, w, b, c, k * n, n) * scale) + (double)of_block);
-    }
+    for (size_t k = 0; k < t->type->block_elements / n; k++)
+        of_block = (float)((double)(whole_dot(t, w, b, c, k * n, n) * w->scale[k]) + (double)of_block);
     acc = (float)((double)of_block + (double)acc);
-    if (t->type->type != QD_TYPE_Q4_K && t->type->type != QD_TYPE_Q5_K)
-        return acc;
-    for (size_t k = 0; k < 8; k++)
-        for (size_t j = 0; j < 32; j++)
-            low += w->minimum[k] * made.q[((b * 8 + k) * t->width + c) * 32 + j];
-    return (float)((double)acc - (double)(float)low);
+    if (range[t->type->type].most_minimum)
+        acc = (float)((double)acc - (double)(float)whole_minima(t, w, b, c));
+    return acc;
 }
 
 static void put_block(const struct product_trial *t, size_t r, size_t b, const struct whole_block *w)
 {
-    static void (*const puts[QD_N_TYPES])(void *, const struct whole_block *) = {[QD_TYPE_Q8_0] = put_q8_0,
-                                                                                 [QD_TYPE_Q4_0] = put_q4_0,
-                                                                                 [QD_TYPE_Q4_K] = put_q4_k,
-                                                                                 [QD_TYPE_Q5_K] = put_q5_k,
-                                                                                 [QD_TYPE_Q6_K] = put_q6_k};
+    static void (*const puts[QD_N_TYPES])(void *, const struct whole_block *) = {
+        [QD_TYPE_Q8_0] = put_q8_0, [QD_TYPE_Q4_0] = put_q4_0, [QD_TYPE_Q2_K] = put_q2_k, [QD_TYPE_Q3_K] = put_q3_k,
+        [QD_TYPE_Q4_K] = put_q4_k, [QD_TYPE_Q5_K] = put_q5_k, [QD_TYPE_Q6_K] = put_q6_k};
     puts[t->type->type](made.rows + (r * t->n_blocks + b) * qd_type_info(t->type->type)->block_bytes, w);
 }
 

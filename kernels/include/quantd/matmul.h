@@ -7,8 +7,8 @@
  *     qd_matmul(&w, x, n, y, NULL, scratch, n_bytes, &err);   // y[n][w.n_rows] = x[n][w.n_cols] * W^T
  *
  * Weights are read where they are, packed or portable. Activations are f32 and quantized inside to 8 bits, each column
- * (token) by itself in blocks of 32 (q8_0, q4_0) or 256 (q4_k, q5_k, q6_k); with weights of other types they stay f32
- * and the weights are decoded. |y - exact| <= bound is stated at qd_matmul.
+ * (token) by itself in blocks of 32 (q8_0, q4_0) or 256 (q2_k q3_k q4_k q5_k q6_k); with weights of other types they
+ * stay f32 and the weights are decoded. |y - exact| <= bound is stated at qd_matmul.
  *
  * The same bits come out for every instruction set, layout, n, split of rows, and number of threads.
  * Memory: nothing is allocated but by qd_team_new. Threads: none but a team's own. All functions may be called from any
@@ -60,8 +60,8 @@ size_t qd_matmul_scratch_bytes(const struct qd_matrix *w, size_t n, const struct
  *
  * NaN or Inf in a column of @x makes that column of @y NaN or Inf; nothing else changes.
  * Bound, with q the activations as they are rounded, u = 2^-24, and c as docs/formats/compute.md derives it (q8_0,
- * q4_0: n_cols / 32; q4_k q5_k: n_cols / 128 + 7; q6_k: n_cols / 256 + 15; others: n_cols / 64 + 6, rounded up):
- * |y - sum W q| <= c u / (1 - c u) * sum |W| |q|, where |W| of q4_k and q5_k is the sum of its parts' magnitudes; and
+ * q4_0: n_cols / 32; q2_k q4_k q5_k: n_cols / 128 + 7; q3_k q6_k: n_cols / 256 + 15; others: n_cols / 64 + 6, rounded
+ * up): |y - sum W q| <= c u / (1 - c u) * sum |W| |q|, where |W| of q2_k q4_k q5_k is the sum of parts' magnitudes; and
  * |x - q| <= 0.57 max|x| / 127 of the block, where that maximum is not below 0.008.
  * QD_E_INVALID: shapes, types or layouts that do not fit, scratch too small or not aligned; says which.
  */

@@ -18,13 +18,14 @@ enum { GUARD_BYTES = 64, GUARD = 0x5a, N_MAX = 40 };
 /* Rows that are no whole number of groups in any layout; rows longer than what is met at a time; more than a band. */
 enum { ROWS = 165, COLS = 2304 };
 
-static const enum qd_type packed_types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_0, QD_TYPE_Q4_K, QD_TYPE_Q5_K, QD_TYPE_Q6_K};
+static const enum qd_type packed_types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_0, QD_TYPE_Q2_K, QD_TYPE_Q3_K,
+                                            QD_TYPE_Q4_K, QD_TYPE_Q5_K, QD_TYPE_Q6_K};
 static const enum qd_type decoded_types[] = {QD_TYPE_F32, QD_TYPE_F16, QD_TYPE_BF16, QD_TYPE_Q5_1, QD_TYPE_IQ4_NL};
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static float *x; /* [N_MAX][COLS] */
 
-/* ---- making and calling ------------------------------------------------------------------------------------------ */
+/* ---- making and calling ----------------------------------------------------------------------------------------- */
 
 static struct qd_matrix make_matrix(enum qd_type type, uint64_t n_rows, uint64_t n_cols)
 {
@@ -119,7 +120,7 @@ static struct qd_team *team_of(unsigned n_threads)
     return team;
 }
 
-/* ---- the same bits ------------------------------------------------------------------------------------------------ */
+/* ---- the same bits ----------------------------------------------------------------------------------------------- */
 
 static void qd_matmul__packed_in_any_layout__gives_the_bits_of_portable_weights(void **state)
 {
@@ -246,6 +247,7 @@ static void qd_matmul__any_cpu__gives_the_bits_of_every_other(void **state)
         uint64_t digest;
     } golden[] = {
         {QD_TYPE_Q8_0, UINT64_C(0x7da09870084de6c0)}, {QD_TYPE_Q4_0, UINT64_C(0xd9e984da0077284c)},
+        {QD_TYPE_Q2_K, UINT64_C(0xdb3266776a6cb410)}, {QD_TYPE_Q3_K, UINT64_C(0x2ecfd568f1d0149e)},
         {QD_TYPE_Q4_K, UINT64_C(0x554322f9dc4cc125)}, {QD_TYPE_Q5_K, UINT64_C(0x44152fd83ef0f650)},
         {QD_TYPE_Q6_K, UINT64_C(0x16b3a3361fd78a82)}, {QD_TYPE_F32, UINT64_C(0x00fdc9116009e704)},
         {QD_TYPE_F16, UINT64_C(0x5a8ce508efc8fc68)},  {QD_TYPE_IQ4_NL, UINT64_C(0x1b2c7ede1fe77a13)},
@@ -269,7 +271,7 @@ static void qd_matmul__no_columns__does_nothing(void **state)
     free_matrix(&w);
 }
 
-/* ---- in two steps ------------------------------------------------------------------------------------------------- */
+/* ---- in two steps ------------------------------------------------------------------------------------------------ */
 
 struct prepared {
     struct qd_matrix w;
@@ -373,7 +375,7 @@ static void qd_matmul_rows__same_kind_of_weights__take_the_same_activations(void
     release(&p);
 }
 
-/* ---- what does not fit -------------------------------------------------------------------------------------------- */
+/* ---- what does not fit ------------------------------------------------------------------------------------------- */
 
 static struct qd_error last;
 
@@ -505,7 +507,7 @@ static void qd_team_new__no_threads_or_far_too_many__is_refused(void **state)
     qd_team_free(NULL);
 }
 
-/* ---- rows as f32 -------------------------------------------------------------------------------------------------- */
+/* ---- rows as f32 ------------------------------------------------------------------------------------------------- */
 
 static void qd_get_rows__packed_or_portable__gives_what_the_decoder_does(void **state)
 {

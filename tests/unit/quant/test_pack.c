@@ -101,7 +101,8 @@ static void make_small(struct fixture *f)
     fixture_source(f, 1);
 }
 
-static const enum scheme schemes[] = {SCHEME_Q8_0, SCHEME_Q4_0, SCHEME_Q4_K_M, SCHEME_Q5_K_M, SCHEME_Q6_K, SCHEME_Q5_1};
+static const enum scheme schemes[] = {SCHEME_Q8_0,   SCHEME_Q4_0,   SCHEME_Q2_K, SCHEME_Q3_K_M,
+                                      SCHEME_Q4_K_M, SCHEME_Q5_K_M, SCHEME_Q6_K, SCHEME_Q5_1};
 enum { N_SCHEMES_TRIED = sizeof schemes / sizeof schemes[0] };
 
 /* One matrix as docs/formats/packed.md has it: byte by byte, by its formula. */
