@@ -344,7 +344,7 @@ INLINE void load_q3_k(int8x16_t w[CODES_16], const uint8_t *low, const uint8_t *
     for (size_t i = 0; i < CODES_16; i++) {
         const uint8x16_t pair = vshlq_u8(vld1q_u8(low + REGISTER * i), to_bit_3);
         const uint8x16_t third = vshlq_u8(vld1q_u8(high + REGISTER * i), to_bit_5);
-        w[i] = vreinterpretq_s8_u8(vorrq_u8(vandq_u8(pair, vdupq_n_u8(0x18)), vandq_u8(third, vdupq_n_u8(0x20))));
+        w[i] = vreinterpretq_s8_u8(vbslq_u8(vdupq_n_u8(0x18), pair, vandq_u8(third, vdupq_n_u8(0x20))));
     }
 }
 
@@ -414,19 +414,23 @@ INLINE void load_scales_q2_k(float32x4_t scale[16][STEP], int16x8_t mins[8], con
     }
 }
 
-/* M with sixteen sub-blocks, of every column; @starts: -32 times the sums of their codes. */
+/* M with sixteen sub-blocks, of every column; @starts: -32 times the sums of their codes, so 32 M is below 2^24. */
 INLINE void minima_of_16(int32x4_t *minima, const int16x8_t mins[8], const int32_t *starts, const size_t width)
 {
-    for (size_t c = 0; c < width; c++)
-        minima[c] = vdupq_n_s32(0);
-    for (size_t k = 0; k < 16; k += 2)
+    EACH_COLUMN
+        for (size_t c = 0; c < width; c++)
+            minima[c] = vdupq_n_s32(0);
+    for (size_t k = 0; k < 16; k += 2) {
+        const int32x4_t first = vmovl_s16(vget_low_s16(mins[k / 2])), next = vmovl_high_s16(mins[k / 2]);
         EACH_COLUMN
             for (size_t c = 0; c < width; c++) {
-                const int16_t first = (int16_t)(starts[k * width + c] / -32),
-                              next = (int16_t)(starts[(k + 1) * width + c] / -32);
-                minima[c] = vmlal_n_s16(minima[c], vget_low_s16(mins[k / 2]), first);
-                minima[c] = vmlal_high_n_s16(minima[c], mins[k / 2], next);
+                minima[c] = vmlsq_n_s32(minima[c], first, starts[k * width + c]);
+                minima[c] = vmlsq_n_s32(minima[c], next, starts[(k + 1) * width + c]);
             }
+    }
+    EACH_COLUMN
+        for (size_t c = 0; c < width; c++)
+            minima[c] = vshrq_n_s32(minima[c], 5);
 }
 
 INLINE void strip_q2_k(const struct matmul_strip *s, const size_t width)
