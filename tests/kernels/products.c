@@ -22,8 +22,8 @@ enum { N_ROWS = 37, N_COLS = 1024, MAX_N = 31, N_THREADS = 3 };
 static const size_t column_counts[] = {1, 2, 7, MAX_N};
 
 /* The last two have no packed form: they are decoded to f32. */
-static const enum qd_type types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_0, QD_TYPE_Q4_K, QD_TYPE_Q5_K,
-                                     QD_TYPE_Q6_K, QD_TYPE_Q3_K, QD_TYPE_BF16};
+static const enum qd_type types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_0, QD_TYPE_Q2_K,   QD_TYPE_Q3_K, QD_TYPE_Q4_K,
+                                     QD_TYPE_Q5_K, QD_TYPE_Q6_K, QD_TYPE_IQ4_NL, QD_TYPE_BF16};
 
 static struct {
     float w[N_ROWS * N_COLS], x[MAX_N * N_COLS], y[MAX_N * N_ROWS];
