@@ -94,7 +94,7 @@ static void open_in(int fd, const char *model, const char *scheme, const char *l
 {
     struct qd_error err = {0};
     if (try_open(fd, &(struct msg_open){.model = model, .scheme = scheme, .layout = layout}, ret, &err) < 0)
-        fail_msg("open %s %s %s: %s (%s)", model, scheme, layout, err.message, err.hint);
+        fail_msg("open %s %s %s: %s (%s)", model, scheme, layout ? layout : "portable", err.message, err.hint);
 }
 
 static void refused(int fd, const struct msg_open *m, int code, const char *reason, const char *hint)
