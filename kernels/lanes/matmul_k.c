@@ -179,7 +179,7 @@ struct codes_16 {
 /* t = fma(float(I), scale, t), eight times */
 INLINE void add_half(vf *t, const struct half *h, const struct codes_16 codes, size_t width)
 {
-    _Pragma("GCC unroll 1") /* eight times as long a loop takes gcc half a minute a file */
+    ROLLED
     for (size_t k = 0; k < 8; k++) {
         const size_t first = k % 2 * 16; /* in a block of 32 */
         const vf scale = vf_of_vi(vi_load_i8(h->scales + k * LANES));

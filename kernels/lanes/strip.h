@@ -18,6 +18,7 @@ enum { STRIP_COLUMNS = 16 };
 
 #define INLINE         static inline __attribute__((always_inline))
 #define UNROLLED       _Pragma("GCC unroll 16")
+#define ROLLED         _Pragma("GCC unroll 1") /* a long body: unrolled, it takes gcc half a minute a file */
 #define EACH_COLUMN(c) UNROLLED for (size_t c = 0; c < width; c++)
 
 /* Bytes of the fields of a block, a plane each (docs/formats/packed.md). */

@@ -23,7 +23,8 @@ CPUS = ("scalar", "avx2", "avx512")  # names that this CPU has not keep nothing:
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73
 
 # Fields in the order that blocks.md has them in a block; their bytes and runs are read from packed.md.
-BLOCKS = {"q8_0": ("d", "q"), "q4_0": ("d", "q"), "q4_k": ("d", "dmin", "scales", "q"), "q5_k": ("d", "dmin", "scales", "high", "q"),
+BLOCKS = {"q8_0": ("d", "q"), "q4_0": ("d", "q"), "q2_k": ("scales", "q", "d", "dmin"), "q3_k": ("high", "q", "scales", "d"),
+          "q4_k": ("d", "dmin", "scales", "q"), "q5_k": ("d", "dmin", "scales", "high", "q"),
           "q6_k": ("low", "high", "scales", "d")}
 
 
