@@ -38,8 +38,7 @@ void fuzz_more(fuzz_use *use, void *data)
 {
     static const char *const texts[] = {"[x]\nfeatures = x86_64\n",
                                         "features : +\nmemory = 1G",
-                                        "\xef\xbb\xbf"
-                                        "name=\n",
+                                        "\357\273\277name=\n",
                                         "memory=18446744073709551615T\n",
                                         "=\n",
                                         "[\n",
