@@ -55,7 +55,9 @@ struct check_options check_begin(int argc, char **argv)
     (void)cpu_features_string(cpu_features_detected(), text, sizeof text); /* for people */
     setvbuf(stdout, NULL, _IOLBF, 0);                                      /* what was tried before a crash is seen */
     printf("# %s: %s\n", cpu_name(), text);
-#ifndef __SANITIZE_ADDRESS__         /* which says more */
+#ifdef __SANITIZE_ADDRESS__ /* which says more */
+    (void)on_fault;
+#else
     (void)signal(SIGSEGV, on_fault); /* cannot fail */
 #endif
     return o;
