@@ -50,23 +50,23 @@ size_t rows_scratch_bytes(const struct matrix_view *v)
 
 /* --- integers --- */
 
+/* One group with the tile at column @first, whose width is returned; @y: that column's sums. */
+static size_t tile_compute(const struct matrix_view *v, const struct qd_activations *a, const uint8_t *group,
+                           size_t first, float *y, size_t y_stride, bool cold)
+{
+    struct matmul_strip s = {
+        .w = group, .n_blocks = v->n_blocks, .end = v->n_blocks, .y = y, .y_stride = y_stride, .cold = cold};
+    s.x = activations_tile(a, first, &s.width);
+    v->ops->matmul[v->type][v->layout](&s);
+    return s.width;
+}
+
 /* One group with columns [first, end); y: its first row of column 0. */
 static void group_compute(const struct matrix_view *v, const struct qd_activations *a, const uint8_t *group,
                           size_t first, size_t end, float *y)
 {
-    matmul_fn *kernel = v->ops->matmul[v->type][v->layout];
-    size_t width;
-    for (size_t c = first; c < end; c += width) {
-        struct matmul_strip s = {.w = group,
-                                 .n_blocks = v->n_blocks,
-                                 .end = v->n_blocks,
-                                 .x = activations_tile(a, c, &width),
-                                 .y = y + c * v->n_rows,
-                                 .y_stride = v->n_rows,
-                                 .cold = v->packed && c == first};
-        s.width = width;
-        kernel(&s);
-    }
+    for (size_t c = first; c < end;)
+        c += tile_compute(v, a, group, c, y + c * v->n_rows, v->n_rows, v->packed && c == first);
 }
 
 /* Columns that are met by all groups before the next ones are. */
@@ -114,16 +114,8 @@ static void tail_compute(const struct matrix_view *v, const struct qd_activation
     memcpy(scratch, v->data + first * v->row_bytes, n * v->row_bytes);
     memset(scratch + n * v->row_bytes, 0, view_group_bytes(v) - n * v->row_bytes);
     layout_pack_group(v->ops, v->layout, v->type, group, scratch, v->n_blocks);
-    size_t width;
-    for (size_t c = 0; c < a->n; c += width) {
-        struct matmul_strip s = {.w = group,
-                                 .n_blocks = v->n_blocks,
-                                 .end = v->n_blocks,
-                                 .x = activations_tile(a, c, &width),
-                                 .y = products,
-                                 .y_stride = v->group_rows};
-        s.width = width;
-        v->ops->matmul[v->type][v->layout](&s);
+    for (size_t c = 0, width; c < a->n; c += width) {
+        width = tile_compute(v, a, group, c, products, v->group_rows, false);
         for (size_t i = 0; i < width; i++)
             memcpy(y + (c + i) * v->n_rows + first, products + i * v->group_rows, n * sizeof(float));
     }

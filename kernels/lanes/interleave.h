@@ -12,7 +12,7 @@
 #ifndef QUANTD_KERNELS_LANES_INTERLEAVE_H
 #define QUANTD_KERNELS_LANES_INTERLEAVE_H
 
-#include <string.h>
+#include "kernels/layout/turns.h"
 
 enum { TURN = 4, REGISTER = 16 };
 
@@ -84,21 +84,6 @@ static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct 
         }
 }
 
-/* One turn of two bytes of each row: its scale. */
-static inline void gather_scales(uint8_t *dst, const uint8_t *src, const struct turns *t)
-{
-    for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes, dst += LANES * 2)
-        for (size_t r = 0; r < LANES; r++)
-            memcpy(dst + r * 2, src + r * t->row_bytes, 2);
-}
-
-static inline void scatter_scales(uint8_t *dst, const uint8_t *src, const struct turns *t)
-{
-    for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes, src += LANES * 2)
-        for (size_t r = 0; r < LANES; r++)
-            memcpy(dst + r * t->row_bytes, src + r * 2, 2);
-}
-
 /* Fields of the sizes that the packed types have (kernels/layout/packed.c); others are moved by definition. */
 #define INTERLEAVE(layout, isa)                                                            \
     void interleave_##layout##__##isa(void *dst, const void *src, const struct turns *t)   \
@@ -108,7 +93,7 @@ static inline void scatter_scales(uint8_t *dst, const uint8_t *src, const struct
         else if (t->run == 1 && t->field_bytes % TURN == 0)                                \
             gather_bytes(dst, src, t);                                                     \
         else if (t->run == 2 && t->field_bytes == 2)                                       \
-            gather_scales(dst, src, t);                                                    \
+            take_turns(dst, src, LANES, 2, 2, t);                                          \
         else                                                                               \
             interleave_##layout##__scalar(dst, src, t);                                    \
     }                                                                                      \
@@ -119,7 +104,7 @@ static inline void scatter_scales(uint8_t *dst, const uint8_t *src, const struct
         else if (t->run == 1 && t->field_bytes % TURN == 0)                                \
             scatter_bytes(dst, src, t);                                                    \
         else if (t->run == 2 && t->field_bytes == 2)                                       \
-            scatter_scales(dst, src, t);                                                   \
+            give_back(dst, src, LANES, 2, 2, t);                                           \
         else                                                                               \
             deinterleave_##layout##__scalar(dst, src, t);                                  \
     }

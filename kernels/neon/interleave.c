@@ -7,6 +7,8 @@
 #include <arm_neon.h>
 #include <string.h>
 
+#include "kernels/layout/turns.h"
+
 enum { ROWS = 4, REGISTER = 16 };
 
 /* 4 turns of 4 bytes of each row: its own inverse. */
@@ -103,21 +105,6 @@ static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct 
         }
 }
 
-/* One turn of two bytes of each row: its scale. */
-static inline void gather_scales(uint8_t *dst, const uint8_t *src, const struct turns *t)
-{
-    for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes, dst += ROWS * 2)
-        for (size_t r = 0; r < ROWS; r++)
-            memcpy(dst + r * 2, src + r * t->row_bytes, 2);
-}
-
-static inline void scatter_scales(uint8_t *dst, const uint8_t *src, const struct turns *t)
-{
-    for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes, src += ROWS * 2)
-        for (size_t r = 0; r < ROWS; r++)
-            memcpy(dst + r * t->row_bytes, src + r * 2, 2);
-}
-
 /* Fields of the sizes that the packed types have (kernels/layout/packed.c); others are moved by definition. */
 #define LAYOUT(name, turn, gather_move, scatter_move)                                   \
     void interleave_##name##__neon(void *dst, const void *src, const struct turns *t)   \
@@ -127,7 +114,7 @@ static inline void scatter_scales(uint8_t *dst, const uint8_t *src, const struct
         else if (t->run == 1 && t->field_bytes % 4 == 0)                                \
             gather_bytes(dst, src, t);                                                  \
         else if (t->run == 2 && t->field_bytes == 2)                                    \
-            gather_scales(dst, src, t);                                                 \
+            take_turns(dst, src, ROWS, 2, 2, t);                                        \
         else                                                                            \
             interleave_##name##__scalar(dst, src, t);                                   \
     }                                                                                   \
@@ -138,7 +125,7 @@ static inline void scatter_scales(uint8_t *dst, const uint8_t *src, const struct
         else if (t->run == 1 && t->field_bytes % 4 == 0)                                \
             scatter_bytes(dst, src, t);                                                 \
         else if (t->run == 2 && t->field_bytes == 2)                                    \
-            scatter_scales(dst, src, t);                                                \
+            give_back(dst, src, ROWS, 2, 2, t);                                         \
         else                                                                            \
             deinterleave_##name##__scalar(dst, src, t);                                 \
     }
