@@ -223,6 +223,26 @@ void harness_remove(struct harness *h)
     assert_int_equal(system(command), 0);
 }
 
+struct harness *harness_serving_tiny(const char *config)
+{
+    struct harness *h = calloc(1, sizeof *h);
+    assert_non_null(h);
+    harness_prepare(h, config);
+    harness_copy_model(h, "tiny-kjv.gguf", "tiny.gguf");
+    harness_start(h);
+    harness_wait_model(h, "tiny", "ready");
+    return h;
+}
+
+int harness_teardown(void **state)
+{
+    struct harness *h = *state;
+    int code = h->pid > 0 ? harness_stop(h) : 0;
+    harness_remove(h);
+    free(h);
+    return code;
+}
+
 unsigned harness_n_fds(const struct harness *h)
 {
     char path[64];

@@ -45,6 +45,10 @@ int harness_wait(struct harness *h);    /* for its end */
 void harness_kill(struct harness *h);   /* SIGKILL */
 void harness_remove(struct harness *h); /* kills what still runs */
 
+/* For setup and teardown: a daemon configured by @config that serves the shipped model as "tiny"; never NULL. */
+struct harness *harness_serving_tiny(const char *config);
+int harness_teardown(void **state); /* stops it, where it runs, frees it; its exit status */
+
 /* Absolute path of @name below the harness's folder. Static storage, four at a time. */
 const char *harness_path(const struct harness *h, const char *name);
 

@@ -23,23 +23,8 @@ enum { STRANGER = 54321 };
 
 static int setup(void **state)
 {
-    struct harness *h = calloc(1, sizeof *h);
-    assert_non_null(h);
-    harness_prepare(h, "[jobs]\nthreads = 1\n[limits]\nconnections = 40\n");
-    harness_copy_model(h, "tiny-kjv.gguf", "tiny.gguf");
-    harness_start(h);
-    harness_wait_model(h, "tiny", "ready");
-    *state = h;
+    *state = harness_serving_tiny("[jobs]\nthreads = 1\n[limits]\nconnections = 40\n");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct harness *h = *state;
-    int code = harness_stop(h);
-    harness_remove(h);
-    free(h);
-    return code;
 }
 
 /* The daemon lives, answers a fresh client, and comes back to the descriptors it had. */
@@ -466,7 +451,7 @@ static void another_user__may_only_what_he_could_read(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, harness_teardown)
     const struct CMUnitTest tests[] = {
         T(garbage__of_every_kind__costs_the_sender_its_connection_only),
         T(packet__cut_at_every_byte__is_refused_or_served),

@@ -30,13 +30,7 @@ static const char *native_name(void)
 
 static int setup(void **state)
 {
-    struct harness *h = calloc(1, sizeof *h);
-    assert_non_null(h);
-    harness_prepare(h, "[jobs]\nthreads = 1\nleave_grace = 100ms\nbackoff = 1s\n");
-    harness_copy_model(h, "tiny-kjv.gguf", "tiny.gguf");
-    harness_start(h);
-    harness_wait_model(h, "tiny", "ready");
-    *state = h;
+    *state = harness_serving_tiny("[jobs]\nthreads = 1\nleave_grace = 100ms\nbackoff = 1s\n");
     return 0;
 }
 
@@ -50,15 +44,6 @@ static int setup_big(void **state)
     harness_wait_model(h, "big", "ready");
     *state = h;
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct harness *h = *state;
-    int code = h->pid > 0 ? harness_stop(h) : 0;
-    harness_remove(h);
-    free(h);
-    return code;
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
@@ -540,8 +525,8 @@ static void packing__portable_artifact_damaged_without_a_trace__is_built_anew_an
     (void)close(fd);
 }
 
-#define T(name)     cmocka_unit_test_setup_teardown(name, setup, teardown)
-#define T_BIG(name) cmocka_unit_test_setup_teardown(name, setup_big, teardown)
+#define T(name)     cmocka_unit_test_setup_teardown(name, setup, harness_teardown)
+#define T_BIG(name) cmocka_unit_test_setup_teardown(name, setup_big, harness_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {

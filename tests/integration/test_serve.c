@@ -16,23 +16,8 @@
 
 static int setup(void **state)
 {
-    struct harness *h = calloc(1, sizeof *h);
-    assert_non_null(h);
-    harness_prepare(h, "[jobs]\nthreads = 1\nleave_grace = 100ms\n");
-    harness_copy_model(h, "tiny-kjv.gguf", "tiny.gguf");
-    harness_start(h);
-    harness_wait_model(h, "tiny", "ready");
-    *state = h;
+    *state = harness_serving_tiny("[jobs]\nthreads = 1\nleave_grace = 100ms\n");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct harness *h = *state;
-    int code = h->pid > 0 ? harness_stop(h) : 0;
-    harness_remove(h);
-    free(h);
-    return code;
 }
 
 static void open_ok(int fd, const char *model, const char *scheme, struct msg_opened *ret, struct packet *packet)
@@ -484,7 +469,7 @@ static void damaged_key__signing_stops_and_the_cache_is_served_on(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, harness_teardown)
     const struct CMUnitTest tests[] = {
         T(open__first_time__is_built_then_comes_from_the_cache),
         T(open__served_descriptors__cannot_be_written),
