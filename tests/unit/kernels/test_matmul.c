@@ -125,18 +125,17 @@ static struct qd_team *team_of(unsigned n_threads)
 static void qd_matmul__packed_in_any_layout__gives_the_bits_of_portable_weights(void **state)
 {
     (void)state;
-    static const size_t ns[] = {1, 2, 3, 5, 16, 17, 31};
+    static const size_t ns[] = {1, 31}; /* 31: tiles of every width */
     for (size_t t = 0; t < COUNT(packed_types); t++) {
         struct qd_matrix w = make_matrix(packed_types[t], ROWS, COLS);
+        float *wanted = multiply(&w, ns[COUNT(ns) - 1], NULL); /* a column's bits do not depend on the others */
         for (int layout = QD_LAYOUT_PORTABLE + 1; layout < QD_N_LAYOUTS; layout++) {
             struct qd_matrix packed = packed_of(&w, (enum qd_layout)layout);
-            for (size_t i = 0; i < COUNT(ns); i++) {
-                float *wanted = multiply(&w, ns[i], NULL);
+            for (size_t i = 0; i < COUNT(ns); i++)
                 assert_product(&packed, ns[i], NULL, wanted);
-                free(wanted);
-            }
             free_matrix(&packed);
         }
+        free(wanted);
         free_matrix(&w);
     }
 }

@@ -228,10 +228,9 @@ static void plan_pack__many_shards_and_threads__gives_the_same_bytes_and_back(vo
     (void)state;
     assert_true(large.plan->file_bytes > 2u * SHARD_BYTES);
     assert_true(border_is_in_the_rest(&large, 16) && border_is_in_the_rest(&large, 4));
-    for (unsigned n_threads = 1; n_threads <= 4; n_threads++) {
+    for (unsigned n_threads = 1; n_threads <= 4; n_threads++)
         check_packed(&large, QD_LAYOUT_R16K4, n_threads);
-        check_packed(&large, QD_LAYOUT_R4K8, n_threads);
-    }
+    check_packed(&large, QD_LAYOUT_R4K8, 3);
 }
 
 static void plan_pack__any_kernels__give_the_same_bytes(void **state)
@@ -279,7 +278,10 @@ static bool run_and_kill(struct source *s, const struct plan *p, const struct ru
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* Kills until a run gets through, then runs once more over what is there: *resumed counts what it found done. */
+/*
+ * Kills until a run gets through, each a while later than the one before, however slow the build; then runs once more
+ * over what is there: *resumed counts what it found done.
+ */
 static void run_with_deaths(struct source *s, struct plan *p, unsigned us, uint64_t *resumed, struct made *ret)
 {
     struct run_options o = quick;
@@ -289,7 +291,7 @@ static void run_with_deaths(struct source *s, struct plan *p, unsigned us, uint6
     o.journal_fd = memfd_create("journal", MFD_CLOEXEC);
     o.journal_tag = "key 1, boot 1";
     for (int attempt = 0; attempt < 25 && !run_and_kill(s, p, &o, us); attempt++)
-        us = us * 7 / 5 % 300000 + 300;
+        us = us * 7 / 5 + 300;
     assert_int_equal(plan_run(s, p, &o, &ret->result, NULL), 0);
     *resumed += ret->result->resumed_bytes;
     (void)close(o.journal_fd);
