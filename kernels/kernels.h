@@ -111,10 +111,10 @@ struct activation_source {
 typedef void activate_fn(struct activation_tile *dst, const struct activation_source *src);
 
 /*
- * A strip of a product: the rows of one group times a tile of @width columns, over blocks [first, end) of k.
+ * A strip of a product: the rows of @n_groups groups times a tile of @width columns. Row r of group g is row
+ * g * rows + r of y:
  *
- * y[c * y_stride + r] = fold over the blocks b in order, from 0 (from what y holds where @first > 0), with one rounding
- * in every line:
+ * y[c * y_stride + row] = fold over the blocks b of k in order, from 0, with one rounding in every line:
  *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I:
  *                                                        the exact integer sum of products of values without scales
  *   q4_k q5_k   t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
@@ -126,10 +126,10 @@ typedef void activate_fn(struct activation_tile *dst, const struct activation_so
  * Every variant, layout, number of columns and of threads gives the same bits (NaN: any NaN).
  */
 struct matmul_strip {
-    const uint8_t *w; /* the group */
-    size_t n_blocks;  /* of the type, in a whole row */
-    size_t first, end;
-    struct activation_tile x; /* of the whole row: block 0 first */
+    const uint8_t *w; /* the groups, one behind the other */
+    size_t n_groups;
+    size_t n_blocks; /* of the type, in a row */
+    struct activation_tile x;
     float *y;
     size_t y_stride;
     size_t width; /* a power of two, at most layout_columns() */

@@ -35,17 +35,25 @@ static inline vi upper_nibbles(vi a)
 
 /*
  * |w| times x of w's sign: two products are at most 2 * 128 * 127 = 32512 (a file may hold -128), and none is added to
- * them in 16 bits. Codes keep their sign: @start is of no use.
+ * them in 16 bits. Codes keep their sign: @starts are of no use.
  */
-static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
+static inline vi dot_bytes_of_one(const vi w[8], const int8_t *x)
 {
-    (void)start;
     vi sum = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (size_t i = 0; i < 8; i++)
         sum = _mm256_add_epi32(
             sum, widen(_mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(vi_set1_4(x + 4 * i), w[i]))));
     return sum;
+}
+
+static inline __attribute__((always_inline)) void dot_bytes(vi *sum, const size_t n_columns, const int32_t *starts,
+                                                            const vi w[8], const int8_t *x)
+{
+    (void)starts;
+#pragma GCC unroll 8
+    for (size_t c = 0; c < n_columns; c++)
+        sum[c] = dot_bytes_of_one(w, x + c * COLUMN_BYTES);
 }
 
 /*
@@ -60,11 +68,10 @@ static inline size_t steps_that_fit(size_t n_steps, int highest)
     return fit;
 }
 
-static inline __attribute__((always_inline)) vi dot_codes(int32_t start, const vi *w, const int8_t *x,
-                                                          const size_t n_steps, const int highest)
+static inline __attribute__((always_inline)) vi dot_codes_of_one(vi sum, const vi *w, const int8_t *x,
+                                                                 const size_t n_steps, const int highest)
 {
     const size_t fit = steps_that_fit(n_steps, highest);
-    vi sum = vi_set1(start);
 #pragma GCC unroll 8
     for (size_t i = 0; i < n_steps; i += fit) {
         vi pairs = _mm256_maddubs_epi16(w[i], vi_set1_4(x + 4 * i));
@@ -75,5 +82,15 @@ static inline __attribute__((always_inline)) vi dot_codes(int32_t start, const v
     }
     return sum;
 }
+
+static inline __attribute__((always_inline)) void dot_codes(vi *sum, const size_t n_columns, const vi *w,
+                                                            const int8_t *x, const size_t n_steps, const int highest)
+{
+#pragma GCC unroll 8
+    for (size_t c = 0; c < n_columns; c++)
+        sum[c] = dot_codes_of_one(sum[c], w, x + c * COLUMN_BYTES, n_steps, highest);
+}
+
+enum { COLUMNS_AT_ONCE = 1 }; /* registers are 16 */
 
 #endif

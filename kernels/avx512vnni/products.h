@@ -35,6 +35,7 @@ static inline vi vi_dot_2(vi sum, vi a, const int16_t *x)
     return sum;
 }
 
+enum { COLUMNS_AT_ONCE = 4 };
 #include "kernels/lanes/products_unsigned.h"
 
 #endif

@@ -50,12 +50,12 @@ size_t rows_scratch_bytes(const struct matrix_view *v)
 
 /* --- integers --- */
 
-/* One group with the tile at column @first, whose width is returned; @y: that column's sums. */
-static size_t tile_compute(const struct matrix_view *v, const struct qd_activations *a, const uint8_t *group,
-                           size_t first, float *y, size_t y_stride, bool cold)
+/* Groups with the tile at column @first, whose width is returned; @y: that column's sums. */
+static size_t tile_compute(const struct matrix_view *v, const struct qd_activations *a, const uint8_t *groups,
+                           size_t n_groups, size_t first, float *y, size_t y_stride, bool cold)
 {
     struct matmul_strip s = {
-        .w = group, .n_blocks = v->n_blocks, .end = v->n_blocks, .y = y, .y_stride = y_stride, .cold = cold};
+        .w = groups, .n_groups = n_groups, .n_blocks = v->n_blocks, .y = y, .y_stride = y_stride, .cold = cold};
     s.x = activations_tile(a, first, &s.width);
     v->ops->matmul[v->type][v->layout](&s);
     return s.width;
@@ -66,7 +66,7 @@ static void group_compute(const struct matrix_view *v, const struct qd_activatio
                           size_t first, size_t end, float *y)
 {
     for (size_t c = first; c < end;)
-        c += tile_compute(v, a, group, c, y + c * v->n_rows, v->n_rows, v->packed && c == first);
+        c += tile_compute(v, a, group, 1, c, y + c * v->n_rows, v->n_rows, v->packed && c == first);
 }
 
 /* Columns that are met by all groups before the next ones are. */
@@ -85,6 +85,10 @@ static void groups_compute(const struct matrix_view *v, const struct qd_activati
                            size_t n_groups, float *y)
 {
     const size_t window = window_columns(v, a);
+    if (a->n == 1) { /* weights are met once: in the order in which the kernel likes to read them */
+        (void)tile_compute(v, a, groups, n_groups, 0, y, v->n_rows, false); /* the width is 1 */
+        return;
+    }
     for (size_t c = 0; c < a->n; c += window)
         for (size_t g = 0; g < n_groups; g++)
             group_compute(v, a, groups + g * view_group_bytes(v), c, c + window < a->n ? c + window : a->n,
@@ -115,7 +119,7 @@ static void tail_compute(const struct matrix_view *v, const struct qd_activation
     memset(scratch + n * v->row_bytes, 0, view_group_bytes(v) - n * v->row_bytes);
     layout_pack_group(v->ops, v->layout, v->type, group, scratch, v->n_blocks);
     for (size_t c = 0, width; c < a->n; c += width) {
-        width = tile_compute(v, a, group, c, products, v->group_rows, false);
+        width = tile_compute(v, a, group, 1, c, products, v->group_rows, false);
         for (size_t i = 0; i < width; i++)
             memcpy(y + (c + i) * v->n_rows + first, products + i * v->group_rows, n * sizeof(float));
     }

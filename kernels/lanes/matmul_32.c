@@ -2,31 +2,33 @@
 #include "kernels/lanes/strip.h"
 
 typedef void load_fn(vi w[STEPS], const uint8_t *codes);
-typedef vi sum_fn(int32_t start, const vi w[STEPS], const int8_t *x);
+typedef void sums_fn(vi *sum, size_t n_columns, const int32_t *starts, const vi w[STEPS], const int8_t *x);
 
-INLINE void strip_32(const struct matmul_strip *s, size_t width, const struct planes *p, load_fn *load, sum_fn *dot)
+/* A block of a group, whose codes and scales these are, with all columns of the tile: on top of @acc. */
+INLINE void add_32(vf *acc, const struct matmul_strip *s, size_t b, const vi w[STEPS], vf d, sums_fn *dot, size_t width)
 {
-    const uint8_t *codes = plane_of(s, p, 0), *scales = plane_of(s, p, 1);
-    vf acc[STRIP_COLUMNS];
-    sums_load(acc, s, width);
-    for (size_t b = s->first; b < s->end; b++) {
-        const int8_t *x = s->x.q + b * width * BLOCK_32;
-        const int32_t *starts = s->x.sums + b * width;
-        const float *xs = s->x.scale + b * width;
-        IN_REGISTER(x);
-        IN_REGISTER(starts);
-        IN_REGISTER(xs);
-        read_ahead(s, p, b, 0, 0, 1);
-        read_ahead(s, p, b, 1, 0, 1);
-        vi w[STEPS];
-        load(w, codes + b * LANES * p->bytes[0]);
-        const vf d = vf_load_f16(scales + b * LANES * p->bytes[1]);
-        EACH_COLUMN (c) {
-            const vi sum = dot(starts[c], w, x + c * BLOCK_32);
-            acc[c] = vf_fma(vf_of_vi(sum), vf_mul(d, vf_set1(xs[c])), acc[c]);
-        }
+    const int8_t *x = s->x.q + b * width * BLOCK_32;
+    const int32_t *starts = s->x.sums + b * width;
+    const float *xs = s->x.scale + b * width;
+    IN_REGISTER(x);
+    IN_REGISTER(starts);
+    IN_REGISTER(xs);
+    EACH_COLUMNS (c, n) {
+        vi sum[COLUMNS_AT_ONCE];
+        dot(sum, n, starts + c, w, x + c * BLOCK_32);
+        UNROLLED
+        for (size_t i = 0; i < n; i++)
+            acc[c + i] = vf_fma(vf_of_vi(sum[i]), vf_mul(d, vf_set1(xs[c + i])), acc[c + i]);
     }
-    sums_store(acc, s, width);
+}
+
+INLINE void block_32(vf *acc, const struct matmul_strip *s, const struct planes *p, load_fn *load, sums_fn *dot,
+                     size_t g, size_t b, size_t width)
+{
+    vi w[STEPS];
+    read_ahead_all(s, p, g, b, 0, width);
+    load(w, plane_of(s, p, g, 0) + b * LANES * p->bytes[0]);
+    add_32(acc, s, b, w, vf_load_f16(plane_of(s, p, g, 1) + b * LANES * p->bytes[1]), dot, width);
 }
 
 INLINE void load_q8_0(vi w[STEPS], const uint8_t *codes)
@@ -46,29 +48,24 @@ INLINE void load_q4_0(vi w[STEPS], const uint8_t *codes)
     }
 }
 
-INLINE vi dot_nibbles(int32_t start, const vi w[STEPS], const int8_t *x)
+INLINE void dot_nibbles(vi *sum, size_t n_columns, const int32_t *starts, const vi w[STEPS], const int8_t *x)
 {
-    return dot_codes(start, w, x, STEPS, 15);
+    sums_start(sum, n_columns, starts);
+    dot_codes(sum, n_columns, w, x, STEPS, 15);
 }
 
-INLINE void strip_q8_0(const struct matmul_strip *s, size_t width)
-{
-    static const struct planes planes = {2, {FIELD_BYTES(q8_0, q), FIELD_BYTES(q8_0, d)}};
-    strip_32(s, width, &planes, load_q8_0, dot_bytes);
-}
+static const struct planes planes_q8_0 = {4, 2, {FIELD_BYTES(q8_0, q), FIELD_BYTES(q8_0, d)}};
 
-void STRIP_OF(q8_0)(const struct matmul_strip *s)
+INLINE void block_q8_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    by_width(s, strip_q8_0);
+    block_32(acc, s, &planes_q8_0, load_q8_0, dot_bytes, g, b, width);
 }
+STRIP(q8_0)
 
-INLINE void strip_q4_0(const struct matmul_strip *s, size_t width)
-{
-    static const struct planes planes = {2, {FIELD_BYTES(q4_0, q), FIELD_BYTES(q4_0, d)}};
-    strip_32(s, width, &planes, load_q4_0, dot_nibbles);
-}
+static const struct planes planes_q4_0 = {4, 2, {FIELD_BYTES(q4_0, q), FIELD_BYTES(q4_0, d)}};
 
-void STRIP_OF(q4_0)(const struct matmul_strip *s)
+INLINE void block_q4_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    by_width(s, strip_q4_0);
+    block_32(acc, s, &planes_q4_0, load_q4_0, dot_nibbles, g, b, width);
 }
+STRIP(q4_0)

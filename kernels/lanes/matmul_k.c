@@ -4,6 +4,8 @@
  */
 #include "kernels/lanes/strip.h"
 
+static const int32_t zeros[COLUMNS_AT_ONCE]; /* to start from where codes have no offset */
+
 INLINE void sums_zero(vf *t, size_t width)
 {
     EACH_COLUMN (c)
@@ -64,8 +66,14 @@ INLINE void scales_k4_load(struct scales_k4 *k, const uint8_t *p, float upper)
 /* t = fma(float(I), scale, t), of 32 elements with codes 0..highest */
 INLINE void add_32(vf *t, const vi w[STEPS], const int highest, vf scale, const int8_t *x, size_t width)
 {
-    EACH_COLUMN (c)
-        t[c] = vf_fma(vf_of_vi(dot_codes(0, w, x + c * BLOCK_32, STEPS, highest)), scale, t[c]);
+    EACH_COLUMNS (c, n) {
+        vi sum[COLUMNS_AT_ONCE];
+        sums_start(sum, n, zeros);
+        dot_codes(sum, n, w, x + c * BLOCK_32, STEPS, highest);
+        UNROLLED
+        for (size_t i = 0; i < n; i++)
+            t[c + i] = vf_fma(vf_of_vi(sum[i]), scale, t[c + i]);
+    }
 }
 
 /* 64 elements: low nibbles are a sub-block, high ones the next. */
@@ -99,62 +107,54 @@ INLINE void add_pair_q5_k(vf *t, const uint8_t *codes, vi high[STEPS], const vf 
 }
 
 /* The planes are those of q4_k: codes, scales, d, dmin; or of q5_k, with one of fifth bits behind the codes. */
-INLINE void strip_affine_k(const struct matmul_strip *s, const struct planes *p, size_t width)
+INLINE void block_affine_k(vf *acc, const struct matmul_strip *s, const struct planes *p, size_t g, size_t b,
+                           size_t width)
 {
     const bool fifth = p->n == 5;
-    const uint8_t *codes = plane_of(s, p, 0), *high = plane_of(s, p, 1), *scales = plane_of(s, p, p->n - 3);
-    const uint8_t *d = plane_of(s, p, p->n - 2), *dmin = plane_of(s, p, p->n - 1);
-    vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
-    sums_load(acc, s, width);
-    for (size_t b = s->first; b < s->end; b++) {
-        const float *xs = s->x.scale + b * width;
-        struct scales_k4 k;
-        vi bits[STEPS];
-        scales_k4_load(&k, scales + b * 12 * LANES, fifth ? 1 : UPPER_NIBBLE);
-        sums_zero(t, width);
-        read_ahead_all(s, p, b, 1);
-        UNROLLED
-        for (size_t i = 0; fifth && i < STEPS; i++)
-            bits[i] = vi_load(high + (b * STEPS + i) * STEP_BYTES);
-        for (size_t i = 4 * b; i < 4 * b + 4; i++) {
-            const int8_t *x = s->x.q + i * 2 * width * BLOCK_32;
-            read_ahead(s, p, b, 0, i % 4, 4);
-            if (fifth)
-                add_pair_q5_k(t, codes + i * STEPS * STEP_BYTES, bits, k.scale + i % 4 * 2, x, width);
-            else
-                add_pair_q4_k(t, codes + i * STEPS * STEP_BYTES, k.scale + i % 4 * 2, x, width);
-        }
-        sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
-        const struct minima m = {k.min, 4, s->x.pairs + b * width * 8, 8, 2};
-        take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
+    const uint8_t *codes = plane_of(s, p, g, 0), *high = plane_of(s, p, g, 1), *scales = plane_of(s, p, g, p->n - 3);
+    const uint8_t *d = plane_of(s, p, g, p->n - 2), *dmin = plane_of(s, p, g, p->n - 1);
+    const float *xs = s->x.scale + b * width;
+    struct scales_k4 k;
+    vi bits[STEPS];
+    vf t[STRIP_COLUMNS];
+    scales_k4_load(&k, scales + b * 12 * LANES, fifth ? 1 : UPPER_NIBBLE);
+    sums_zero(t, width);
+    read_ahead_all(s, p, g, b, 1, width);
+    UNROLLED
+    for (size_t i = 0; fifth && i < STEPS; i++)
+        bits[i] = vi_load(high + (b * STEPS + i) * STEP_BYTES);
+    for (size_t i = 4 * b; i < 4 * b + 4; i++) {
+        const int8_t *x = s->x.q + i * 2 * width * BLOCK_32;
+        read_ahead(s, p, g, b, 0, i % 4, 4, width);
+        if (fifth)
+            add_pair_q5_k(t, codes + i * STEPS * STEP_BYTES, bits, k.scale + i % 4 * 2, x, width);
+        else
+            add_pair_q4_k(t, codes + i * STEPS * STEP_BYTES, k.scale + i % 4 * 2, x, width);
     }
-    sums_store(acc, s, width);
+    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
+    const struct minima m = {k.min, 4, s->x.pairs + b * width * 8, 8, 2};
+    take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
 }
 
-INLINE void strip_q4_k(const struct matmul_strip *s, size_t width)
-{
-    static const struct planes planes = {
-        4, {FIELD_BYTES(q4_k, q), FIELD_BYTES(q4_k, scales), FIELD_BYTES(q4_k, d), FIELD_BYTES(q4_k, dmin)}};
-    strip_affine_k(s, &planes, width);
-}
+static const struct planes planes_q4_k = {
+    1, 4, {FIELD_BYTES(q4_k, q), FIELD_BYTES(q4_k, scales), FIELD_BYTES(q4_k, d), FIELD_BYTES(q4_k, dmin)}};
 
-INLINE void strip_q5_k(const struct matmul_strip *s, size_t width)
+INLINE void block_q4_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    static const struct planes planes = {5,
-                                         {FIELD_BYTES(q5_k, q), FIELD_BYTES(q5_k, high), FIELD_BYTES(q5_k, scales),
-                                          FIELD_BYTES(q5_k, d), FIELD_BYTES(q5_k, dmin)}};
-    strip_affine_k(s, &planes, width);
+    block_affine_k(acc, s, &planes_q4_k, g, b, width);
 }
+STRIP(q4_k)
 
-void STRIP_OF(q4_k)(const struct matmul_strip *s)
-{
-    by_width(s, strip_q4_k);
-}
+static const struct planes planes_q5_k = {1,
+                                          5,
+                                          {FIELD_BYTES(q5_k, q), FIELD_BYTES(q5_k, high), FIELD_BYTES(q5_k, scales),
+                                           FIELD_BYTES(q5_k, d), FIELD_BYTES(q5_k, dmin)}};
 
-void STRIP_OF(q5_k)(const struct matmul_strip *s)
+INLINE void block_q5_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    by_width(s, strip_q5_k);
+    block_affine_k(acc, s, &planes_q5_k, g, b, width);
 }
+STRIP(q5_k)
 
 /* --- sixteen sub-blocks of 16: q2_k, q3_k, q6_k --- */
 
@@ -166,7 +166,7 @@ struct half {
     const uint8_t *low, *high; /* high: NULL with codes of 2 bits */
     const uint8_t *scales;     /* signed bytes */
     const int8_t *x;
-    const int32_t *sums; /* what sums start from; NULL: 0 */
+    const int32_t *sums; /* what sums start from */
 };
 
 /* Codes of a type are 0..highest and count @unit each. */
@@ -174,6 +174,7 @@ struct codes_16 {
     load_16_fn *load;
     int highest;
     float unit;
+    bool from_sums; /* have an offset, which sums start from */
 };
 
 /* t = fma(float(I), scale, t), eight times */
@@ -186,10 +187,14 @@ INLINE void add_half(vf *t, const struct half *h, const struct codes_16 codes, s
         const vf each = codes.unit < 1 ? vf_mul(scale, vf_set1(codes.unit)) : scale;
         vi w[4];
         codes.load(w, h->low + first * LANES, h->high ? h->high + first * LANES : NULL, k / 2);
-        EACH_COLUMN (c) {
+        EACH_COLUMNS (c, n) {
             const int8_t *x = h->x + (k / 2 * width + c) * BLOCK_32 + first;
-            const vi sum = dot_codes(h->sums ? h->sums[k * width + c] : 0, w, x, 4, codes.highest);
-            t[c] = vf_fma(vf_of_vi(sum), each, t[c]);
+            vi sum[COLUMNS_AT_ONCE];
+            sums_start(sum, n, codes.from_sums ? h->sums + k * width + c : zeros);
+            dot_codes(sum, n, w, x, 4, codes.highest);
+            UNROLLED
+            for (size_t i = 0; i < n; i++)
+                t[c + i] = vf_fma(vf_of_vi(sum[i]), each, t[c + i]);
         }
     }
 }
@@ -253,40 +258,33 @@ INLINE void sums_of_16(int16_t sums[8][STRIP_COLUMNS][2], const int32_t *starts,
         }
 }
 
-INLINE void strip_q2_k(const struct matmul_strip *s, size_t width)
-{
-    static const struct planes planes = {
-        4, {FIELD_BYTES(q2_k, q), FIELD_BYTES(q2_k, scales), FIELD_BYTES(q2_k, d), FIELD_BYTES(q2_k, dmin)}};
-    const uint8_t *low = plane_of(s, &planes, 0), *scales = plane_of(s, &planes, 1);
-    const uint8_t *d = plane_of(s, &planes, 2), *dmin = plane_of(s, &planes, 3);
-    vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
-    sums_load(acc, s, width);
-    for (size_t b = s->first; b < s->end; b++) {
-        const float *xs = s->x.scale + b * width;
-        uint8_t scale[16 * LANES];
-        vi min[8];
-        int16_t sums[8][STRIP_COLUMNS][2];
-        read_ahead_all(s, &planes, b, 1);
-        scales_q2_load(scale, min, scales + b * 16 * LANES);
-        sums_of_16(sums, s->x.sums + b * 16 * width, width);
-        sums_zero(t, width);
-        for (size_t h = 2 * b; h < 2 * b + 2; h++) {
-            const struct half half = {low + h * 32 * LANES, NULL, scale + h % 2 * 8 * LANES,
-                                      s->x.q + h * width * BLOCK_128, NULL};
-            read_ahead(s, &planes, b, 0, h % 2, 2);
-            add_half(t, &half, (struct codes_16){load_q2_k, 3, 1}, width);
-        }
-        const struct minima m = {min, 8, sums[0][0], 2, 2 * STRIP_COLUMNS};
-        sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
-        take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
-    }
-    sums_store(acc, s, width);
-}
+static const struct planes planes_q2_k = {
+    1, 4, {FIELD_BYTES(q2_k, q), FIELD_BYTES(q2_k, scales), FIELD_BYTES(q2_k, d), FIELD_BYTES(q2_k, dmin)}};
 
-void STRIP_OF(q2_k)(const struct matmul_strip *s)
+INLINE void block_q2_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    by_width(s, strip_q2_k);
+    const uint8_t *low = plane_of(s, &planes_q2_k, g, 0), *scales = plane_of(s, &planes_q2_k, g, 1);
+    const uint8_t *d = plane_of(s, &planes_q2_k, g, 2), *dmin = plane_of(s, &planes_q2_k, g, 3);
+    vf t[STRIP_COLUMNS];
+    const float *xs = s->x.scale + b * width;
+    uint8_t scale[16 * LANES];
+    vi min[8];
+    int16_t sums[8][STRIP_COLUMNS][2];
+    read_ahead_all(s, &planes_q2_k, g, b, 1, width);
+    scales_q2_load(scale, min, scales + b * 16 * LANES);
+    sums_of_16(sums, s->x.sums + b * 16 * width, width);
+    sums_zero(t, width);
+    for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+        const struct half half = {low + h * 32 * LANES, NULL, scale + h % 2 * 8 * LANES, s->x.q + h * width * BLOCK_128,
+                                  NULL};
+        read_ahead(s, &planes_q2_k, g, b, 0, h % 2, 2, width);
+        add_half(t, &half, (struct codes_16){load_q2_k, 3, 1, false}, width);
+    }
+    const struct minima m = {min, 8, sums[0][0], 2, 2 * STRIP_COLUMNS};
+    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
+    take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
 }
+STRIP(q2_k)
 
 /* Bytes 0..63, less 32: no borrow passes bit 7. */
 INLINE vi bytes_less_32(vi a)
@@ -312,60 +310,46 @@ INLINE void high_q3_load(uint8_t high[STEPS * STEP_BYTES], const uint8_t *p, siz
         vi_store(high + i * STEP_BYTES, vi_shift_right(vi_load(p + i * STEP_BYTES), 4 * (int)h));
 }
 
-INLINE void strip_q3_k(const struct matmul_strip *s, size_t width)
+static const struct planes planes_q3_k = {
+    1, 4, {FIELD_BYTES(q3_k, q), FIELD_BYTES(q3_k, high), FIELD_BYTES(q3_k, scales), FIELD_BYTES(q3_k, d)}};
+
+INLINE void block_q3_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    static const struct planes planes = {
-        4, {FIELD_BYTES(q3_k, q), FIELD_BYTES(q3_k, high), FIELD_BYTES(q3_k, scales), FIELD_BYTES(q3_k, d)}};
-    const uint8_t *low = plane_of(s, &planes, 0), *high = plane_of(s, &planes, 1);
-    const uint8_t *scales = plane_of(s, &planes, 2), *d = plane_of(s, &planes, 3);
-    vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
-    sums_load(acc, s, width);
-    for (size_t b = s->first; b < s->end; b++) {
-        uint8_t scale[16 * LANES], bits[STEPS * STEP_BYTES];
-        read_ahead_all(s, &planes, b, 1);
-        scales_q3_load(scale, scales + b * 12 * LANES);
-        sums_zero(t, width);
-        for (size_t h = 2 * b; h < 2 * b + 2; h++) {
-            const struct half half = {low + h * 32 * LANES, bits, scale + h % 2 * 8 * LANES,
-                                      s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width};
-            read_ahead(s, &planes, b, 0, h % 2, 2);
-            high_q3_load(bits, high + b * STEPS * STEP_BYTES, h % 2);
-            add_half(t, &half, (struct codes_16){load_q3_k, 7 * 8, 1.0f / 8}, width);
-        }
-        sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
+    const uint8_t *low = plane_of(s, &planes_q3_k, g, 0), *high = plane_of(s, &planes_q3_k, g, 1);
+    const uint8_t *scales = plane_of(s, &planes_q3_k, g, 2), *d = plane_of(s, &planes_q3_k, g, 3);
+    vf t[STRIP_COLUMNS];
+    uint8_t scale[16 * LANES], bits[STEPS * STEP_BYTES];
+    read_ahead_all(s, &planes_q3_k, g, b, 1, width);
+    scales_q3_load(scale, scales + b * 12 * LANES);
+    sums_zero(t, width);
+    for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+        const struct half half = {low + h * 32 * LANES, bits, scale + h % 2 * 8 * LANES, s->x.q + h * width * BLOCK_128,
+                                  s->x.sums + h * 8 * width};
+        read_ahead(s, &planes_q3_k, g, b, 0, h % 2, 2, width);
+        high_q3_load(bits, high + b * STEPS * STEP_BYTES, h % 2);
+        add_half(t, &half, (struct codes_16){load_q3_k, 7 * 8, 1.0f / 8, true}, width);
     }
-    sums_store(acc, s, width);
+    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
 }
+STRIP(q3_k)
 
-void STRIP_OF(q3_k)(const struct matmul_strip *s)
-{
-    by_width(s, strip_q3_k);
-}
+static const struct planes planes_q6_k = {
+    1, 4, {FIELD_BYTES(q6_k, low), FIELD_BYTES(q6_k, high), FIELD_BYTES(q6_k, scales), FIELD_BYTES(q6_k, d)}};
 
-INLINE void strip_q6_k(const struct matmul_strip *s, size_t width)
+INLINE void block_q6_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    static const struct planes planes = {
-        4, {FIELD_BYTES(q6_k, low), FIELD_BYTES(q6_k, high), FIELD_BYTES(q6_k, scales), FIELD_BYTES(q6_k, d)}};
-    const uint8_t *low = plane_of(s, &planes, 0), *high = plane_of(s, &planes, 1);
-    const uint8_t *scales = plane_of(s, &planes, 2), *d = plane_of(s, &planes, 3);
-    vf acc[STRIP_COLUMNS], t[STRIP_COLUMNS];
-    sums_load(acc, s, width);
-    for (size_t b = s->first; b < s->end; b++) {
-        sums_zero(t, width);
-        read_ahead_all(s, &planes, b, 2);
-        for (size_t h = 2 * b; h < 2 * b + 2; h++) {
-            const struct half half = {low + h * 64 * LANES, high + h * 32 * LANES, scales + h * 8 * LANES,
-                                      s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width};
-            read_ahead(s, &planes, b, 0, h % 2, 2);
-            read_ahead(s, &planes, b, 1, h % 2, 2);
-            add_half(t, &half, (struct codes_16){load_q6_k, 63, 1}, width);
-        }
-        sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
+    const uint8_t *low = plane_of(s, &planes_q6_k, g, 0), *high = plane_of(s, &planes_q6_k, g, 1);
+    const uint8_t *scales = plane_of(s, &planes_q6_k, g, 2), *d = plane_of(s, &planes_q6_k, g, 3);
+    vf t[STRIP_COLUMNS];
+    sums_zero(t, width);
+    read_ahead_all(s, &planes_q6_k, g, b, 2, width);
+    for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+        const struct half half = {low + h * 64 * LANES, high + h * 32 * LANES, scales + h * 8 * LANES,
+                                  s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width};
+        read_ahead(s, &planes_q6_k, g, b, 0, h % 2, 2, width);
+        read_ahead(s, &planes_q6_k, g, b, 1, h % 2, 2, width);
+        add_half(t, &half, (struct codes_16){load_q6_k, 63, 1, true}, width);
     }
-    sums_store(acc, s, width);
+    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
 }
-
-void STRIP_OF(q6_k)(const struct matmul_strip *s)
-{
-    by_width(s, strip_q6_k);
-}
+STRIP(q6_k)

@@ -5,15 +5,15 @@
 #ifndef QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
 #define QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
 
-static inline __attribute__((always_inline)) vi dot_codes(int32_t start, const vi *w, const int8_t *x,
-                                                          const size_t n_steps, const int highest)
+static inline __attribute__((always_inline)) void dot_codes(vi *sum, const size_t n_columns, const vi *w,
+                                                            const int8_t *x, const size_t n_steps, const int highest)
 {
     (void)highest;
-    vi sum = vi_set1(start);
 #pragma GCC unroll 8
     for (size_t i = 0; i < n_steps; i++)
-        sum = vi_dot_4(sum, w[i], x + 4 * i);
-    return sum;
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_columns; c++)
+            sum[c] = vi_dot_4(sum[c], w[i], x + c * COLUMN_BYTES + 4 * i);
 }
 
 /* As they stand in the byte, 16 times their value: there is room for it in 32 bits. */
@@ -28,9 +28,11 @@ static inline vi bytes_of_q8_0(vi codes)
 {
     return vi_xor(codes, bytes_set1(0x80));
 }
-static inline vi dot_bytes(int32_t start, const vi w[8], const int8_t *x)
+static inline __attribute__((always_inline)) void dot_bytes(vi *sum, const size_t n_columns, const int32_t *starts,
+                                                            const vi w[8], const int8_t *x)
 {
-    return dot_codes(start, w, x, 8, 255);
+    sums_start(sum, n_columns, starts);
+    dot_codes(sum, n_columns, w, x, 8, 255);
 }
 
 #endif

@@ -14,83 +14,158 @@
 /* A step is 4 elements of each row: a vector of codes of 8 bits; of 4 bits, a vector is two steps. */
 enum { STEPS = BLOCK_32 / 4, STEP_BYTES = 4 * LANES };
 /* Of a whole tile: layout_columns() of x86's layouts. */
-enum { STRIP_COLUMNS = 16 };
+enum { STRIP_COLUMNS = 16, STRIP_GROUPS = 8 /* with one column */, STRIP_SUMS = 16 };
 
 #define INLINE         static inline __attribute__((always_inline))
 #define UNROLLED       _Pragma("GCC unroll 16")
 #define ROLLED         _Pragma("GCC unroll 1") /* a long body: unrolled, it takes gcc half a minute a file */
 #define EACH_COLUMN(c) UNROLLED for (size_t c = 0; c < width; c++)
+/* @n columns at a time, from @c: as many as it takes for one sum not to wait for the next. */
+#define EACH_COLUMNS(c, n) \
+    UNROLLED for (size_t n = width < COLUMNS_AT_ONCE ? width : COLUMNS_AT_ONCE, c = 0; c < width; c += n)
+#define EACH_GROUP(g) ROLLED for (size_t g = 0; g < n_groups; g++)
 
 /* Bytes of the fields of a block, a plane each (docs/formats/packed.md). */
 struct planes {
+    size_t ahead; /* how many blocks ahead it is read (read_ahead_of_block) */
     size_t n, bytes[5];
 };
 #define FIELD_BYTES(type, field) sizeof(((struct block_##type *)0)->field)
 
-/* The plane of field @f: block b of all rows lies b * LANES * bytes[f] behind it. */
-INLINE const uint8_t *plane_of(const struct matmul_strip *s, const struct planes *p, size_t f)
+/* Bytes of a block of all fields from @f on. */
+INLINE size_t bytes_behind(const struct planes *p, size_t f)
 {
-    const uint8_t *plane = s->w;
+    size_t bytes = 0;
     UNROLLED
-    for (size_t i = 0; i < f; i++)
-        plane += s->n_blocks * LANES * p->bytes[i];
-    return plane;
+    for (; f < p->n; f++)
+        bytes += p->bytes[f];
+    return bytes;
+}
+
+INLINE size_t group_bytes(const struct matmul_strip *s, const struct planes *p)
+{
+    return s->n_blocks * LANES * bytes_behind(p, 0);
+}
+
+/* The plane of field @f in group @g: block b of all rows lies b * LANES * bytes[f] behind it. */
+INLINE const uint8_t *plane_of(const struct matmul_strip *s, const struct planes *p, size_t g, size_t f)
+{
+    return s->w + (g + 1) * group_bytes(s, p) - s->n_blocks * LANES * bytes_behind(p, f);
+}
+
+enum { PLACES = 4, LINE = 64, FIRST_LEVEL = 3, SECOND_LEVEL = 2 /* __builtin_prefetch's numbers for caches */ };
+
+/*
+ * One column: weights stream by as fast as memory gives them. Blocks of several groups in turn (by_width) are as many
+ * streams; of each the block that comes after the next few is asked for. How many, in elements: GB/s of 32 that a plain
+ * read has, Zen 5, one thread, 4096 elements a row:
+ *                                      q8_0  q4_0  q4_k  q6_k
+ *   one group, no asking                 19    17    16    15
+ *   one group, asking for the next one   27    26    23    27
+ *   eight groups, no asking              28    24    21    17
+ *   eight groups, 128 elements ahead     31    28     -     -
+ *   eight groups, 256 elements ahead     31    25    28    26
+ */
+INLINE void read_ahead_of_block(const struct matmul_strip *s, const struct planes *p, size_t g, size_t f, size_t step,
+                                size_t n_parts)
+{
+    const size_t part_bytes = LANES * p->bytes[f] / n_parts;
+    const uint8_t *next = plane_of(s, p, g, f) + (step + p->ahead * n_parts) * part_bytes;
+    for (size_t at = 0; at < part_bytes; at += LINE)
+        __builtin_prefetch(next + at, 0, FIRST_LEVEL);
 }
 
 /*
- * With one column, weights stream by as fast as memory gives them, where a processor's own prefetcher is late: a group
- * has several planes, each soon at its end, and the arithmetic between two lines fills the window in which loads are
- * begun early. So a cold strip asks for the next group's blocks while it computes (they may lie beyond the matrix: a
- * prefetch never faults): at step @part of @n_parts in block @b as much of field @f. Into the second-level cache, where
- * more lines can be on their way, and from four places of the plane in turn, since memory and the prefetcher follow
- * several pages faster than one.
- * One column of 4096, share of a plain read, medians on a loaded machine: q8_0 q4_0 q4_k q6_k 98 73 78 84 % without;
- * 8 KiB ahead in order 106 100 103 97 %; this 121 113 115 110 % (two places 118 112 112 113, eight 120 107 112 105 %).
+ * Many columns: the next group is read into the second-level cache, where more lines can be on their way, and from four
+ * places of the plane in turn, since memory and the processor's prefetcher follow several pages faster than one.
  */
-enum { PLACES = 4, LINE = 64, SECOND_LEVEL = 2 /* __builtin_prefetch's number for it */ };
-
-INLINE void read_ahead(const struct matmul_strip *s, const struct planes *p, size_t b, size_t f, size_t part,
-                       size_t n_parts)
+INLINE void read_ahead_of_group(const struct matmul_strip *s, const struct planes *p, size_t f, size_t step,
+                                size_t n_parts)
 {
-    if (!s->cold)
-        return;
-    const size_t block_bytes = LANES * p->bytes[f], part_bytes = block_bytes / n_parts;
+    const size_t part_bytes = LANES * p->bytes[f] / n_parts;
     const size_t n_places = part_bytes < PLACES * LINE ? 1 : PLACES, run = part_bytes / n_places;
-    const size_t n_steps = (s->end - s->first) * n_parts, step = (b - s->first) * n_parts + part;
-    const uint8_t *next = plane_of(s, p, f) + (plane_of(s, p, p->n) - s->w) + s->first * block_bytes;
+    const uint8_t *next = plane_of(s, p, 1, f);
     for (size_t i = 0; i < n_places; i++)
         for (size_t at = 0; at < run; at += LINE)
-            __builtin_prefetch(next + (i * n_steps + step) * run + at, 0, SECOND_LEVEL);
+            __builtin_prefetch(next + (i * s->n_blocks * n_parts + step) * run + at, 0, SECOND_LEVEL);
+}
+
+/*
+ * Asks for weights that are wanted later, while it computes step @part of @n_parts of block @b: as much of field @f.
+ * They may lie beyond the matrix: a prefetch never faults.
+ */
+INLINE void read_ahead(const struct matmul_strip *s, const struct planes *p, size_t g, size_t b, size_t f, size_t part,
+                       size_t n_parts, size_t width)
+{
+    if (width == 1)
+        read_ahead_of_block(s, p, g, f, b * n_parts + part, n_parts);
+    else if (s->cold)
+        read_ahead_of_group(s, p, f, b * n_parts + part, n_parts);
 }
 
 /* Fields @f and behind it, at once. */
-INLINE void read_ahead_all(const struct matmul_strip *s, const struct planes *p, size_t b, size_t f)
+INLINE void read_ahead_all(const struct matmul_strip *s, const struct planes *p, size_t g, size_t b, size_t f,
+                           size_t width)
 {
     UNROLLED
     for (; f < p->n; f++)
-        read_ahead(s, p, b, f, 0, 1);
+        read_ahead(s, p, g, b, f, 0, 1, width);
 }
 
-typedef void tile_fn(const struct matmul_strip *s, size_t width);
+/* Block @b of group @g with all columns of a tile, on top of @acc. */
+typedef void block_fn(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width);
+
+/* @n_groups groups, as many sums as there are registers for: a block of each in turn. */
+INLINE void tile(const struct matmul_strip *s, block_fn *block, size_t n_groups, size_t width)
+{
+    vf acc[STRIP_SUMS];
+    UNROLLED
+    for (size_t i = 0; i < n_groups * width; i++)
+        acc[i] = vf_set1(0);
+    for (size_t b = 0; b < s->n_blocks; b++)
+        EACH_GROUP (g)
+            block(acc + g * width, s, g, b, width);
+    EACH_GROUP (g)
+        EACH_COLUMN (c)
+            vf_store(s->y + c * s->y_stride + g * LANES, acc[g * width + c]);
+}
+
+INLINE void next_groups(struct matmul_strip *s, const struct planes *p, size_t n)
+{
+    s->w += n * group_bytes(s, p);
+    s->y += n * LANES;
+    s->n_groups -= n;
+}
+
+/* All groups of a strip, @at_once of them as long as there are so many, then one by one. */
+INLINE void by_groups(const struct matmul_strip *s, const struct planes *p, block_fn *block, size_t at_once,
+                      size_t width)
+{
+    struct matmul_strip left = *s;
+    for (; left.n_groups >= at_once; next_groups(&left, p, at_once))
+        tile(&left, block, at_once, width);
+    for (; at_once > 1 && left.n_groups > 0; next_groups(&left, p, 1))
+        tile(&left, block, 1, width);
+}
 
 /* A loop for each width: only where the number of columns is a constant do their sums have registers of their own. */
-INLINE void by_width(const struct matmul_strip *s, tile_fn *strip)
+INLINE void by_width(const struct matmul_strip *s, const struct planes *p, block_fn *block)
 {
     switch (s->width) {
     case 1:
-        strip(s, 1);
+        by_groups(s, p, block, STRIP_GROUPS, 1); /* read_ahead_of_block says why */
         break;
     case 2:
-        strip(s, 2);
+        by_groups(s, p, block, 1, 2);
         break;
     case 4:
-        strip(s, 4);
+        by_groups(s, p, block, 1, 4);
         break;
     case 8:
-        strip(s, 8);
+        by_groups(s, p, block, 1, 8);
         break;
     default:
-        strip(s, STRIP_COLUMNS);
+        by_groups(s, p, block, 1, STRIP_COLUMNS);
     }
 }
 
@@ -100,16 +175,11 @@ INLINE void by_width(const struct matmul_strip *s, tile_fn *strip)
  */
 #define IN_REGISTER(p) __asm__("" : "+r"(p))
 
-INLINE void sums_load(vf *acc, const struct matmul_strip *s, size_t width)
-{
-    EACH_COLUMN (c)
-        acc[c] = s->first ? vf_load(s->y + c * s->y_stride) : vf_set1(0);
-}
-
-INLINE void sums_store(const vf *acc, const struct matmul_strip *s, size_t width)
-{
-    EACH_COLUMN (c)
-        vf_store(s->y + c * s->y_stride, acc[c]);
-}
+/* The function of packed.def, of planes_<type> and block_<type>. */
+#define STRIP(type)                                   \
+    void STRIP_OF(type)(const struct matmul_strip *s) \
+    {                                                 \
+        by_width(s, &planes_##type, block_##type);    \
+    }
 
 #endif

@@ -86,16 +86,12 @@ INLINE void load_q4_0(int8x16_t w[CODES_32], const uint8_t *q)
     }
 }
 
-/* What y holds so far, as sums are made; a strip of one column fills a step with it. */
-INLINE void load_sums(float32x4_t *acc, const struct matmul_strip *s, const size_t width)
+INLINE void clear(float32x4_t *t, const size_t width)
 {
     const size_t n = n_sums(width);
     EACH_COLUMN
         for (size_t c = 0; c < n; c++)
-            acc[c] = s->first ? load_column(s, c < width ? c : 0) : vdupq_n_f32(0);
-    EACH_COLUMN
-        for (size_t c = 0; c < n; c += STEP)
-            turn(acc + c);
+            t[c] = vdupq_n_f32(0);
 }
 
 INLINE void store_sums(const struct matmul_strip *s, float32x4_t *acc, const size_t width)
@@ -133,8 +129,8 @@ INLINE void strip_32(const struct matmul_strip *s, const struct codes_32 codes, 
 {
     const uint8_t *d = s->w + s->n_blocks * codes.bytes * ROWS;
     float32x4_t acc[MAX_WIDTH];
-    load_sums(acc, s, width);
-    for (size_t b = s->first; b < s->end; b++)
+    clear(acc, width);
+    for (size_t b = 0; b < s->n_blocks; b++)
         step_32(acc, s, b, codes, d, width);
     store_sums(s, acc, width);
 }
@@ -150,14 +146,6 @@ INLINE void strip_q4_0(const struct matmul_strip *s, const size_t width)
 }
 
 /* --- super-blocks of 256 --- */
-
-INLINE void clear(float32x4_t *t, const size_t width)
-{
-    const size_t n = n_sums(width);
-    EACH_COLUMN
-        for (size_t c = 0; c < n; c++)
-            t[c] = vdupq_n_f32(0);
-}
 
 /*
  * t of every column takes a sub-block of 4 * @n elements: @w are its codes, @x those of the first column, @start what
@@ -225,10 +213,10 @@ INLINE int32x4_t minima_of_8(const int16x8_t mins[4], const int16_t *pairs)
     return vmlal_high_laneq_s16(sum, mins[3], x, 7);
 }
 
-/* Blocks add to y: a strip that starts a row starts from 0. */
+/* Blocks add to y, from 0. */
 INLINE void begin_256(const struct matmul_strip *s, const size_t width)
 {
-    for (size_t c = 0; c < width && s->first == 0; c++)
+    for (size_t c = 0; c < width; c++)
         store_column(s, c, vdupq_n_f32(0));
 }
 
@@ -287,7 +275,7 @@ INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes
     const uint8_t *fifth = s->w + plane * 128, *scales = fifth + plane * high_bytes;
     const uint8_t *d = scales + plane * 12, *dmin = d + plane * 2;
     begin_256(s, width);
-    for (size_t b = s->first; b < s->end; b++) {
+    for (size_t b = 0; b < s->n_blocks; b++) {
         const uint8_t *high = high_bytes ? fifth + b * high_bytes * ROWS : NULL;
         int8x16_t w[CODES_32];
         int16x8_t mins[4];
@@ -438,7 +426,7 @@ INLINE void strip_q2_k(const struct matmul_strip *s, const size_t width)
     const size_t plane = s->n_blocks * ROWS;
     const uint8_t *scales = s->w + plane * 64, *d = scales + plane * 16, *dmin = d + plane * 2;
     begin_256(s, width);
-    for (size_t b = s->first; b < s->end; b++) {
+    for (size_t b = 0; b < s->n_blocks; b++) {
         int16x8_t mins[8];
         int32x4_t minima[MAX_WIDTH];
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
@@ -470,7 +458,7 @@ INLINE void strip_q3_k(const struct matmul_strip *s, const size_t width)
     const size_t plane = s->n_blocks * ROWS;
     const uint8_t *scales = s->w + plane * (64 + 32), *d = scales + plane * 12;
     begin_256(s, width);
-    for (size_t b = s->first; b < s->end; b++) {
+    for (size_t b = 0; b < s->n_blocks; b++) {
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
         load_scales_q3_k(scale, scales + b * 12 * ROWS);
         block_16(t, s, (struct codes_16){load_q3_k, 64, 32, true}, b, scale, width);
@@ -483,7 +471,7 @@ INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
     const size_t plane = s->n_blocks * ROWS;
     const uint8_t *scales = s->w + plane * (128 + 64), *d = scales + plane * 16;
     begin_256(s, width);
-    for (size_t b = s->first; b < s->end; b++) {
+    for (size_t b = 0; b < s->n_blocks; b++) {
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
         for (size_t i = 0; i < 4; i++)
             spread_signed(scale + 4 * i, vreinterpretq_s8_u8(vld1q_u8(scales + (b * 16 + 4 * i) * ROWS)));
@@ -499,6 +487,17 @@ INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
     {                                                        \
         strip_##type(s, width);                              \
     }
+/* @tile with one group after the other, of which a block has @block_bytes bytes a row. */
+INLINE void each_group(const struct matmul_strip *s, matmul_fn *tile, size_t block_bytes)
+{
+    struct matmul_strip one = *s;
+    for (size_t g = 0; g < s->n_groups; g++) {
+        tile(&one);
+        one.w += s->n_blocks * ROWS * block_bytes;
+        one.y += ROWS;
+    }
+}
+
 #define KERNEL_OF(type)                                                                                        \
     STRIP(type, 1)                                                                                             \
     STRIP(type, 2)                                                                                             \
@@ -507,7 +506,7 @@ INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
     void KERNEL_NAME(type)(const struct matmul_strip *s)                                                       \
     {                                                                                                          \
         static matmul_fn *const of_width[] = {[1] = type##_1, [2] = type##_2, [4] = type##_4, [8] = type##_8}; \
-        of_width[s->width](s);                                                                                 \
+        each_group(s, of_width[s->width], sizeof(struct block_##type));                                        \
     }
 KERNEL_OF(q8_0)
 KERNEL_OF(q4_0)

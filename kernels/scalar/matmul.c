@@ -155,18 +155,26 @@ static float step_q6_k(const struct matmul_strip *s, const void *block, size_t b
     return fmaf(sum_scaled(s, q, w->scales, 16, b, c), f32_of_f16(w->d) * scale_of(s, b, c), acc);
 }
 
-static inline void strip(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type, step_fn *step)
+/* Row @r of group @g. */
+static inline void strip_row(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type, step_fn *step,
+                             size_t g, size_t r)
 {
     const size_t n_rows = qd_layout_info(layout)->rows;
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t b = s->first; b < s->end; b++) {
-            uint8_t block[sizeof(struct block_q6_k)]; /* the largest */
-            layout_unpack_row(layout, type, block, s->w, r, s->n_blocks, b, b + 1);
-            for (size_t c = 0; c < s->width; c++) {
-                float *y = &s->y[c * s->y_stride + r];
-                *y = step(s, block, b, c, b ? *y : 0);
-            }
-        }
+    const uint8_t *group = s->w + g * n_rows * s->n_blocks * qd_type_info(type)->block_bytes;
+    float *y = s->y + g * n_rows + r;
+    for (size_t b = 0; b < s->n_blocks; b++) {
+        uint8_t block[sizeof(struct block_q6_k)]; /* the largest */
+        layout_unpack_row(layout, type, block, group, r, s->n_blocks, b, b + 1);
+        for (size_t c = 0; c < s->width; c++)
+            y[c * s->y_stride] = step(s, block, b, c, b ? y[c * s->y_stride] : 0);
+    }
+}
+
+static inline void strip(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type, step_fn *step)
+{
+    for (size_t g = 0; g < s->n_groups; g++)
+        for (size_t r = 0; r < qd_layout_info(layout)->rows; r++)
+            strip_row(s, layout, type, step, g, r);
 }
 
 #define MATMUL(name, NAME, type, TYPE)                                  \

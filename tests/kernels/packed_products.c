@@ -9,22 +9,22 @@
 #include "tests/kernels/fixture.h"
 #include "tests/kernels/packed.h"
 
-enum { MAX_BLOCKS_32 = 40, MAX_CUTS = 4, STRIDE = MAX_ROWS + 9 };
+enum { MAX_BLOCKS_32 = 40, MAX_GROUPS = 11, ALL_ROWS = MAX_ROWS * MAX_GROUPS, STRIDE = ALL_ROWS + 9 };
 
-/* One product of a group: by pieces, beside scalar's in one. */
+/* One product, beside scalar's. */
 struct product_trial {
     const struct packed_entry *tested, *scalar;
     const struct packed_type *type;
-    size_t n_rows, n_blocks, width, y_stride;
-    size_t cuts[MAX_CUTS]; /* ends of the pieces, rising; the last is n_blocks */
-    size_t at;             /* bytes of the weights away from the fence */
-    bool first;            /* at the lower fence */
+    size_t n_groups, n_rows; /* rows: of a group */
+    size_t n_blocks, width, y_stride;
+    size_t at;  /* bytes of the weights away from the fence */
+    bool first; /* at the lower fence */
     const char *data;
 };
 
-/* The group and the tile as they are made, before they go between fences. */
+/* The groups and the tile as they are made, before they go between fences. */
 static struct {
-    uint8_t rows[MAX_ROWS * MAX_BLOCKS_32 * 34], group[MAX_ROWS * MAX_BLOCKS_32 * 34];
+    uint8_t rows[ALL_ROWS * MAX_BLOCKS_32 * 34], groups[ALL_ROWS * MAX_BLOCKS_32 * 34];
     float x[MAX_WIDTH * MAX_BLOCKS_32 * 32];
     int8_t q[MAX_BLOCKS_32 * MAX_WIDTH * 32];
     float scale[MAX_BLOCKS_32 * MAX_WIDTH];
@@ -35,15 +35,19 @@ static struct {
 
 static bool complain(const struct product_trial *t, const char *what)
 {
-    printf("# %s %s: %s; %zu blocks, width %zu, y stride %zu, pieces to %zu %zu %zu, %s, weights %zu off\n",
-           t->tested->op, t->tested->variant, what, t->n_blocks, t->width, t->y_stride, t->cuts[0], t->cuts[1],
-           t->cuts[2], t->data, t->at);
+    printf("# %s %s: %s; %zu groups, %zu blocks, width %zu, y stride %zu, %s, weights %zu off\n", t->tested->op,
+           t->tested->variant, what, t->n_groups, t->n_blocks, t->width, t->y_stride, t->data, t->at);
     return false;
 }
 
 static size_t blocks_32(const struct product_trial *t)
 {
     return t->n_blocks * t->type->block_elements / 32;
+}
+
+static size_t all_rows(const struct product_trial *t)
+{
+    return t->n_groups * t->n_rows;
 }
 
 static size_t group_bytes(const struct product_trial *t)
@@ -53,7 +57,9 @@ static size_t group_bytes(const struct product_trial *t)
 
 static void pack_weights(const struct product_trial *t)
 {
-    layout_pack_group(ops_for(0), t->tested->layout, t->type->type, made.group, made.rows, t->n_blocks);
+    for (size_t g = 0; g < t->n_groups; g++)
+        layout_pack_group(ops_for(0), t->tested->layout, t->type->type, made.groups + g * group_bytes(t),
+                          made.rows + g * group_bytes(t), t->n_blocks);
 }
 
 /* ---- activations ----------------------------------------------------------------------------------------------- */
@@ -111,8 +117,8 @@ static void make_hostile_tile(const struct product_trial *t, uint64_t seed)
 static struct matmul_strip strip_of(const struct product_trial *t, const uint8_t *w, struct activation_tile x, float *y)
 {
     return (struct matmul_strip){.w = w,
+                                 .n_groups = t->n_groups,
                                  .n_blocks = t->n_blocks,
-                                 .end = t->n_blocks,
                                  .x = x,
                                  .y = y,
                                  .y_stride = t->y_stride,
@@ -135,27 +141,24 @@ static struct activation_tile fenced_tile(const struct product_trial *t)
     return tile;
 }
 
-/* The tested kernel, piece by piece, all operands between fences. y begins as NaN: it is not to be read. */
+/* The tested kernel, all operands between fences. y begins as NaN: it is not to be read. */
 static float *run_tested(const struct product_trial *t, size_t y_bytes)
 {
-    const size_t bytes = group_bytes(t);
+    const size_t bytes = t->n_groups * group_bytes(t);
     uint8_t *w = t->first ? place_first(bed.weights, t->at) : place_last(bed.weights, bytes, t->at);
     float *y = (float *)(void *)place_last(bed.y, y_bytes, 0);
-    struct matmul_strip s = strip_of(t, w, fenced_tile(t), y);
-    memcpy(w, made.group, bytes);
+    const struct matmul_strip s = strip_of(t, w, fenced_tile(t), y);
+    memcpy(w, made.groups, bytes);
     memset(y, 0xff, y_bytes);
     guard(bed.y, (uint8_t *)y, y_bytes);
-    for (size_t i = 0; i < MAX_CUTS && s.first < t->n_blocks; i++, s.first = s.end) {
-        s.end = t->cuts[i];
-        ((matmul_fn *)t->tested->fn)(&s);
-    }
-    return memcmp(w, made.group, bytes) == 0 ? y : NULL;
+    ((matmul_fn *)t->tested->fn)(&s);
+    return memcmp(w, made.groups, bytes) == 0 ? y : NULL;
 }
 
 static bool same_y(const struct product_trial *t, const float *got, const float *wanted)
 {
     for (size_t c = 0; c < t->width; c++)
-        for (size_t r = 0; r < t->n_rows; r++) {
+        for (size_t r = 0; r < all_rows(t); r++) {
             float a = got[c * t->y_stride + r], b = wanted[c * t->y_stride + r];
             if (memcmp(&a, &b, sizeof a) != 0 && !(isnan(a) && isnan(b))) {
                 printf("# column %zu row %zu: %a instead of %a\n", c, r, (double)a, (double)b);
@@ -169,7 +172,7 @@ static bool same_y(const struct product_trial *t, const float *got, const float 
 static bool gaps_are_left_alone(const struct product_trial *t, const float *y)
 {
     for (size_t c = 0; c + 1 < t->width; c++)
-        for (size_t r = t->n_rows; r < t->y_stride; r++) {
+        for (size_t r = all_rows(t); r < t->y_stride; r++) {
             uint32_t bits;
             memcpy(&bits, &y[c * t->y_stride + r], sizeof bits);
             if (bits != UINT32_MAX)
@@ -181,9 +184,9 @@ static bool gaps_are_left_alone(const struct product_trial *t, const float *y)
 /* made.group and the tile are there; @wanted: NULL for scalar's own. */
 static bool try_product(const struct product_trial *t, const float *wanted)
 {
-    const size_t y_bytes = ((t->width - 1) * t->y_stride + t->n_rows) * sizeof(float);
+    const size_t y_bytes = ((t->width - 1) * t->y_stride + all_rows(t)) * sizeof(float);
     if (!wanted) {
-        const struct matmul_strip s = strip_of(t, made.group, made_tile(t), made.y);
+        const struct matmul_strip s = strip_of(t, made.groups, made_tile(t), made.y);
         ((matmul_fn *)t->scalar->fn)(&s);
         wanted = made.y;
     }
@@ -197,23 +200,11 @@ static bool try_product(const struct product_trial *t, const float *wanted)
 
 /* ---- shapes ---------------------------------------------------------------------------------------------------- */
 
-static void cut(struct product_trial *t, size_t tried)
-{
-    const size_t n = t->n_blocks;
-    const size_t ways[][MAX_CUTS] = {{n}, {n / 2 ? n / 2 : n, n}, {1, n}, {n / 3, n - n / 3, n}, {n - 1, n}};
-    size_t way = tried % COUNT(ways), k = 0;
-    for (size_t i = 0; i < MAX_CUTS; i++) /* pieces of nothing are left out */
-        if (ways[way][i] > (k ? t->cuts[k - 1] : 0))
-            t->cuts[k++] = ways[way][i];
-    while (k < MAX_CUTS)
-        t->cuts[k++] = n;
-}
-
 /* Rows of a type: bytes of any kind, scales finite or not; or what its encoder makes. */
 static void make_rows(const struct product_trial *t, int kind, uint64_t seed)
 {
     const size_t row_bytes = t->n_blocks * qd_type_info(t->type->type)->block_bytes;
-    for (size_t r = 0; r < t->n_rows; r++) {
+    for (size_t r = 0; r < all_rows(t); r++) {
         uint8_t *row = made.rows + r * row_bytes;
         if (kind < 0) {
             data_fill_blocks(row, t->n_blocks, t->type->type, kind == -1, seed * 16 + r);
@@ -241,7 +232,7 @@ static void spoil_column(const struct product_trial *t)
 static bool only_spoiled_column_is_lost(const struct product_trial *t)
 {
     for (size_t c = 0; c < t->width; c++)
-        for (size_t r = 0; r < t->n_rows; r++)
+        for (size_t r = 0; r < all_rows(t); r++)
             if (isfinite(made.y[c * t->y_stride + r]) == (c == t->width - 1))
                 return complain(t, "a NaN in one column is not a NaN in that column alone");
     return true;
@@ -270,12 +261,13 @@ static bool try_way(struct product_trial *t, enum way way, int kind, uint64_t se
 
 static bool try_ways(struct product_trial *t, size_t *tried)
 {
+    static const size_t groups[] = {1, 2, 1, 8, 1, 3, MAX_GROUPS}; /* some kernels take eight at once */
     bool ok = true;
-    for (size_t i = 0; ok && i < (bed.brief ? 6 : 40); i++, ++*tried) {
+    for (size_t i = 0; ok && i < (bed.brief ? 7 : 40); i++, ++*tried) {
         t->at = *tried % 67;
         t->first = *tried / 5 % 2;
-        t->y_stride = t->n_rows + *tried % 4 * 3;
-        cut(t, *tried);
+        t->n_groups = blocks_32(t) > 8 ? 1 : groups[*tried % COUNT(groups)];
+        t->y_stride = all_rows(t) + *tried % 4 * 3;
         ok = try_way(t, (enum way)(*tried % N_WAYS), (int)(*tried / N_WAYS % DATA_N_KINDS), *tried);
     }
     return ok;
@@ -311,7 +303,7 @@ static void digest_tile(struct product_trial *t, int kind, size_t r, size_t c, f
         data_fill_blocks(made.rows + k * row_bytes, t->n_blocks, t->type->type, kind % 4, r + k);
     activate(t);
     pack_weights(t);
-    const struct matmul_strip s = strip_of(t, made.group, made_tile(t), &y[c][r]);
+    const struct matmul_strip s = strip_of(t, made.groups, made_tile(t), &y[c][r]);
     ((matmul_fn *)t->tested->fn)(&s);
 }
 
@@ -320,6 +312,7 @@ uint64_t digest_products(const struct packed_entry *e)
 {
     struct product_trial t = {.tested = e,
                               .type = packed_type_of(e->type),
+                              .n_groups = 1,
                               .n_rows = qd_layout_info(e->layout)->rows,
                               .width = layout_columns(e->layout),
                               .y_stride = 16};
@@ -557,15 +550,16 @@ static bool try_extremes(struct product_trial *t, int shift)
 
 void check_saturation(const struct packed_entry *tested)
 {
-    struct product_trial t = {
-        .tested = tested, .type = packed_type_of(tested->type), .n_rows = qd_layout_info(tested->layout)->rows};
+    struct product_trial t = {.tested = tested,
+                              .type = packed_type_of(tested->type),
+                              .n_groups = 1,
+                              .n_rows = qd_layout_info(tested->layout)->rows};
     bool ok = true;
     size_t tried = 0;
     t.y_stride = t.n_rows + 1;
     t.n_blocks = t.type->block_elements == 32 ? 4 : 2;
     for (t.width = 1; ok && t.width <= layout_columns(tested->layout); t.width *= 2)
         for (int shift = 0; ok && shift < N_PATTERNS * N_PATTERNS; shift += bed.brief ? 7 : 1, tried++) {
-            cut(&t, tried);
             ok = try_extremes(&t, shift);
         }
     report(ok, "%s %s: %zu products of codes at their extremes, exact in whole numbers", tested->op, tested->variant,
