@@ -54,7 +54,7 @@ INLINE void dot_nibbles(vi *sum, size_t n_columns, const int32_t *starts, const 
     dot_codes(sum, n_columns, w, x, STEPS, 15);
 }
 
-static const struct planes planes_q8_0 = {4, 2, {FIELD_BYTES(q8_0, q), FIELD_BYTES(q8_0, d)}};
+static const struct planes planes_q8_0 = {4, 4, 2, {FIELD_BYTES(q8_0, q), FIELD_BYTES(q8_0, d)}};
 
 INLINE void block_q8_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -62,7 +62,7 @@ INLINE void block_q8_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b
 }
 STRIP(q8_0)
 
-static const struct planes planes_q4_0 = {4, 2, {FIELD_BYTES(q4_0, q), FIELD_BYTES(q4_0, d)}};
+static const struct planes planes_q4_0 = {8, 3, 2, {FIELD_BYTES(q4_0, q), FIELD_BYTES(q4_0, d)}};
 
 INLINE void block_q4_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {

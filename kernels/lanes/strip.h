@@ -14,7 +14,7 @@
 /* A step is 4 elements of each row: a vector of codes of 8 bits; of 4 bits, a vector is two steps. */
 enum { STEPS = BLOCK_32 / 4, STEP_BYTES = 4 * LANES };
 /* Of a whole tile: layout_columns() of x86's layouts. */
-enum { STRIP_COLUMNS = 16, STRIP_GROUPS = 8 /* with one column */, STRIP_SUMS = 16 };
+enum { STRIP_COLUMNS = 16, STRIP_SUMS = STRIP_COLUMNS };
 
 #define INLINE         static inline __attribute__((always_inline))
 #define UNROLLED       _Pragma("GCC unroll 16")
@@ -27,7 +27,7 @@ enum { STRIP_COLUMNS = 16, STRIP_GROUPS = 8 /* with one column */, STRIP_SUMS = 
 
 /* Bytes of the fields of a block, a plane each (docs/formats/packed.md). */
 struct planes {
-    size_t ahead; /* how many blocks ahead it is read (read_ahead_of_block) */
+    size_t groups, ahead; /* with one column: groups that take turns, and how many blocks ahead each is read */
     size_t n, bytes[5];
 };
 #define FIELD_BYTES(type, field) sizeof(((struct block_##type *)0)->field)
@@ -57,14 +57,15 @@ enum { PLACES = 4, LINE = 64, FIRST_LEVEL = 3, SECOND_LEVEL = 2 /* __builtin_pre
 
 /*
  * One column: weights stream by as fast as memory gives them. Blocks of several groups in turn (by_width) are as many
- * streams; of each the block that comes after the next few is asked for. How many, in elements: GB/s of 32 that a plain
- * read has, Zen 5, one thread, 4096 elements a row:
- *                                      q8_0  q4_0  q4_k  q6_k
- *   one group, no asking                 19    17    16    15
- *   one group, asking for the next one   27    26    23    27
- *   eight groups, no asking              28    24    21    17
- *   eight groups, 128 elements ahead     31    28     -     -
- *   eight groups, 256 elements ahead     31    25    28    26
+ * streams; of each the block that comes next, or after the next few, is asked for. GB/s of 32 that a plain read has, on
+ * Zen 5, one thread, 4096 elements a row:
+ *                                       q8_0  q4_0  q4_k  q6_k
+ *   one group, no asking                  19    17    16    15
+ *   one group, asking for the next one    27    26    23    27
+ *   eight groups, no asking               28    24    21    17
+ *   eight groups, 256 elements ahead      31    25    28    26
+ *   eight groups, 96 elements ahead       31    28     -     -
+ *   four groups, 256 elements ahead       32    27    29    29
  */
 INLINE void read_ahead_of_block(const struct matmul_strip *s, const struct planes *p, size_t g, size_t f, size_t step,
                                 size_t n_parts)
@@ -153,7 +154,7 @@ INLINE void by_width(const struct matmul_strip *s, const struct planes *p, block
 {
     switch (s->width) {
     case 1:
-        by_groups(s, p, block, STRIP_GROUPS, 1); /* read_ahead_of_block says why */
+        by_groups(s, p, block, p->groups, 1);
         break;
     case 2:
         by_groups(s, p, block, 1, 2);
