@@ -7,7 +7,10 @@
 #include "kernels/core/checked.h"
 #include "kernels/core/error.h"
 
-enum { TASKS_A_THREAD = 8 /* so that a slow core holds up an eighth of its share */ };
+enum {
+    TASKS_A_THREAD = 8, /* so that a slow core holds up an eighth of its share */
+    BUNCH_GROUPS = 8,   /* the most groups that a kernel reads side by side: a task has no rest of them */
+};
 
 static int check_memory(const void *memory, size_t have, size_t need, const char *what, struct qd_error *err)
 {
@@ -143,7 +146,8 @@ static size_t rows_of_a_task(const struct matrix_view *v, unsigned n_threads)
 {
     const size_t n_groups = (v->n_rows + v->group_rows - 1) / v->group_rows;
     const size_t n_tasks = n_threads == 1 ? 1 : (size_t)n_threads * TASKS_A_THREAD;
-    return (n_groups + n_tasks - 1) / n_tasks * v->group_rows;
+    const size_t task_groups = (n_groups + n_tasks - 1) / n_tasks;
+    return (task_groups + BUNCH_GROUPS - 1) / BUNCH_GROUPS * BUNCH_GROUPS * v->group_rows;
 }
 
 int qd_matmul(const struct qd_matrix *w, const float *x, size_t n, float *y, struct qd_team *team, void *scratch,
