@@ -57,18 +57,28 @@ enum onnx_storage {
     ONNX_SPARSE /* of a SparseTensorProto: kept, never loaded */
 };
 
+struct onnx_prop {
+    const char *key, *value;
+};
+
 struct onnx_tensor {
     const char *name; /* "" where it has none (an attribute) */
     enum onnx_type type;
-    uint32_t n_dims;
+    size_t n_dims;
     const int64_t *dims; /* [n_dims], none negative */
     uint64_t n_elements;
     enum onnx_storage storage;
-    bool external;           /* the payload is a companion's: "external data" */
-    uint32_t file;           /* of the payload, an index into the source */
-    uint64_t offset, bytes;  /* of a raw payload in that file; a typed one is found again in @range */
-    struct onnx_range range; /* of the TensorProto */
-    const void *memory;      /* borrowed: raw payload of @bytes that was made, not read; NULL: in the source */
+    uint32_t typed_field;            /* of a typed payload: the field's number in the TensorProto; 0: none is there */
+    uint64_t n_typed;                /* values of that field */
+    bool external;                   /* the payload is a companion's: "external data" */
+    uint32_t file;                   /* of the payload, an index into the source */
+    uint64_t offset, bytes;          /* of a raw payload in that file; a typed one is found again in @range */
+    struct onnx_range range;         /* of the TensorProto */
+    const void *memory;              /* borrowed: raw payload of @bytes that was made, not read; NULL: in the source */
+    int32_t location;                /* as the file says it: 1 is external */
+    bool has_raw;                    /* as the file says it: there is a raw_data, which may be empty */
+    const struct onnx_prop *entries; /* external_data as the file says it */
+    size_t n_entries;
 };
 
 /* onnx:onnx/onnx.proto, AttributeProto.AttributeType */
@@ -100,17 +110,22 @@ struct onnx_attr {
     float f;
     int64_t i;
     struct bytes s;
-    size_t n; /* of the list that @kind says */
     const float *floats;
+    size_t n_floats;
     const int64_t *ints;
+    size_t n_ints;
     const struct bytes *strings;
+    size_t n_strings;
     const struct onnx_tensor *tensors; /* ONNX_ATTR_TENSOR: one */
-    const struct onnx_graph *graphs;   /* ONNX_ATTR_GRAPH: one */
+    size_t n_tensors;
+    const struct onnx_graph *graphs; /* ONNX_ATTR_GRAPH: one */
+    size_t n_graphs;
 };
 
 struct onnx_node {
     const char *name, *op_type;
-    const char *domain; /* "" is ai.onnx, whichever way the file says it */
+    const char *domain;   /* "" is ai.onnx, whichever way the file says it */
+    const char *overload; /* of a function; "" where it has none */
     const char *const *inputs;
     size_t n_inputs; /* "": absent */
     const char *const *outputs;
@@ -130,14 +145,18 @@ enum onnx_kind {
     ONNX_KIND_SPARSE
 };
 
+struct onnx_dim {
+    int64_t value;     /* -1: not said, or a parameter */
+    const char *param; /* "" where it has none */
+};
+
 struct onnx_value_info {
     const char *name;
     enum onnx_kind kind;
     enum onnx_type type; /* of the tensor, or of the elements of a sequence or optional of tensors */
     bool has_shape;
-    uint32_t n_dims;
-    const int64_t *dims;           /* [n_dims]; -1: not said, or a parameter */
-    const char *const *dim_params; /* [n_dims]; "" where it has none */
+    size_t n_dims;
+    const struct onnx_dim *dims;
     struct onnx_range range;
 };
 
@@ -145,6 +164,7 @@ struct onnx_graph {
     const char *name;
     const struct onnx_node *nodes; /* file order, which need not be an order of execution */
     size_t n_nodes;
+    const size_t *order; /* [n_nodes]: every node behind those that make its inputs; file order where that is so */
     const struct onnx_tensor *initializers;
     size_t n_initializers;
     const struct onnx_value_info *inputs, *outputs, *value_infos;
@@ -168,13 +188,10 @@ struct onnx_function {
     size_t n_attr_defaults;
     const struct onnx_node *nodes;
     size_t n_nodes;
+    const size_t *order; /* as a graph's */
     const struct onnx_opset *opsets;
     size_t n_opsets;
     struct onnx_range range;
-};
-
-struct onnx_prop {
-    const char *key, *value;
 };
 
 struct onnx_model {
@@ -184,10 +201,12 @@ struct onnx_model {
     const struct onnx_opset *opsets;
     size_t n_opsets;
     const struct onnx_graph *graph;
+    size_t n_graphs; /* 1 */
     const struct onnx_function *functions;
     size_t n_functions;
     const struct onnx_prop *props; /* metadata_props */
     size_t n_props;
+    struct onnx_range range; /* all of the file */
 };
 
 /*
@@ -200,10 +219,11 @@ struct onnx_model *onnx_model_free(struct onnx_model *m);
 DEFINE_CLEANUP(onnx_model_free, struct onnx_model *)
 
 /*
- * A single TensorProto in a file of its own (input_0.pb), the first file of @s: *ret and what it points to are in
- * @arena; onnx_tensor_load() brings its elements.
+ * A single TensorProto in a file of its own (input_0.pb), or at @range of it (NULL: all), the first file of @s: *ret
+ * and what it points to are in @arena; onnx_tensor_load() brings its elements.
  */
-int onnx_tensor_read(struct source *s, struct arena *arena, const struct onnx_tensor **ret, struct qd_error *err);
+int onnx_tensor_read(struct source *s, const struct onnx_range *range, struct arena *arena,
+                     const struct onnx_tensor **ret, struct qd_error *err);
 
 /* Bits of an element; 0 for strings and types that this reader does not know. */
 unsigned onnx_type_bits(enum onnx_type type);

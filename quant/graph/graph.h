@@ -35,7 +35,7 @@ struct graph_run_options {
 };
 
 /*
- * @inputs: one for each graph_input(); NULL where it has a default.
+ * @inputs: one for each graph_input(). An input that an initializer gives a default is none: it is a constant.
  * @outputs: [graph_n_outputs], a reference each for the caller.
  * An input of another type or rank than the graph says: QD_E_INVALID by name.
  */
@@ -47,7 +47,8 @@ const struct onnx_value_info *graph_input(const struct graph *g, size_t i);
 size_t graph_n_outputs(const struct graph *g);
 const char *graph_output_name(const struct graph *g, size_t i);
 
-/* The loaded constant of that name in the main graph (initializer or Constant node's output), or NULL. Borrowed. */
-int graph_constant(struct graph *g, const char *name, const struct value **ret, struct qd_error *err);
+/* A tensor of a model, or of a file of its own, as a value. More dimensions than VALUE_DIMS_MAX: QD_E_UNSUPPORTED. */
+int value_from_tensor(struct memory *m, struct source *s, const struct onnx_tensor *t, struct value **ret,
+                      struct qd_error *err);
 
 #endif

@@ -12,6 +12,7 @@
 #include "quant/graph/value.h"
 
 struct run;
+struct step;
 
 struct op_call {
     const struct onnx_node *node;
@@ -24,6 +25,7 @@ struct op_call {
     const struct ops *kernels;
     struct qd_team *team; /* team_run() shares rows; never NULL */
     struct run *run;      /* for the operators that run subgraphs (quant/graph/control.c) */
+    const struct step *step;
     struct qd_error *err;
 };
 
@@ -36,6 +38,14 @@ struct op {
     int64_t since; /* opset version from which on this line holds; the highest not above the model's is taken */
     op_fn *fn;
 };
+
+/* The operators themselves; called through op_find() alone. */
+#define OP(domain, name, since, fn) op_fn fn;
+#include "quant/graph/ops.def"
+#undef OP
+
+/* All lines of ops.def, for tables and tests. */
+size_t op_list(const struct op **ret);
 
 /* NULL where no line of ops.def fits. */
 const struct op *op_find(const char *domain, const char *name, int64_t opset);
@@ -91,5 +101,15 @@ int call_broadcast(struct op_call *c, const struct shape *a, const struct shape 
  */
 typedef void call_rows_fn(void *data, uint64_t first, uint64_t end);
 void call_rows(struct op_call *c, uint64_t n_rows, uint64_t cost_a_row, call_rows_fn *rows, void *data);
+
+/* ---- subgraphs ---- */
+
+/* Inputs and outputs of the graph that is attribute @name of the node; QD_E_INVALID where there is none. */
+int call_subgraph(struct op_call *c, const char *name, size_t *ret_n_inputs, size_t *ret_n_outputs);
+
+/*
+ * Runs it: @in (borrowed, each not NULL), and a reference in each of @out. What it takes from around it comes by itself.
+ */
+int call_run(struct op_call *c, const char *name, struct value *const *in, struct value **out);
 
 #endif

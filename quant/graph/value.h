@@ -34,6 +34,7 @@ struct value {
     unsigned refs;         /* value_take, value_release */
     uint64_t bytes;        /* charged to @memory */
     struct memory *memory; /* borrowed: whose ceiling this counts against */
+    struct value *owner;   /* of the elements, where another value has them (value_reshaped); a reference */
 };
 
 /* What the values of a run may cost at once. Freed blocks are kept for the next value of about that size. */
@@ -52,7 +53,7 @@ void memory_give(struct memory *m, void *block);
 int value_new(struct memory *m, enum onnx_type type, const struct shape *shape, struct value **ret,
               struct qd_error *err);
 
-/* The elements of @src under another shape of as many elements: shared where @src is, never copied. Not for strings. */
+/* The elements of @src under another shape of as many elements: shared, never copied. */
 int value_reshaped(struct value *src, const struct shape *shape, struct value **ret, struct qd_error *err);
 
 /* A sequence of @n items, none of them set: the caller gives a reference for each to data[i]. */
@@ -69,7 +70,7 @@ int value_set_string(struct value *v, uint64_t i, struct bytes text, struct qd_e
 /* Bytes of an element in memory (bool and 4-bit: 1; strings: sizeof(struct bytes)); 0 for a type that no value has. */
 size_t value_element_bytes(enum onnx_type type);
 
-/* Elements of @s; QD_E_LIMIT where the product passes 2^62, QD_E_INVALID for a negative dimension. */
+/* Elements of @s; QD_E_LIMIT where the product passes 2^58, QD_E_INVALID for a negative dimension. */
 int shape_count(const struct shape *s, uint64_t *ret, struct qd_error *err);
 bool shape_equal(const struct shape *a, const struct shape *b);
 
