@@ -86,13 +86,27 @@ static int64_t whole_of(double x)
     return (int64_t)x;
 }
 
+/* The fewest digits that come back as the same float32, as the field writes them; INF, -INF and NaN by name. */
+static void write_float(char *text, size_t n_bytes, double x)
+{
+    if (x != x || x == INFINITY || x == -INFINITY) {
+        (void)snprintf(text, n_bytes, "%s", x != x ? "NaN" : x > 0 ? "INF" : "-INF");
+        return;
+    }
+    for (int digits = 1; digits <= 9; digits++) {
+        (void)snprintf(text, n_bytes, "%.*g", digits, x);
+        if (strtof(text, NULL) == (float)x)
+            return;
+    }
+}
+
 static int write_string(struct op_call *c, struct value *v, uint64_t at, const struct chunk *k, uint64_t i)
 {
     char text[64];
     if (k->whole)
         (void)snprintf(text, sizeof text, k->is_u64 ? "%" PRIu64 : "%" PRId64, k->i[i]);
     else
-        (void)snprintf(text, sizeof text, "%.8g", k->d[i]); /* numpy's float32: enough digits to come back */
+        write_float(text, sizeof text, k->d[i]);
     return value_set_string(v, at, (struct bytes){(const uint8_t *)text, strlen(text)}, c->err);
 }
 
