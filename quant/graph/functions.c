@@ -3,12 +3,10 @@
 #include <math.h>
 #include <string.h>
 
-#define LN2_HIGH    0x1.62e42fee00000p-1 /* 33 bits: its products with an exponent are exact */
-#define LN2_LOW     0x1.a39ef35793c76p-33
-#define LOG2_E      0x1.71547652b82fep+0
-#define PI_2        0x1.921fb54442d18p+0
-#define PI          0x1.921fb54442d18p+1
-#define ROUND_SHIFT 0x1.8p52 /* added and taken away: the nearest integer of what is below 2^51 */
+#include "quant/graph/functions_near.h"
+
+#define PI_2 0x1.921fb54442d18p+0
+#define PI   0x1.921fb54442d18p+1
 
 static uint64_t bits_of(double x)
 {
@@ -24,54 +22,28 @@ static double of_bits(uint64_t u)
     return x;
 }
 
-/* 2^k for k in the range of normal numbers. */
-static double power_of_two(int64_t k)
-{
-    return of_bits((uint64_t)(k + 1023) << 52);
-}
-
-/* e^r - 1 for |r| <= 0.35: the series to r^14, from the small end. */
-static double expm1_near(double r)
-{
-    double p = 1.0 / 87178291200.0;
-    p = p * r + 1.0 / 6227020800.0;
-    p = p * r + 1.0 / 479001600.0;
-    p = p * r + 1.0 / 39916800.0;
-    p = p * r + 1.0 / 3628800.0;
-    p = p * r + 1.0 / 362880.0;
-    p = p * r + 1.0 / 40320.0;
-    p = p * r + 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    return r + r * r * p;
-}
-
 double fn_exp_d(double x)
 {
-    if (x != x)
-        return x;
-    const double y = x > 710.0 ? 710.0 : x < -746.0 ? -746.0 : x;
-    const double k = (y * LOG2_E + ROUND_SHIFT) - ROUND_SHIFT;
-    const double r = (y - k * LN2_HIGH) - k * LN2_LOW;
-    const int64_t half = (int64_t)k / 2; /* in two steps: 2^k alone may be no normal number */
-    return (1.0 + expm1_near(r)) * power_of_two(half) * power_of_two((int64_t)k - half);
+    return exp_within(x > 710.0 ? 710.0 : x < -746.0 ? -746.0 : x);
 }
 
 double fn_expm1_d(double x)
 {
-    return x > -0.35 && x < 0.35 ? expm1_near(x) : fn_exp_d(x) - 1.0;
+    return x == 0.0 ? x : x > -0.35 && x < 0.35 ? expm1_near(x) : fn_exp_d(x) - 1.0;
 }
+
+/* 1/23, 1/21, ... 1/3 */
+enum { N_ODD = 11 };
+static const double inverse_odd[N_ODD] = {1.0 / 23, 1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13,
+                                          1.0 / 11, 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3};
 
 /* log((1 + s) / (1 - s)) = 2 (s + s^3/3 + ...) for |s| < 0.172 */
 static double log_series(double s)
 {
     const double z = s * s;
-    double p = 1.0 / 23.0;
-    for (int i = 21; i >= 3; i -= 2)
-        p = p * z + 1.0 / i;
+    double p = 0.0;
+    for (int i = 0; i < N_ODD; i++)
+        p = p * z + inverse_odd[i];
     return 2.0 * (s + s * (z * p));
 }
 
@@ -115,21 +87,12 @@ double fn_tanh_d(double x)
     return x < 0.0 ? -y : a == 0.0 ? x : y;
 }
 
-/* 2/sqrt(pi) e^(-x^2) sum of 2^n x^(2n+1) / (1 3 5 ... (2n+1)): no term is negative, so nothing is lost. */
 double fn_erf_d(double x)
 {
-    if (x != x)
-        return x;
-    const double a = x < 0.0 ? -x : x;
-    if (a >= 6.0)
-        return x < 0.0 ? -1.0 : 1.0;
-    double term = a, sum = a;
-    for (int n = 1; n < 200 && term > sum * 1e-17; n++) {
-        term = term * (2.0 * a * a) / (2 * n + 1);
-        sum += term;
-    }
-    const double y = 0x1.20dd750429b6dp+0 * fn_exp_d(-a * a) * sum;
-    return x < 0.0 ? -y : y;
+    const double a = fabs(x), z = a * a;
+    if (a < 1.0)
+        return x * erf_near(z);
+    return copysign(a < 6.0 ? 1.0 - exp_within(-z) * erfc_scaled(a) : a >= 6.0 ? 1.0 : a, x);
 }
 
 /* ---- angles ---- */
@@ -164,14 +127,15 @@ static double cos_near(double r)
     return 1.0 - 0.5 * z + z * z * p;
 }
 
-/* x = quarter * pi/2 + r, |r| <= pi/4 and a little; pi/2 in three parts of 33 bits, so that the products are exact. */
+/* x = quarter * pi/2 + r, |r| <= pi/4 and a little; pi/2 in parts of 24 bits: their products with k are exact. */
 static double reduce(double x, int *quarter)
 {
-    if (x < -0x1p30 || x > 0x1p30)
+    if (x < -0x1p29 || x > 0x1p29)
         x = fmod(x, 2.0 * PI); /* exact */
     const double k = (x * (1.0 / PI_2) + ROUND_SHIFT) - ROUND_SHIFT;
     *quarter = (int)((int64_t)k & 3);
-    return ((x - k * 0x1.921fb54400000p+0) - k * 0x1.0b4611a600000p-34) - k * 0x1.3198a2e037073p-69;
+    return (((x - k * 0x1.921fb40000000p+0) - k * 0x1.4442d00000000p-24) - k * 0x1.8469880000000p-48) -
+           k * 0x1.8cc51701b839ap-72;
 }
 
 static double sine(double x, int turn)
@@ -207,10 +171,10 @@ static double atan_unit(double x)
     for (int i = 0; i < 2; i++)
         y = y / (1.0 + sqrt(1.0 + y * y));
     const double z = y * y;
-    double p = -1.0 / 23.0;
-    for (int i = 21; i >= 3; i -= 2)
-        p = p * z + (i % 4 == 1 ? 1.0 : -1.0) / i;
-    return 4.0 * (y + y * (z * p));
+    double p = 0.0;
+    for (int i = 0; i < N_ODD; i++)
+        p = inverse_odd[i] - p * z;
+    return 4.0 * (y - y * (z * p));
 }
 
 double fn_atan_d(double x)
@@ -224,7 +188,7 @@ double fn_atan_d(double x)
 
 double fn_asin_d(double x)
 {
-    return 2.0 * fn_atan_d(x / (1.0 + sqrt(1.0 - x * x)));
+    return 2.0 * fn_atan_d(x / (1.0 + sqrt((1.0 - x) * (1.0 + x))));
 }
 
 double fn_acos_d(double x)
@@ -263,13 +227,16 @@ double fn_acosh_d(double x)
 {
     if (x > 0x1p30)
         return fn_log_d(x) + 0x1.62e42fefa39efp-1;
+    if (!(x >= 1.0))
+        return NAN;
     const double t = x - 1.0;
     return fn_log1p_d(t + sqrt(2.0 * t + t * t));
 }
 
 double fn_atanh_d(double x)
 {
-    return 0.5 * fn_log1p_d(2.0 * x / (1.0 - x));
+    const double a = fabs(x);
+    return copysign(0.5 * fn_log1p_d(2.0 * a / (1.0 - a)), x);
 }
 
 /* ---- powers ---- */
@@ -294,7 +261,7 @@ double fn_pow_d(double x, double y)
         return y < 0.0 ? 1.0 / p : p;
     }
     if (y == 0.5 && x >= 0.0)
-        return sqrt(x);
+        return sqrt(x) + 0.0; /* of -0 it is 0 */
     const double a = x < 0.0 ? -x : x;
     const int whole = floor(y) == y;
     if (x < 0.0 && !whole && a != INFINITY)
@@ -302,7 +269,7 @@ double fn_pow_d(double x, double y)
     if (a == 1.0)
         return x < 0.0 && is_odd(y) ? -1.0 : 1.0;
     const double p = fn_exp_d(y * fn_log_d(a));
-    return x < 0.0 && is_odd(y) ? -p : p;
+    return signbit(x) && is_odd(y) ? -p : p;
 }
 
 double fn_sigmoid_d(double x)
@@ -314,24 +281,4 @@ double fn_sigmoid_d(double x)
 double fn_softplus_d(double x)
 {
     return x > 0.0 ? x + fn_log1p_d(fn_exp_d(-x)) : fn_log1p_d(fn_exp_d(x));
-}
-
-/* ---- arrays ---- */
-
-void fn_exp_array(float *dst, const float *src, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++)
-        dst[i] = (float)fn_exp_d(src[i]);
-}
-
-void fn_tanh_array(float *dst, const float *src, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++)
-        dst[i] = (float)fn_tanh_d(src[i]);
-}
-
-void fn_sigmoid_array(float *dst, const float *src, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++)
-        dst[i] = (float)fn_sigmoid_d(src[i]);
 }

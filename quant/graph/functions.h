@@ -1,8 +1,8 @@
 /*
  * Transcendental functions with the same bits everywhere: double arithmetic in a fixed order, no fused multiply-add, no
- * libm but sqrt (exact by IEEE 754). The float forms compute in double and round once: at most 0.501 units in the last
- * place off (tests/unit/quant/test_functions.c measures). The double forms are right to some 4 units. Sine, cosine and
- * tangent of |x| beyond 2^30 are reduced by a rounded pi.
+ * libm but sqrt and fmod (exact by IEEE 754). Rounded to float they are at most 0.501 units in the last place off, as
+ * doubles 6, and powers some |y log x| (tests/unit/quant/test_functions.c measures). Edges (NaN, Inf, signed zeros) are
+ * C's. Sine, cosine and tangent of |x| beyond 2^29 are reduced by a rounded pi.
  */
 #ifndef QUANTD_GRAPH_FUNCTIONS_H
 #define QUANTD_GRAPH_FUNCTIONS_H
@@ -30,9 +30,11 @@ double fn_pow_d(double x, double y);
 double fn_sigmoid_d(double x);
 double fn_softplus_d(double x);
 
-/* e^x of @n floats; @dst may be @src. */
+/* Of @n elements, the bits of the functions above; @dst may be @src. */
 void fn_exp_array(float *dst, const float *src, uint64_t n);
+void fn_exp_array_d(double *dst, const double *src, uint64_t n);
 void fn_tanh_array(float *dst, const float *src, uint64_t n);
 void fn_sigmoid_array(float *dst, const float *src, uint64_t n);
+void fn_erf_array(float *dst, const float *src, uint64_t n);
 
 #endif
