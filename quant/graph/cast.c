@@ -184,6 +184,20 @@ int value_cast(struct op_call *c, const struct value *v, enum onnx_type to, stru
     return 0;
 }
 
+int call_number(struct op_call *c, size_t i, double *ret)
+{
+    const struct value *v;
+    struct chunk k;
+    int r = call_tensor_in(c, i, ONNX_UNDEFINED, &v);
+    if (r == 0 && (v->n != 1 || !can_cast(v->type)))
+        r = err_new(c->err, QD_E_INVALID, "input %zu is no single number", i);
+    if (r == 0)
+        r = read_chunk(c, v, 0, 1, &k);
+    if (r == 0)
+        *ret = number(&k, 0);
+    return r;
+}
+
 static int cast_to(struct op_call *c, int64_t to)
 {
     const struct value *v;

@@ -82,6 +82,12 @@ bool call_text_is(const struct op_call *c, const char *name, const char *text, c
 struct bytes call_text(const struct op_call *c, const char *name, const char *otherwise);
 const struct onnx_attr *call_attr(const struct op_call *c, const char *name); /* NULL: none */
 
+/* The tensor attribute @name as a value, a reference for the caller; QD_E_INVALID where the node has none. */
+int call_attr_tensor(struct op_call *c, const char *name, struct value **ret);
+
+/* Input @i, which has to be a tensor of one number, as a double. */
+int call_number(struct op_call *c, size_t i, double *ret);
+
 /*
  * A list of integers that is attribute @name or, where the node has none and @input is not negative, the int64 (or
  * int32) tensor of that input: *ret_list is NULL where neither is there. At most @max items, else QD_E_INVALID.

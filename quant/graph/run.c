@@ -241,6 +241,14 @@ static int run_body(struct run *run, struct body *b, struct frame *outer, struct
     return r;
 }
 
+int call_attr_tensor(struct op_call *c, const char *name, struct value **ret)
+{
+    const struct onnx_attr *a = call_attr(c, name);
+    if (!a || a->kind != ONNX_ATTR_TENSOR)
+        return err_new(c->err, QD_E_INVALID, "has no tensor '%s'", name);
+    return value_from_tensor(c->memory, c->run->graph->source, &a->tensors[0], ret, c->err);
+}
+
 /* ---- subgraphs of operators ---- */
 
 static struct body *subbody(const struct op_call *c, const char *name)
