@@ -1,6 +1,7 @@
 /*
- * Rows of float32 or float64 elements as doubles, a piece at a time: normalisations and softmax are written once for both
- * and round once. Sums have 16 lanes, folded by a fixed tree: the same bits however a compiler makes vectors of them.
+ * Rows of float32 or float64 elements as doubles, a piece at a time: normalisations and softmax are written once for
+ * both and round once. Sums have 16 lanes, folded by a fixed tree: the same bits however a compiler makes vectors of
+ * them.
  */
 #ifndef QUANTD_GRAPH_ROW_H
 #define QUANTD_GRAPH_ROW_H
