@@ -143,6 +143,20 @@ typedef void matmul_fn(const struct matmul_strip *s);
  */
 typedef float dot_fn(const void *a, const void *b, size_t n);
 
+/*
+ * c[i][j] += a[i][0] * b[0][j] + a[i][1] * b[1][j] + ... for @n_rows rows and @n_columns columns of f32: one fma for each
+ * product, on top of c, in order of k. The same bits in every variant (NaN: any NaN), however a product is cut into tiles.
+ */
+enum { GEMM_COLUMNS = 32 };
+struct gemm_tile {
+    float *c;       /* [n_rows] rows, @c_stride floats apart, of @n_columns */
+    const float *a; /* a[i][k] stands at i * a_stride + k * a_step */
+    const float *b; /* b[k][j] stands at k * b_stride + j; GEMM_COLUMNS of each can be read whatever @n_columns */
+    size_t c_stride, a_stride, a_step, b_stride;
+    size_t n_rows, n_columns /* 1 to GEMM_COLUMNS */, n_k;
+};
+typedef void gemm_fn(const struct gemm_tile *t);
+
 struct ops {
     quantize_fn *quantize[QD_N_TYPES];                   /* NULL: no encoder for that type */
     dequantize_fn *dequantize[QD_N_TYPES];               /* NULL: no decoder for that type */
@@ -154,6 +168,7 @@ struct ops {
     deinterleave_fn *deinterleave[QD_N_LAYOUTS];
     activate_fn *activate_32, *activate_256;
     dot_fn *dot;
+    gemm_fn *gemm;
     matmul_fn *matmul[QD_N_TYPES][QD_N_LAYOUTS]; /* NULL where the type is not packed */
 };
 
@@ -189,7 +204,7 @@ struct kernel_entry {
 const struct kernel_entry *kernels_list(size_t *ret_n);
 
 /* The same of packed.def. */
-#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul) K(dot)
+#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul) K(dot) K(gemm)
 enum packed_kind {
 #define K(name) PACKED_##name,
     PACKED_KINDS(K)

@@ -45,6 +45,8 @@ static uint64_t digest_of(const struct packed_entry *e)
         return digest_products(e);
     case PACKED_dot:
         return digest_dot(e);
+    case PACKED_gemm:
+        return digest_gemm(e);
     }
     return 0;
 }
@@ -64,6 +66,9 @@ static void check_against(const struct packed_entry *tested, const struct packed
         break;
     case PACKED_dot:
         check_dot(tested, scalar);
+        break;
+    case PACKED_gemm:
+        check_gemm(tested, scalar);
         break;
     }
 }

@@ -52,6 +52,8 @@ uint64_t digest_products(const struct packed_entry *e);
 
 void check_dot(const struct packed_entry *tested, const struct packed_entry *scalar);
 uint64_t digest_dot(const struct packed_entry *e);
+void check_gemm(const struct packed_entry *tested, const struct packed_entry *scalar);
+uint64_t digest_gemm(const struct packed_entry *e);
 
 /* Codes at their extremes, against whole numbers computed here. */
 void check_saturation(const struct packed_entry *tested);
