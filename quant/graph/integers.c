@@ -1,0 +1,58 @@
+#include "quant/graph/integers.h"
+
+#include <inttypes.h>
+
+int integers_in(struct op_call *c, size_t i, const struct value **ret)
+{
+    const struct value *v;
+    int r = call_tensor_in(c, i, ONNX_UNDEFINED, &v);
+    if (r < 0)
+        return r;
+    if (v->type != ONNX_UINT8 && v->type != ONNX_INT8)
+        return err_new(c->err, QD_E_UNSUPPORTED, "input %zu is of %s, 8-bit codes are due", i, onnx_type_name(v->type));
+    *ret = v;
+    return 0;
+}
+
+void integers_load(const struct value *v, uint64_t first, uint64_t stride, uint64_t n, int32_t zero, int16_t *dst)
+{
+    const uint8_t *u = (const uint8_t *)v->data + first;
+    const int8_t *s = (const int8_t *)v->data + first;
+    if (v->type == ONNX_UINT8)
+        for (uint64_t i = 0; i < n; i++)
+            dst[i] = (int16_t)((int32_t)u[i * stride] - zero);
+    else
+        for (uint64_t i = 0; i < n; i++)
+            dst[i] = (int16_t)((int32_t)s[i * stride] - zero);
+}
+
+int requantize_to(struct op_call *c, const struct value *zero, struct requantize *q)
+{
+    q->type = zero ? zero->type : ONNX_UINT8;
+    q->zero = code_at(zero, 0);
+    if (q->type == ONNX_INT32 || !codes_range(q->type, &q->least, &q->greatest))
+        return err_new(c->err, QD_E_UNSUPPORTED, "codes of %s", onnx_type_name(q->type));
+    return zero && zero->n != 1 ? err_new(c->err, QD_E_UNSUPPORTED, "%" PRIu64 " zero points of a result", zero->n) : 0;
+}
+
+static float scaled(const struct requantize *q, int32_t sum, uint64_t column)
+{
+    const float scale = q->scales ? q->scales[q->n_scales > 1 ? column : 0] * q->factor : q->factor;
+    return (float)sum * scale;
+}
+
+void requantize(const struct requantize *q, const int32_t *sums, size_t n, void *out, const struct sums_at *at)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t to = at->first + i * at->stride, column = at->column + i * at->step;
+        const int32_t sum = (int32_t)((uint32_t)sums[i] + (q->adds ? (uint32_t)q->adds[column] : 0));
+        if (q->type == ONNX_INT32) {
+            ((int32_t *)out)[to] = sum;
+        } else if (q->type == ONNX_FLOAT) {
+            ((float *)out)[to] = scaled(q, sum, column) + (q->bias ? q->bias[column] : 0.0f);
+        } else {
+            const int32_t code = code_of(scaled(q, sum, column), q->zero, q->least, q->greatest);
+            codes_store(q->type, out, to, 1, &code);
+        }
+    }
+}
