@@ -48,9 +48,10 @@ static int align_axis(struct op_call *c, const struct value *v[2], struct value 
 {
     uint32_t at;
     *ret_owned = NULL;
-    if (c->opset >= 7 || !call_attr(c, "axis") || v[1]->shape.n_dims == 0)
+    const bool slopes = strcmp(c->node->op_type, "PRelu") == 0; /* one for each channel, without saying so */
+    if (c->opset >= 7 || !(call_attr(c, "axis") || slopes) || v[1]->shape.n_dims == 0 || v[0]->shape.n_dims < 2)
         return 0;
-    int r = call_axis(c, call_int(c, "axis", 0), v[0]->shape.n_dims, &at);
+    int r = call_axis(c, call_int(c, "axis", 1), v[0]->shape.n_dims, &at);
     if (r < 0 || at + v[1]->shape.n_dims > v[0]->shape.n_dims)
         return r < 0 ? r : err_new(c->err, QD_E_INVALID, "'axis' puts the second operand beyond the first");
     struct shape s = {.n_dims = v[0]->shape.n_dims - at};
