@@ -1,11 +1,10 @@
 /*
- * MatMulInteger, QLinearMatMul, and com.microsoft's MatMulIntegerToFloat and DynamicQuantizeMatMul. The right operand is
- * turned, so that both are rows along k.
+ * MatMulInteger, QLinearMatMul, and com.microsoft's MatMulIntegerToFloat and DynamicQuantizeMatMul. The right operand
+ * is turned, so that both are rows along k.
  */
 #include <inttypes.h>
 #include <string.h>
 
-#include "kernels/core/checked.h"
 #include "quant/graph/integers.h"
 #include "quant/graph/row.h"
 #include "quant/graph/types.h"
@@ -92,17 +91,13 @@ static void load_rows(void *data, uint64_t first, uint64_t end)
 
 static int load(struct integer_matmul *p, const struct value *v, const struct value *zero, bool turned, int16_t **ret)
 {
-    uint64_t bytes;
-    void *block;
     const uint64_t n = turned ? p->n : p->m;
     if (zero && (zero->type != v->type || (zero->n != 1 && zero->n != n)))
         return err_new(p->call->err, QD_E_UNSUPPORTED, "%" PRIu64 " zero points of %s for %" PRIu64 " %s of %s",
                        zero->n, onnx_type_name(zero->type), n, turned ? "columns" : "rows", onnx_type_name(v->type));
-    int r = checked_mul(v->n, sizeof **ret, &bytes) ? memory_take(p->call->memory, bytes, &block, p->call->err)
-                                                    : err_new(p->call->err, QD_E_LIMIT, "%" PRIu64 " codes", v->n);
+    int r = integers_take(p->call, v->n, ret);
     if (r < 0)
         return r;
-    *ret = block;
     struct loading l = {p, v, zero, *ret, turned};
     if (v->n > 0)
         call_rows(p->call, v->n / p->k, p->k * 2, load_rows, &l);
@@ -147,12 +142,6 @@ static int matmul_run(struct integer_matmul *p)
     memory_give(p->call->memory, p->x);
     memory_give(p->call->memory, p->y);
     return r;
-}
-
-static int optional_in(struct op_call *c, size_t i, enum onnx_type type, const struct value **ret)
-{
-    *ret = NULL;
-    return call_in(c, i) ? call_tensor_in(c, i, type, ret) : 0;
 }
 
 int op_matmul_integer(struct op_call *c)

@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "kernels/core/checked.h"
+
 int integers_in(struct op_call *c, size_t i, const struct value **ret)
 {
     const struct value *v;
@@ -12,6 +14,23 @@ int integers_in(struct op_call *c, size_t i, const struct value **ret)
         return err_new(c->err, QD_E_UNSUPPORTED, "input %zu is of %s, 8-bit codes are due", i, onnx_type_name(v->type));
     *ret = v;
     return 0;
+}
+
+int optional_in(struct op_call *c, size_t i, enum onnx_type type, const struct value **ret)
+{
+    *ret = NULL;
+    return call_in(c, i) ? call_tensor_in(c, i, type, ret) : 0;
+}
+
+int integers_take(struct op_call *c, uint64_t n, int16_t **ret)
+{
+    uint64_t bytes;
+    void *block;
+    int r = checked_mul(n, sizeof **ret, &bytes) ? memory_take(c->memory, bytes, &block, c->err)
+                                                 : err_new(c->err, QD_E_LIMIT, "%" PRIu64 " codes", n);
+    if (r == 0)
+        *ret = block;
+    return r;
 }
 
 void integers_load(const struct value *v, uint64_t first, uint64_t stride, uint64_t n, int32_t zero, int16_t *dst)

@@ -30,8 +30,14 @@ struct sums_at {
 };
 void requantize(const struct requantize *q, const int32_t *sums, size_t n, void *out, const struct sums_at *at);
 
-/* An operand of two 8-bit types; its codes less @zero (of 1 item, or of each of @n_zeros rows) as int16 at @dst. */
+/* Input @i, codes of 8 bits. */
 int integers_in(struct op_call *c, size_t i, const struct value **ret);
+
+/* Input @i, or NULL where it is absent. */
+int optional_in(struct op_call *c, size_t i, enum onnx_type type, const struct value **ret);
+
+/* Scratch for @n of them: the caller gives it back. */
+int integers_take(struct op_call *c, uint64_t n, int16_t **ret);
 
 /* dst[i] = code of element @first + i * @stride of @v, less @zero. */
 void integers_load(const struct value *v, uint64_t first, uint64_t stride, uint64_t n, int32_t zero, int16_t *dst);
