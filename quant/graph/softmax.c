@@ -1,16 +1,11 @@
 /* Softmax and LogSoftmax. onnx:docs/Operators.md. */
+#include "quant/graph/softmax.h"
+
 #include <math.h>
 
 #include "quant/graph/functions.h"
 #include "quant/graph/row.h"
 #include "quant/graph/types.h"
-
-struct softmax {
-    const struct value *in;
-    struct value *out;
-    uint64_t n, inner; /* elements of a row; each @inner behind the one before it */
-    bool log;
-};
 
 static double row_max(const struct row *r)
 {
@@ -67,6 +62,12 @@ static void softmax_rows(void *data, uint64_t first, uint64_t end)
     }
 }
 
+void softmax_run(struct op_call *c, struct softmax *s)
+{
+    if (s->in->n > 0)
+        call_rows(c, s->in->n / s->n, s->n * 16, softmax_rows, s);
+}
+
 /* Before opset 13 the axis and all behind it are one row. */
 static int softmax(struct op_call *c, bool log)
 {
@@ -78,12 +79,12 @@ static int softmax(struct op_call *c, bool log)
         r = call_axis(c, call_int(c, "axis", flattens ? 1 : -1), s.in->shape.n_dims, &axis);
     if (r == 0)
         r = call_tensor(c, 0, s.in->type, &s.in->shape, &s.out);
-    if (r < 0 || s.in->n == 0)
+    if (r < 0)
         return r;
     const uint32_t n_dims = s.in->shape.n_dims, behind = flattens || n_dims == 0 ? n_dims : axis + 1;
     s.n = dims_product(&s.in->shape, axis, behind);
     s.inner = dims_product(&s.in->shape, behind, n_dims);
-    call_rows(c, s.in->n / s.n, s.n * 16, softmax_rows, &s);
+    softmax_run(c, &s);
     return 0;
 }
 
