@@ -1,0 +1,237 @@
+/* Operators on nodes that are right but for a few things: an answer or an error, never a crash. */
+#include "tests/test.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tests/unit/quant/node.h"
+
+enum { INPUTS = 9, ROUNDS = 20000, DATA_BYTES = 6 * 6 * 6 * 6 * 8 };
+
+struct input {
+    enum onnx_type type;
+    int n_dims;
+    int64_t dims[4];
+};
+
+/* A node that can be computed. */
+struct right_node {
+    const char *op;
+    int64_t opset;
+    const char *attr; /* an integer that it needs; NULL: none */
+    int64_t attr_value;
+    struct input in[INPUTS]; /* up to one of type 0 */
+};
+
+#define F(...)                                          \
+    {                                                   \
+        ONNX_FLOAT, sizeof(int64_t[]){__VA_ARGS__} / 8, \
+        {                                               \
+            __VA_ARGS__                                 \
+        }                                               \
+    }
+#define U8(...)                                         \
+    {                                                   \
+        ONNX_UINT8, sizeof(int64_t[]){__VA_ARGS__} / 8, \
+        {                                               \
+            __VA_ARGS__                                 \
+        }                                               \
+    }
+#define I8(...)                                        \
+    {                                                  \
+        ONNX_INT8, sizeof(int64_t[]){__VA_ARGS__} / 8, \
+        {                                              \
+            __VA_ARGS__                                \
+        }                                              \
+    }
+#define I32(...)                                        \
+    {                                                   \
+        ONNX_INT32, sizeof(int64_t[]){__VA_ARGS__} / 8, \
+        {                                               \
+            __VA_ARGS__                                 \
+        }                                               \
+    }
+#define I64(...)                                        \
+    {                                                   \
+        ONNX_INT64, sizeof(int64_t[]){__VA_ARGS__} / 8, \
+        {                                               \
+            __VA_ARGS__                                 \
+        }                                               \
+    }
+
+static const struct right_node nodes[] = {
+    {"Softmax", 13, NULL, 0, {F(2, 3, 4)}},
+    {"LogSoftmax", 11, NULL, 0, {F(2, 3, 4)}},
+    {"BatchNormalization", 9, NULL, 0, {F(2, 3, 4, 4), F(3), F(3), F(3), F(3)}},
+    {"BatchNormalization", 15, "training_mode", 1, {F(2, 3, 4, 4), F(3), F(3), F(3), F(3)}},
+    {"InstanceNormalization", 6, NULL, 0, {F(2, 4, 3), F(4), F(4)}},
+    {"GroupNormalization", 21, "num_groups", 2, {F(2, 4, 3), F(4), F(4)}},
+    {"GroupNormalization", 18, "num_groups", 2, {F(2, 4, 3), F(2), F(2)}},
+    {"LayerNormalization", 17, NULL, 0, {F(2, 3, 4), F(4), F(4)}},
+    {"RMSNormalization", 23, NULL, 0, {F(3, 4), F(4)}},
+    {"MeanVarianceNormalization", 13, NULL, 0, {F(2, 3, 4, 4)}},
+    {"LRN", 13, "size", 3, {F(2, 3, 4, 4)}},
+    {"RNN", 14, NULL, 0, {F(3, 2, 4), F(1, 5, 4), F(1, 5, 5), F(1, 10), I32(2), F(1, 2, 5)}},
+    {"GRU", 14, "linear_before_reset", 1, {F(3, 2, 4), F(1, 15, 4), F(1, 15, 5), F(1, 30), I32(2), F(1, 2, 5)}},
+    {"GRU", 14, NULL, 0, {F(3, 2, 4), F(1, 15, 4), F(1, 15, 5), F(1, 30), I32(2), F(1, 2, 5)}},
+    {"LSTM", 14, NULL, 0, {F(3, 2, 4), F(1, 20, 4), F(1, 20, 5), F(1, 40), I32(2), F(1, 2, 5), F(1, 2, 5), F(1, 15)}},
+    {"QuantizeLinear", 13, NULL, 0, {F(2, 3, 4), F(3), U8(3)}},
+    {"QuantizeLinear", 21, "block_size", 2, {F(2, 3, 4), F(2, 2, 4), U8(2, 2, 4)}},
+    {"DequantizeLinear", 21, "block_size", 2, {I8(2, 4, 3), F(2, 2, 3), I8(2, 2, 3)}},
+    {"DequantizeLinear", 13, NULL, 0, {U8(2, 3, 4), F(3), U8(3)}},
+    {"DynamicQuantizeLinear", 11, NULL, 0, {F(3, 4)}},
+    {"Resize", 18, NULL, 0, {F(1, 2, 4, 5), F(8), F(4)}},
+    {"Resize", 18, NULL, 0, {F(1, 2, 4, 5), F(8), F(0), I64(4)}},
+    {"Upsample", 9, NULL, 0, {F(1, 2, 4, 5), F(4)}},
+    {"MatMulInteger", 10, NULL, 0, {U8(2, 3, 4), I8(4, 5), U8(1), I8(5)}},
+    {"QLinearMatMul", 10, NULL, 0, {U8(3, 4), F(1), U8(1), I8(4, 5), F(5), I8(5), F(1), U8(1)}},
+    {"ConvInteger", 10, NULL, 0, {U8(1, 4, 5, 5), I8(6, 4, 3, 3), U8(1), I8(6)}},
+    {"QLinearConv", 10, NULL, 0, {U8(1, 4, 5, 5), F(1), U8(1), I8(6, 4, 3, 3), F(6), I8(6), F(1), U8(1), I32(6)}},
+    {"NegativeLogLikelihoodLoss", 13, NULL, 0, {F(2, 3, 4), I64(2, 4), F(3)}},
+    {"SoftmaxCrossEntropyLoss", 13, NULL, 0, {F(2, 3, 4), I64(2, 4), F(3)}},
+};
+enum { N_NODES = sizeof nodes / sizeof nodes[0] };
+
+static const char *const int_names[] = {"axis",
+                                        "block_size",
+                                        "num_groups",
+                                        "size",
+                                        "hidden_size",
+                                        "layout",
+                                        "group",
+                                        "training_mode",
+                                        "linear_before_reset",
+                                        "ignore_index",
+                                        "output_dtype",
+                                        "antialias",
+                                        "exclude_outside",
+                                        "input_forget"};
+static const char *const list_names[] = {"axes", "pads", "strides", "dilations", "kernel_shape"};
+static const char *const texts[][2] = {
+    {"direction", "bidirectional"},
+    {"direction", "reverse"},
+    {"mode", "linear"},
+    {"mode", "cubic"},
+    {"mode", ""},
+    {"auto_pad", "SAME_UPPER"},
+    {"auto_pad", "VALID"},
+    {"reduction", "none"},
+    {"coordinate_transformation_mode", "tf_crop_and_resize"},
+    {"coordinate_transformation_mode", "align_corners"},
+    {"keep_aspect_ratio_policy", "not_larger"},
+    {"nearest_mode", "ceil"},
+    {"nearest_mode", "x"},
+};
+static const int64_t numbers[] = {0, 1, -1, 2, 3, 4, 8, -3, 7, 12, INT32_MAX, INT64_MAX, INT64_MIN, (int64_t)1 << 32};
+static const float floats[] = {1, 2, .5f, 1.5f, 3, 1, .6f, -1, 0, 1e30f, -1e30f, INFINITY, NAN};
+static const enum onnx_type types[] = {ONNX_FLOAT, ONNX_UINT8,   ONNX_INT8,   ONNX_INT32, ONNX_INT64,
+                                       ONNX_BOOL,  ONNX_FLOAT16, ONNX_DOUBLE, ONNX_INT4,  ONNX_UINT16};
+
+static uint32_t next(uint32_t *seed, uint32_t below)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return (uint32_t)((uint64_t)*seed * below >> 32);
+}
+
+#define ANY(list) list[next(seed, sizeof list / sizeof list[0])]
+
+/* Mostly small and sensible; codes of any value. */
+static void fill(enum onnx_type type, void *data, uint32_t *seed)
+{
+    for (size_t i = 0; i < DATA_BYTES / 8; i++)
+        if (type == ONNX_FLOAT)
+            ((float *)data)[i] = next(seed, 8) ? floats[next(seed, 7)] : ANY(floats);
+        else if (type == ONNX_INT64)
+            ((int64_t *)data)[i] = next(seed, 16) ? (int64_t)next(seed, 3) : ANY(numbers);
+        else if (type == ONNX_INT32)
+            ((int32_t *)data)[i] = next(seed, 16) ? (int32_t)next(seed, 3) : (int32_t)ANY(numbers);
+        else
+            ((uint8_t *)data)[i] = (uint8_t)next(seed, 256);
+}
+
+static void add_input(struct node *n, uint32_t *seed, const struct input *right)
+{
+    static const int64_t sizes[] = {1, 2, 3, 4, 5, 0, 6};
+    struct input in = *right;
+    uint64_t data[DATA_BYTES / 8] = {0};
+    if (!next(seed, 16))
+        in.type = ANY(types);
+    if (!next(seed, 24))
+        in.n_dims = (int)next(seed, 6) - 1;
+    for (int d = 0; d < in.n_dims && d < 4; d++)
+        if (!next(seed, 24))
+            in.dims[d] = ANY(sizes);
+    fill(in.type, data, seed);
+    node_in(n, in.type, in.n_dims, in.dims, data);
+}
+
+static void add_attributes(struct node *n, uint32_t *seed)
+{
+    static int64_t lists[2][8];
+    for (uint32_t i = next(seed, 3); i > 0; i--)
+        node_int(n, ANY(int_names), ANY(numbers));
+    for (uint32_t i = next(seed, 3); i > 0; i--) {
+        for (int k = 0; k < 8; k++)
+            lists[i - 1][k] = next(seed, 8) ? 1 + next(seed, 2) : ANY(numbers);
+        node_ints(n, ANY(list_names), next(seed, 2) ? 2 : next(seed, 9), lists[i - 1]);
+    }
+    for (uint32_t i = next(seed, 3); i > 0; i--) {
+        const uint32_t k = next(seed, sizeof texts / sizeof texts[0]);
+        node_text(n, texts[k][0], texts[k][1]);
+    }
+}
+
+static void operators__nodes_with_a_few_things_wrong__answer_or_say_why(void **state)
+{
+    (void)state;
+    uint32_t seed = 1;
+    unsigned done[N_NODES] = {0};
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        const struct right_node *right = &nodes[i % N_NODES];
+        struct node n;
+        node_begin(&n, "", right->op, right->opset, 1);
+        add_attributes(&n, &seed);
+        if (right->attr)
+            node_int(&n, right->attr, right->attr_value); /* the first of a name counts */
+        for (int k = 0; k < INPUTS && right->in[k].type; k++)
+            add_input(&n, &seed, &right->in[k]);
+        const int r = node_run(&n, next(&seed, 4) ? 1 : next(&seed, 4));
+        if (r < 0)
+            assert_int_not_equal(n.err.message[0], '\0');
+        done[i % N_NODES] += r == 0;
+        node_end(&n);
+    }
+    for (unsigned i = 0; i < N_NODES; i++) /* they are not all refused at the door */
+        if (done[i] < 10)
+            fail_msg("%s of opset %d was computed %u times", nodes[i].op, (int)nodes[i].opset, done[i]);
+}
+
+/* Shapes whose product with a zero dimension is nothing, and without it more than 64 bits. */
+static void operators__zero_beside_huge_dimensions__answer_or_say_why(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][4] = {{0, INT64_MAX, 2, 2},
+                                        {INT64_MAX, 0, INT64_MAX, 1},
+                                        {1, (int64_t)1 << 62, 0, 4},
+                                        {0, 0, (int64_t)1 << 62, (int64_t)1 << 62}};
+    for (size_t k = 0; k < N_NODES; k++)
+        for (size_t a = 0; a < 16; a++) {
+            struct node n;
+            node_begin(&n, "", nodes[k].op, nodes[k].opset, 1);
+            if (nodes[k].attr)
+                node_int(&n, nodes[k].attr, nodes[k].attr_value);
+            for (int i = 0; i < INPUTS && nodes[k].in[i].type; i++)
+                node_in(&n, nodes[k].in[i].type, nodes[k].in[i].n_dims, shapes[i % 2 ? a % 4 : a / 4], NULL);
+            (void)node_run(&n, 1);
+            node_end(&n);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(operators__nodes_with_a_few_things_wrong__answer_or_say_why),
+        cmocka_unit_test(operators__zero_beside_huge_dimensions__answer_or_say_why),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
