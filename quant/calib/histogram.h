@@ -1,9 +1,9 @@
 /*
- * A histogram of f32 whose memory does not grow with what it counts. Its bins are 2^exponent wide, so that zero is an
- * edge; where a value lies outside, bins are joined in pairs and are twice as wide. Which bin a value falls in is exact,
- * and floor(floor(x / w) / 2) = floor(x / 2w): the counts are the same in whatever order values came, and two histograms
- * merge to that of all their values, bit for bit. Zeros are not in a bin but counted apart: behind a ReLU they are most
- * of all values, and any range represents them.
+ * A histogram of f32 whose memory does not grow with what it counts. Bins are 2^exponent wide, so that zero is an edge;
+ * where a value lies outside, bins are joined in pairs and are twice as wide. Which bin a value falls in is exact, and
+ * floor(floor(x / w) / 2) = floor(x / 2w): counts are the same in whatever order values came, and two histograms merge
+ * to that of all their values, bit for bit. Zeros are not in a bin but counted apart: behind a ReLU they are most of
+ * all values, and any range represents them.
  */
 #ifndef QUANTD_CALIB_HISTOGRAM_H
 #define QUANTD_CALIB_HISTOGRAM_H

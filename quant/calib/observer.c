@@ -23,7 +23,7 @@ struct observer *observer_free(struct observer *o)
     return NULL;
 }
 
-/* The least and the greatest of @n > 0 values, -0 made 0. By lanes, for a compiler's vectors: the result is the same. */
+/* The least and the greatest of @n > 0 values, -0 made 0. By lanes, for a compiler's vectors. */
 static void extremes(const float *x, uint64_t n, float *ret_low, float *ret_high)
 {
     float low[LANES], high[LANES];

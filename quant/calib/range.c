@@ -151,15 +151,16 @@ static double level_mean(const uint64_t *m, uint32_t begin, uint32_t end)
 }
 
 /*
- * The divergence of the first @cut bins, all that lies beyond put into the last of them, from the same bins as
- * @n_levels codes keep them. Negative: none, as only what lies beyond is in the last bin.
+ * The divergence of the first @cut bins, all that lies beyond put into the last of them that is not empty, from the
+ * same bins as @n_levels codes keep them. Negative: they are all empty.
  */
 static double divergence(const uint64_t *m, uint32_t cut, uint64_t beyond, uint32_t n_levels)
 {
-    if (m[cut - 1] == 0)
-        return -1;
+    uint32_t end_used = cut;
+    while (end_used > 0 && m[end_used - 1] == 0)
+        end_used--;
     double inside = 0, sum = 0;
-    for (uint32_t i = 0; i < cut; i++)
+    for (uint32_t i = 0; i < end_used; i++)
         inside += (double)m[i];
     const double all = inside + (double)beyond;
     for (uint32_t level = 0; level < n_levels; level++) {
@@ -167,12 +168,12 @@ static double divergence(const uint64_t *m, uint32_t cut, uint64_t beyond, uint3
                        end = (uint32_t)((uint64_t)(level + 1) * cut / n_levels);
         const double mean = level_mean(m, begin, end);
         for (uint32_t i = begin; i < end; i++) {
-            const double p = ((double)m[i] + (i + 1 == cut ? (double)beyond : 0)) / all;
+            const double p = ((double)m[i] + (i + 1 == end_used ? (double)beyond : 0)) / all;
             if (m[i])
                 sum += p * fn_log_d(p / (mean / inside));
         }
     }
-    return larger(sum, 0);
+    return end_used ? larger(sum, 0) : -1;
 }
 
 enum { CUTS = 128 }; /* tried: a cut is found to 1 % */
@@ -186,8 +187,6 @@ static void choose_entropy(const struct observer *o, struct code_grid grid, stru
     uint32_t best_cut = n_used, last = n_used;
     double best = -1;
     for (uint32_t cut = n_used; cut >= n_levels && cut > 0; cut = cut > stride ? cut - stride : 0) {
-        while (m[cut - 1] == 0 && cut > n_levels) /* an outlier is followed by empty bins */
-            cut--;
         while (last > cut)
             beyond += m[--last];
         const double d = divergence(m, cut, beyond, n_levels);

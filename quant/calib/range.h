@@ -1,6 +1,6 @@
 /*
- * From what an observer saw to a range, and from a range to a scale and a zero point. Pure functions. Methods, what they
- * were taken from and how they differ: docs/calibration.md.
+ * From what an observer saw to a range, and from a range to a scale and a zero point. Pure functions. Methods, what
+ * they were taken from and how they differ: docs/calibration.md.
  */
 #ifndef QUANTD_CALIB_RANGE_H
 #define QUANTD_CALIB_RANGE_H
