@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "daemon/worker/direct_args.h"
+#include "daemon/worker/direct_onnx.h"
 #include "daemon/worker/direct_report.h"
 #include "daemon/worker/outfile.h"
 #include "kernels/cpu.h"
@@ -36,6 +37,7 @@ static const double bar_after_s = 0.5, lines_after_s = 2;
 struct direct {
     struct direct_args args;
     struct source *source; /* owned, as all below */
+    bool is_onnx;          /* what the source is */
     struct model *model;
     struct importance *importance; /* NULL: none was given */
     struct plan *plan;
@@ -105,6 +107,7 @@ static int open_companions(struct direct *d, struct qd_error *err)
     if (r < 0)
         return r;
     source_set_role(d->source, 0, probe->role);
+    d->is_onnx = strcmp(probe->format, "onnx") == 0;
     for (size_t i = 0; i < probe->n_files; i++) {
         const struct probe_file *f = &probe->files[i];
         r = source_add_companion(d->source, f->role, f->name, f->required, err);
@@ -121,7 +124,7 @@ static int read_model(struct direct *d, struct qd_error *err)
         return r;
     source_set_witness(d->source, 0);
     r = open_companions(d, err);
-    return r < 0 ? r : model_read(d->source, LIMIT_HEADER_BUDGET_BYTES, &d->model, err);
+    return r < 0 || d->is_onnx ? r : model_read(d->source, LIMIT_HEADER_BUDGET_BYTES, &d->model, err);
 }
 
 /* A companion of the model as far as reading goes: what changes under us is noticed. */
@@ -274,9 +277,42 @@ static void read_boot_id(char *dst, size_t n)
     dst[strcspn(dst, "\n")] = 0;
 }
 
+static int on_tensor(void *data, uint64_t done, uint64_t total, const char *tensor)
+{
+    struct direct *d = data;
+    on_progress(&(struct run_progress){.done_bytes = done, .total_bytes = total, .tensor = tensor}, d);
+    return cancelled ? QD_E_CANCELLED : 0;
+}
+
+static int run_onnx(struct direct *d, struct qd_error *err)
+{
+    int r = d->args.verb == DIRECT_QUANTIZE ? 0 : err_new(err, QD_E_UNSUPPORTED, "an ONNX model has no packed form");
+    if (r == 0 && d->args.imatrix)
+        r = err_new(err, QD_E_INVALID, "an importance matrix is for GGUF models");
+    if (r == 0 && d->args.out)
+        r = refuse_own_source(d, err);
+    if (r == 0)
+        r = direct_onnx_run(&d->args, d->source, d->started, d->args.quiet ? NULL : on_tensor, d, err);
+    return r == QD_E_CANCELLED ? err_new(err, r, "cancelled") : r;
+}
+
+/* A scheme of ONNX models alone was asked for. */
+static int refuse_scheme(const struct direct *d, struct qd_error *err)
+{
+    if (!d->args.onnx_given || d->args.recipe.scheme != SCHEME_AUTO)
+        return 0;
+    int r = err_new(err, QD_E_INVALID, "%s is a scheme of ONNX models", onnx_scheme_name(d->args.onnx.scheme));
+    return err_hint(err, r, "of this model ask for q8_0, q4_k_m, ...: see quantctl(1)");
+}
+
 static int direct_run(struct direct *d, struct qd_error *err)
 {
     int r = read_model(d, err);
+    if (r == 0 && d->is_onnx)
+        r = run_onnx(d, err);
+    if (r < 0 || d->is_onnx)
+        return r < 0 ? err_in(err, r, "%s", d->args.in) : 0;
+    r = refuse_scheme(d, err);
     if (r == 0)
         r = read_importance(d, err);
     if (r == 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,9 +21,12 @@ enum { THREADS_MAX = 1024, DEFAULT_MEMORY = 256 << 20 };
 
 static const char quantize_usage[] =
     "usage: quantctl quantize IN [-o] OUT [options]   (quantd-worker --direct IN OUT [options])\n"
-    "  IN                a GGUF file, a safetensors file, or a folder with one\n"
-    "  -o, --output OUT  the GGUF to write; it appears when it is whole\n"
+    "  IN                a GGUF file, a safetensors file, a folder with one, or an ONNX model\n"
+    "  -o, --output OUT  the GGUF to write, or the ONNX model (and OUT.data); it appears when it is whole\n"
     "  -s, --scheme S    auto (default), f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...: see quantctl(1)\n"
+    "                    of an ONNX model: int8-weight (default), int4, f16, bf16\n"
+    "      --block N     of int4: weights that share a scale, 32 (default), 64 or 128\n"
+    "      --asymmetric  of int4: a zero point for each block\n"
     "  -p, --pure        one type for every matrix whose rows allow it\n"
     "  -i, --imatrix FILE   weigh errors by an importance matrix (llama-imatrix makes one)\n"
     "      --tensor REGEX=TYPE    matrices whose name matches become TYPE; repeatable, the first match holds\n"
@@ -54,8 +58,8 @@ static const struct verb {
 } verbs[] = {
     [DIRECT_QUANTIZE] = {"quantize", quantize_usage, "quantctl quantize IN -o OUT --scheme q8_0", ":o:s:i:pt:fm:njqh",
                          "l"},
-    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "i"},
-    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "il"},
+    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBA"},
+    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBA"},
 };
 
 const char *direct_verb_name(enum direct_verb verb)
@@ -75,20 +79,32 @@ static const struct {
     int has_value;
     const char *key;
 } recipe_options[] = {
-    {"scheme", required_argument, "scheme"},       {"pure", no_argument, "pure"},
-    {"tensor", required_argument, "tensor"},       {"keep", required_argument, "keep"},
-    {"output-type", required_argument, "output"},  {"embedding-type", required_argument, "embedding"},
-    {"leave-output", no_argument, "leave_output"}, {"allow-requantize", no_argument, "requantize"},
+    {"pure", no_argument, "pure"},
+    {"tensor", required_argument, "tensor"},
+    {"keep", required_argument, "keep"},
+    {"output-type", required_argument, "output"},
+    {"embedding-type", required_argument, "embedding"},
+    {"leave-output", no_argument, "leave_output"},
+    {"allow-requantize", no_argument, "requantize"},
 };
 enum { N_RECIPE_OPTIONS = sizeof recipe_options / sizeof recipe_options[0] };
 
 static const struct option other_options[] = {
-    {"imatrix", required_argument, NULL, 'i'}, {"layout", required_argument, NULL, 'l'},
-    {"output", required_argument, NULL, 'o'},  {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},         {"max-memory", required_argument, NULL, 'm'},
-    {"keep-cache", no_argument, NULL, 'K'},    {"dry-run", no_argument, NULL, 'n'},
-    {"json", no_argument, NULL, 'j'},          {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+    {"scheme", required_argument, NULL, 's'},
+    {"block", required_argument, NULL, 'B'},
+    {"asymmetric", no_argument, NULL, 'A'},
+    {"imatrix", required_argument, NULL, 'i'},
+    {"layout", required_argument, NULL, 'l'},
+    {"output", required_argument, NULL, 'o'},
+    {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},
+    {"max-memory", required_argument, NULL, 'm'},
+    {"keep-cache", no_argument, NULL, 'K'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"json", no_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
 };
 enum { N_OTHER_OPTIONS = sizeof other_options / sizeof other_options[0] };
 
@@ -125,6 +141,28 @@ static int parse_bytes(const char *text, uint64_t *ret, struct qd_error *err)
     return 0;
 }
 
+/* A scheme of ONNX models, of GGUF, or of both. */
+static int parse_scheme(const char *name, struct direct_args *a, struct qd_error *err)
+{
+    a->onnx_given = onnx_scheme_find(name, &a->onnx.scheme);
+    if (a->onnx_given && a->onnx.scheme != ONNX_SCHEME_F16 && a->onnx.scheme != ONNX_SCHEME_BF16)
+        return recipe_set(&a->recipe, "scheme", "auto", err);
+    return recipe_set(&a->recipe, "scheme", name, err);
+}
+
+static int parse_block(const char *text, uint32_t *ret, struct qd_error *err)
+{
+    for (uint32_t n = 32; n <= 128; n *= 2) {
+        char known[8];
+        (void)snprintf(known, sizeof known, "%u", n);
+        if (strcmp(text, known) == 0) {
+            *ret = n;
+            return 0;
+        }
+    }
+    return err_new(err, QD_E_INVALID, "'%s' is no size of blocks: 32, 64 and 128 are possible", text);
+}
+
 static int parse_option(int c, struct direct_args *a, struct qd_error *err)
 {
     switch (c) {
@@ -132,7 +170,12 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         a->out = optarg;
         return 0;
     case 's':
-        return recipe_set(&a->recipe, "scheme", optarg, err);
+        return parse_scheme(optarg, a, err);
+    case 'B':
+        return parse_block(optarg, &a->onnx.block, err);
+    case 'A':
+        a->onnx.asymmetric = true;
+        return 0;
     case 'i':
         a->imatrix = optarg;
         return 0;
@@ -204,8 +247,11 @@ static void list_options(enum direct_verb verb, struct option dst[N_RECIPE_OPTIO
 int direct_args_parse(enum direct_verb verb, int argc, char **argv, struct direct_args *ret, struct qd_error *err)
 {
     struct option options[N_RECIPE_OPTIONS + N_OTHER_OPTIONS];
-    struct direct_args a = {
-        .verb = verb, .layout = "native", .n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
+    struct direct_args a = {.verb = verb,
+                            .layout = "native",
+                            .n_threads = default_threads(),
+                            .max_memory_bytes = DEFAULT_MEMORY,
+                            .onnx = {.scheme = ONNX_SCHEME_INT8_WEIGHT, .block = 32}};
     list_options(verb, options);
     int c;
     optind = 0; /* glibc: start over */

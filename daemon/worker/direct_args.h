@@ -4,6 +4,7 @@
 
 #include <quantd/layout.h>
 
+#include "quant/onnx/scheme.h"
 #include "quant/recipe.h"
 
 enum direct_verb { DIRECT_QUANTIZE, DIRECT_PACK, DIRECT_UNPACK };
@@ -14,7 +15,9 @@ struct direct_args {
     const char *out;      /* NULL with --dry-run */
     const char *imatrix;  /* file of an importance matrix; NULL: none */
     struct recipe recipe; /* as asked for: its scheme may be auto */
-    const char *layout;   /* to pack in, as asked for: may be "native" */
+    bool onnx_given;      /* the scheme is one of ONNX models (f16 and bf16 are of both) */
+    struct onnx_recipe onnx;
+    const char *layout; /* to pack in, as asked for: may be "native" */
     bool force, dry_run, json, quiet, help;
     bool keep_cache; /* pages of the source that were not cached before stay, too */
     unsigned n_threads;

@@ -1,0 +1,16 @@
+/* The one-shot form on an ONNX model: an ONNX model comes out, its large tensors in OUT.data beside it. */
+#ifndef QUANTD_WORKER_DIRECT_ONNX_H
+#define QUANTD_WORKER_DIRECT_ONNX_H
+
+#include "daemon/worker/direct_args.h"
+#include "quant/source.h"
+
+/*
+ * @source: opened, companions included. @progress (NULL: quiet) is told bytes done of bytes planned and the tensor. The
+ * report goes to standard output.
+ */
+int direct_onnx_run(const struct direct_args *args, struct source *source, double started,
+                    int (*progress)(void *data, uint64_t done, uint64_t total, const char *tensor), void *data,
+                    struct qd_error *err);
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * Quantizing an ONNX model: which changes a scheme makes. The plan reads every weight once (scales), the run reads it
+ * again (codes); nothing of a tensor stays in memory but its scales. docs/formats/onnx-quantized.md.
+ */
+#ifndef QUANTD_ONNX_SCHEME_H
+#define QUANTD_ONNX_SCHEME_H
+
+#include "quant/format/onnx_write.h"
+#include "quant/onnx/weights.h"
+#include "quant/tensor_rules.h"
+
+/* S(name, NAME, text) */
+#define ONNX_SCHEMES(S)                                                                      \
+    S("int8-weight", INT8_WEIGHT,                                                            \
+      "weights as int8, a scale for each channel, DequantizeLinear before their operators")  \
+    S("int4", INT4, "products' weights as MatMulNBits of 4 bits, the others as int8-weight") \
+    S("f16", F16, "weights as float16, Cast before their operators")                         \
+    S("bf16", BF16, "weights as bfloat16, Cast before their operators")
+
+enum onnx_scheme {
+#define S(name, NAME, text) ONNX_SCHEME_##NAME,
+    ONNX_SCHEMES(S)
+#undef S
+        N_ONNX_SCHEMES
+};
+
+struct onnx_recipe {
+    enum onnx_scheme scheme;
+    uint32_t block;    /* of int4: 32, 64 or 128 elements along k with a scale of their own */
+    bool asymmetric;   /* of int4: with a zero point for each block */
+    bool again;        /* a model that is quantized already is quantized again */
+    const char *rules; /* quant/tensor_rules.h: "keep" alone has a meaning here; "" for none */
+};
+
+const char *onnx_scheme_name(enum onnx_scheme s);
+
+/* False where @name is no scheme for ONNX models. */
+bool onnx_scheme_find(const char *name, enum onnx_scheme *ret);
+
+/* What becomes of a weight. */
+struct onnx_decision {
+    const struct weight *weight;
+    const char *form;   /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
+    const char *reason; /* why it stays, or "" */
+    uint64_t bytes_before, bytes_after;
+    double signal, noise; /* sums of squares; set by the run */
+};
+
+struct onnx_plan {
+    struct arena *arena; /* owned */
+    struct onnx_recipe recipe;
+    struct tensor_rules *rules; /* owned; NULL: none */
+    struct weights weights;
+    struct onnx_decision *decisions; /* [weights.n] */
+    struct onnx_edits edits;
+    struct onnx_output *output; /* owned */
+    uint64_t source_bytes;      /* of the model's files */
+};
+
+/*
+ * @m and @s outlive the plan. A model that is quantized already: QD_E_UNSUPPORTED by node, unless the recipe says again;
+ * one without weights to quantize: QD_E_UNSUPPORTED.
+ */
+int onnx_plan_build(const struct onnx_model *m, struct source *s, const struct onnx_recipe *recipe,
+                    const struct ops *ops, const char *data_name, struct onnx_plan **ret, struct qd_error *err);
+struct onnx_plan *onnx_plan_free(struct onnx_plan *p);
+DEFINE_CLEANUP(onnx_plan_free, struct onnx_plan *)
+
+/* Signal over noise of a decision in decibels; INFINITY where nothing was lost. */
+double onnx_decision_sqnr(const struct onnx_decision *d);
+
+#endif

@@ -1,0 +1,295 @@
+#include "quant/onnx/weights.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "kernels/core/name_set.h"
+
+enum { LEAST_ELEMENTS = 256 /* a smaller tensor saves less than its scales and node cost */ };
+
+/* Which operand is a weight, and along which axis it has channels. Negative axes count from the end. */
+enum axis_rule { AXIS_0, AXIS_1, AXIS_LAST, AXIS_GEMM /* 0 where transB, else 1 */ };
+static const struct {
+    const char *op;
+    size_t input;
+    enum axis_rule axis;
+} operands[] = {
+    {"Conv", 1, AXIS_0},   {"ConvTranspose", 1, AXIS_1}, {"MatMul", 1, AXIS_LAST}, {"Gemm", 1, AXIS_GEMM},
+    {"Gather", 0, AXIS_0}, {"LSTM", 1, AXIS_1},          {"LSTM", 2, AXIS_1},      {"GRU", 1, AXIS_1},
+    {"GRU", 2, AXIS_1},    {"RNN", 1, AXIS_1},           {"RNN", 2, AXIS_1},
+};
+
+static const char *const quantized_ops[] = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+    "MatMulNBits",
+    "DynamicQuantizeLinear",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QAttention",
+    "MatMulBnb4",
+    "QGemm",
+};
+
+static bool is_quantized_op(const struct onnx_node *n)
+{
+    for (size_t i = 0; i < sizeof quantized_ops / sizeof quantized_ops[0]; i++)
+        if (strcmp(n->op_type, quantized_ops[i]) == 0)
+            return true;
+    return false;
+}
+
+static const struct onnx_node *quantized_in(const struct onnx_graph *g)
+{
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        if (is_quantized_op(&g->nodes[i]))
+            return &g->nodes[i];
+        for (size_t a = 0; a < g->nodes[i].n_attrs; a++)
+            for (size_t k = 0; k < g->nodes[i].attrs[a].n_graphs; k++) {
+                const struct onnx_node *found = quantized_in(&g->nodes[i].attrs[a].graphs[k]);
+                if (found)
+                    return found;
+            }
+    }
+    return NULL;
+}
+
+const struct onnx_node *weights_quantized_node(const struct onnx_model *m)
+{
+    return quantized_in(m->graph);
+}
+
+/* ---- finding ---- */
+
+struct holder {
+    const struct onnx_tensor *tensor;
+    const struct onnx_node *constant;
+    int64_t weight; /* its place in the list; -1: no operator has taken it as a weight yet */
+    size_t n_uses;
+};
+
+/* The constant tensors of a graph by name, and those around it. */
+struct scope {
+    const struct onnx_graph *graph;
+    struct scope *outer;
+    struct name_set names;  /* owned */
+    struct holder *holders; /* in the arena */
+    size_t n_holders;
+};
+
+struct finder {
+    struct arena *arena;
+    struct weights *found;
+    size_t room;
+    struct qd_error *err;
+};
+
+static int out_of_budget(struct finder *f)
+{
+    return err_new(f->err, QD_E_LIMIT, "the list of weights needs more memory than a model may use");
+}
+
+static const struct onnx_tensor *constant_tensor(const struct onnx_node *n)
+{
+    const struct onnx_attr *a =
+        strcmp(n->op_type, "Constant") == 0 && n->n_outputs == 1 ? onnx_attr_find(n, "value") : NULL;
+    return a && a->kind == ONNX_ATTR_TENSOR ? &a->tensors[0] : NULL;
+}
+
+static int add_holder(struct finder *f, struct scope *s, const char *name, const struct onnx_tensor *t,
+                      const struct onnx_node *constant)
+{
+    size_t earlier;
+    if (name_set_add(&s->names, name, s->n_holders, &earlier) < 0)
+        return out_of_budget(f);
+    s->holders[s->n_holders++] = (struct holder){t, constant, -1, 0};
+    return 0;
+}
+
+static int open_scope(struct finder *f, struct scope *s)
+{
+    const struct onnx_graph *g = s->graph;
+    s->holders = arena_alloc(f->arena, (uint64_t)g->n_initializers + g->n_nodes + 1, sizeof *s->holders);
+    int r = s->holders && name_set_init(&s->names, g->n_initializers) == 0 ? 0 : out_of_budget(f);
+    for (size_t i = 0; i < g->n_initializers && r == 0; i++)
+        r = add_holder(f, s, g->initializers[i].name, &g->initializers[i], NULL);
+    for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
+        const struct onnx_tensor *t = constant_tensor(&g->nodes[i]);
+        if (t)
+            r = add_holder(f, s, g->nodes[i].outputs[0], t, &g->nodes[i]);
+    }
+    return r;
+}
+
+static struct holder *find_holder(struct scope *s, const char *name, const struct onnx_graph **ret_graph)
+{
+    for (; s; s = s->outer) {
+        const int64_t i = name_set_find(&s->names, name);
+        if (i < 0)
+            continue;
+        *ret_graph = s->graph;
+        return &s->holders[i];
+    }
+    return NULL;
+}
+
+static uint32_t axis_of(const struct onnx_node *n, enum axis_rule rule, const struct onnx_tensor *t)
+{
+    const struct onnx_attr *turned = onnx_attr_find(n, "transB");
+    switch (rule) {
+    case AXIS_0:
+        return 0;
+    case AXIS_1:
+        return 1;
+    case AXIS_LAST:
+        return t->n_dims ? (uint32_t)t->n_dims - 1 : 0;
+    case AXIS_GEMM:
+        return turned && turned->i ? 0 : 1;
+    }
+    return 0;
+}
+
+static bool is_float(enum onnx_type t)
+{
+    return t == ONNX_FLOAT || t == ONNX_FLOAT16 || t == ONNX_BFLOAT16 || t == ONNX_DOUBLE;
+}
+
+static const char *why_left(const struct onnx_tensor *t, uint32_t axis)
+{
+    if (!is_float(t->type))
+        return "not of floats";
+    if (t->type != ONNX_FLOAT)
+        return "float32 weights alone are quantized so far";
+    if (t->storage == ONNX_SPARSE)
+        return "sparse";
+    if (t->n_elements < LEAST_ELEMENTS)
+        return "small: scales would cost what is saved";
+    return t->n_dims < 2 || axis >= t->n_dims ? "a vector" : NULL;
+}
+
+static int take_weight(struct finder *f, struct holder *h, const struct onnx_graph *graph, const struct onnx_node *n,
+                       const struct onnx_graph *user_graph, const char *name, enum axis_rule rule)
+{
+    const uint32_t axis = axis_of(n, rule, h->tensor);
+    struct weights *w = f->found;
+    if (h->weight >= 0) {
+        struct weight *known = &w->list[h->weight];
+        if (known->axis != axis && !known->left)
+            known->left = "used along two axes: no scale for each channel fits both";
+        return 0;
+    }
+    if (w->n == f->room) {
+        const size_t room = f->room ? 2 * f->room : 64;
+        struct weight *larger = arena_alloc(f->arena, room, sizeof *larger);
+        if (!larger)
+            return out_of_budget(f);
+        if (w->n)
+            memcpy(larger, w->list, w->n * sizeof *larger);
+        w->list = larger;
+        f->room = room;
+    }
+    h->weight = (int64_t)w->n;
+    w->list[w->n++] = (struct weight){.graph = graph,
+                                      .tensor = h->tensor,
+                                      .constant = h->constant,
+                                      .name = name,
+                                      .user = n,
+                                      .user_graph = user_graph,
+                                      .axis = axis,
+                                      .left = why_left(h->tensor, axis)};
+    return 0;
+}
+
+static int look_at_node(struct finder *f, struct scope *s, const struct onnx_node *n)
+{
+    int r = 0;
+    for (size_t i = 0; i < n->n_inputs && r == 0; i++) {
+        const struct onnx_graph *graph;
+        struct holder *h = n->inputs[i][0] ? find_holder(s, n->inputs[i], &graph) : NULL;
+        if (!h)
+            continue;
+        h->n_uses++;
+        for (size_t k = 0; k < sizeof operands / sizeof operands[0] && r == 0; k++)
+            if (operands[k].input == i && n->domain[0] == '\0' && strcmp(operands[k].op, n->op_type) == 0)
+                r = take_weight(f, h, graph, n, s->graph, n->inputs[i], operands[k].axis);
+    }
+    return r;
+}
+
+static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct scope *outer)
+{
+    struct scope s = {.graph = g, .outer = outer};
+    int r = open_scope(f, &s);
+    for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
+        const struct onnx_node *n = &g->nodes[i];
+        r = look_at_node(f, &s, n);
+        for (size_t a = 0; a < n->n_attrs; a++)
+            for (size_t k = 0; k < n->attrs[a].n_graphs && r == 0; k++)
+                r = look_at_graph(f, &n->attrs[a].graphs[k], &s);
+    }
+    for (size_t i = 0; i < s.n_holders; i++)
+        if (s.holders[i].weight >= 0)
+            f->found->list[s.holders[i].weight].n_uses = s.holders[i].n_uses;
+    name_set_clear(&s.names);
+    return r;
+}
+
+int weights_find(const struct onnx_model *m, struct arena *arena, struct weights *ret, struct qd_error *err)
+{
+    struct finder f = {.arena = arena, .found = ret, .err = err};
+    *ret = (struct weights){.n = 0};
+    return look_at_graph(&f, m->graph, NULL);
+}
+
+/* ---- elements as floats ---- */
+
+int weight_reader_open(struct weight_reader *r, struct source *s, const struct onnx_tensor *t, const struct ops *ops,
+                       struct qd_error *err)
+{
+    *r = (struct weight_reader){.source = s, .tensor = t, .ops = ops};
+    r->raw = malloc(WEIGHT_SLICE * sizeof(double));
+    if (r->raw && t->storage == ONNX_TYPED)
+        r->whole = malloc(onnx_tensor_bytes(t) + 1);
+    if (!r->raw || (t->storage == ONNX_TYPED && !r->whole))
+        return err_new(err, QD_E_NO_MEMORY, "tensor '%.200s'", t->name);
+    return r->whole ? onnx_tensor_load(s, t, r->whole, err) : 0;
+}
+
+void weight_reader_close(struct weight_reader *r)
+{
+    free(r->whole);
+    free(r->raw);
+    *r = (struct weight_reader){0};
+}
+
+static void widen(const struct weight_reader *r, const void *raw, size_t n, float *dst)
+{
+    if (r->tensor->type == ONNX_FLOAT)
+        memcpy(dst, raw, n * sizeof *dst);
+    else if (r->tensor->type == ONNX_DOUBLE)
+        for (size_t i = 0; i < n; i++)
+            dst[i] = (float)((const double *)raw)[i];
+    else
+        r->ops->dequantize[r->tensor->type == ONNX_FLOAT16 ? QD_TYPE_F16 : QD_TYPE_BF16](dst, raw, n);
+}
+
+int weight_reader_get(struct weight_reader *r, uint64_t first, size_t n, float *dst, struct qd_error *err)
+{
+    const size_t bytes = onnx_type_bits(r->tensor->type) / 8;
+    int e = 0;
+    if (!r->whole)
+        e = source_read_meta(r->source, r->tensor->file, r->tensor->offset + first * bytes, r->raw, n * bytes, err);
+    if (e < 0)
+        return err_in(err, e, "tensor '%.200s'", r->tensor->name);
+    widen(r, r->whole ? r->whole + first * bytes : r->raw, n, dst);
+    const size_t bad = r->ops->find_nonfinite(dst, n);
+    if (bad == n)
+        return 0;
+    e = err_new(err, QD_E_UNSUPPORTED, "tensor '%.200s' is not finite at element %" PRIu64, r->tensor->name,
+                first + bad);
+    return err_hint(err, e, "a model with NaN or Inf in its weights is broken: export it again");
+}

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Quantizes the real models with quantctl and scores them on their tasks, judged by ONNX Runtime.
+
+usage: tasks.py QUANTCTL [--schemes S,S] [--only TASK,TASK] [--stories FOLDER] [--table]
+Needs QUANTD_PEERS (./dev peers) and Debian's fonts, words, espeak-ng, sox, sounds; what is absent is left out by name.
+Exit status 1 where a score is below its bar. --table: also milliseconds of ONNX Runtime, one thread.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "peers"), HERE]
+import ocr      # noqa: E402
+import ort      # noqa: E402
+import speech   # noqa: E402
+import stories  # noqa: E402
+
+BARS = { # task and scheme: the least score
+    ("ocr-rec", "int8-weight"): 58, ("ocr-det", "int8-weight"): 0.97, ("wake", "int8-weight"): 24,
+    ("vad", "int8-weight"): 0.99, ("stories260K", "int8-weight"): -3.81, ("stories260K", "int4"): -4.21,
+}
+
+
+def quantize(quantctl, model, out, scheme):
+    """Bytes of the quantized model and its data, or a reason why there is none."""
+    done = subprocess.run([quantctl, "quantize", model, "-o", out, "-f", "-q", "--scheme", scheme], capture_output=True, text=True)
+    if done.returncode:
+        return None, done.stderr.strip().split("\n")[0]
+    return sum(os.path.getsize(p) for p in (out, out + ".data") if os.path.exists(p)), ""
+
+
+class One:
+    """A task of a single model."""
+
+    def __init__(self, task, peers):
+        self.task, self.models = task, {"": task.model if os.path.isabs(task.model) else os.path.join(peers, task.model)}
+        self.name, self.unit = task.name, task.unit
+
+    def score(self, sessions):
+        return self.task.score(sessions[""])
+
+    def feeds(self, model, sessions):
+        return self.task.feeds()
+
+
+class Chain:
+    """A task of several models, all of them quantized."""
+
+    def __init__(self, task, peers):
+        self.task, self.models = task, {k: os.path.join(peers, v) for k, v in task.models.items()}
+        self.name, self.unit = task.name, task.unit
+        self.score, self.feeds = task.score, task.feeds
+
+
+def tasks(peers, folder, stories_folder, only):
+    made = [(ocr.Recognition, One), (ocr.Detection, One), (ocr.Angle, One), (speech.WakeWords, Chain), (speech.VoiceActivity, One)]
+    for kind, wrap in made:
+        if not only or kind.name in only:
+            yield wrap(kind(peers, folder), peers)
+    if stories_folder and (not only or stories.Perplexity.name in only):
+        yield One(stories.Perplexity(stories_folder), peers)
+
+
+def paths_of(task, scheme, quantctl, folder):
+    """The models' files under @scheme, their bytes, and why there are none."""
+    paths, total = {}, 0
+    for key, model in task.models.items():
+        if scheme == "f32":
+            paths[key], n = model, os.path.getsize(model)
+        else:
+            paths[key] = os.path.join(folder, f"{task.name}-{key}-{scheme}.onnx")
+            n, reason = quantize(quantctl, model, paths[key], scheme)
+            if n is None and "can be quantized" in reason: # nothing but small tensors: the model stays
+                paths[key], n = model, os.path.getsize(model)
+            elif n is None:
+                return None, 0, reason
+        total += n
+    return paths, total, ""
+
+
+def run(api, task, scheme, quantctl, folder, table):
+    """True where the score reaches its bar."""
+    paths, n_bytes, reason = paths_of(task, scheme, quantctl, folder)
+    if not paths:
+        print(f"       {task.name:12} {scheme:12} not made: {reason}", flush=True)
+        return (task.name, scheme) not in BARS
+    try:
+        sessions = {k: ort.Session(api, p) for k, p in paths.items()}
+        score, text = task.score(sessions)
+        ms = sum(s.milliseconds(task.feeds(k, sessions)) for k, s in sessions.items()) if table else None
+    except ort.Refused as refused:
+        print(f"not ok {task.name:12} {scheme:12} ONNX Runtime: {str(refused)[:300]}", flush=True)
+        return False
+    for session in sessions.values():
+        session.close()
+    bar = BARS.get((task.name, scheme))
+    ok = bar is None or score >= bar
+    time = "" if ms is None else f"  {ms:8.2f} ms"
+    print(f"{'ok    ' if ok else 'not ok'} {task.name:12} {scheme:12} {n_bytes:9} bytes{time}  {text}", flush=True)
+    return ok
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("quantctl")
+    parser.add_argument("--schemes", default="f32,int8-weight,int4,f16")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--stories")
+    parser.add_argument("--table", action="store_true")
+    a = parser.parse_args()
+    peers = os.environ.get("QUANTD_PEERS", "")
+    try:
+        api = ort.Api(peers)
+    except ort.Absent as absent:
+        print(f"left out: every task: {absent}")
+        return 0
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for task in tasks(peers, folder, a.stories, a.only.split(",") if a.only else []):
+            print(f"# {task.name}: {task.unit}", flush=True)
+            for scheme in a.schemes.split(","):
+                failed += not run(api, task, scheme, a.quantctl, folder, a.table)
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
