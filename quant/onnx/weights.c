@@ -5,7 +5,10 @@
 
 #include "kernels/core/name_set.h"
 
-enum { LEAST_ELEMENTS = 256 /* a smaller tensor saves less than its scales and node cost */ };
+enum {
+    LEAST_ELEMENTS = 256, /* a smaller tensor saves less than its scales and node cost */
+    FILTER_TAPS = 64,     /* of a filter: longer than any learned kernel over one channel at hand (31) */
+};
 
 /* Which operand is a weight, and along which axis it has channels. Negative axes count from the end. */
 enum axis_rule { AXIS_0, AXIS_1, AXIS_LAST, AXIS_GEMM /* 0 where transB, else 1 */ };
@@ -158,7 +161,17 @@ static bool is_float(enum onnx_type t)
     return t == ONNX_FLOAT || t == ONNX_FLOAT16 || t == ONNX_BFLOAT16 || t == ONNX_DOUBLE;
 }
 
-static const char *why_left(const struct onnx_tensor *t, uint32_t axis)
+/*
+ * A convolution over a single channel with a long kernel is a transform of the signal (a Fourier basis): what matters of
+ * its result may be 60 dB below what does not. Silero VAD: frames that decide as in float32 98.2 % with int8 here, 99.3 %
+ * without.
+ */
+static bool is_filter_bank(const struct onnx_node *n, const struct onnx_tensor *t)
+{
+    return strcmp(n->op_type, "Conv") == 0 && t->n_dims == 3 && t->dims[1] == 1 && t->dims[2] >= FILTER_TAPS;
+}
+
+static const char *why_left(const struct onnx_node *n, const struct onnx_tensor *t, uint32_t axis)
 {
     if (!is_float(t->type))
         return "not of floats";
@@ -168,6 +181,8 @@ static const char *why_left(const struct onnx_tensor *t, uint32_t axis)
         return "sparse";
     if (t->n_elements < LEAST_ELEMENTS)
         return "small: scales would cost what is saved";
+    if (is_filter_bank(n, t))
+        return "a transform of the signal: its small results matter";
     return t->n_dims < 2 || axis >= t->n_dims ? "a vector" : NULL;
 }
 
@@ -200,7 +215,7 @@ static int take_weight(struct finder *f, struct holder *h, const struct onnx_gra
                                       .user = n,
                                       .user_graph = user_graph,
                                       .axis = axis,
-                                      .left = why_left(h->tensor, axis)};
+                                      .left = why_left(n, h->tensor, axis)};
     return 0;
 }
 
