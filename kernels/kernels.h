@@ -157,6 +157,18 @@ struct gemm_tile {
 };
 typedef void gemm_fn(const struct gemm_tile *t);
 
+/*
+ * c[i][j] = the sum of a[i][k] * b[j][k] over n_k, in 32 bits that wrap: exact for codes of 8 bits less a zero point, whose
+ * products two to a pair cannot saturate, up to 33,000 of them. Addresses: multiples of 2.
+ */
+struct dots_tile {
+    int32_t *c;           /* [n_rows] rows, @c_stride apart, of @n_columns */
+    const int16_t *a, *b; /* [n_rows] and [n_columns] rows of @n_k, @a_stride and @b_stride apart */
+    size_t c_stride, a_stride, b_stride;
+    size_t n_rows, n_columns, n_k;
+};
+typedef void dots_fn(const struct dots_tile *t);
+
 struct ops {
     quantize_fn *quantize[QD_N_TYPES];                   /* NULL: no encoder for that type */
     dequantize_fn *dequantize[QD_N_TYPES];               /* NULL: no decoder for that type */
@@ -169,6 +181,7 @@ struct ops {
     activate_fn *activate_32, *activate_256;
     dot_fn *dot;
     gemm_fn *gemm;
+    dots_fn *dots;
     matmul_fn *matmul[QD_N_TYPES][QD_N_LAYOUTS]; /* NULL where the type is not packed */
 };
 
@@ -204,7 +217,7 @@ struct kernel_entry {
 const struct kernel_entry *kernels_list(size_t *ret_n);
 
 /* The same of packed.def. */
-#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul) K(dot) K(gemm)
+#define PACKED_KINDS(K) K(interleave) K(deinterleave) K(activate) K(matmul) K(dot) K(gemm) K(dots)
 enum packed_kind {
 #define K(name) PACKED_##name,
     PACKED_KINDS(K)

@@ -11,7 +11,10 @@
 #include "quant/graph/types.h"
 #include "quant/graph/window.h"
 
-enum { POSITIONS = 32 /* of a task: their windows lie in the cache */ };
+enum {
+    POSITIONS = 32, /* of a task: their windows lie in the cache */
+    CHANNELS = 8,   /* whose sums are in memory at once */
+};
 
 struct integer_conv {
     struct op_call *call;
@@ -57,6 +60,27 @@ static void fill_window(const struct integer_conv *v, const int16_t *image, uint
             *row++ = offsets[t] < 0 ? 0 : image[offsets[t]];
 }
 
+/* @n windows with @n_channels channels from @channel on; the sum of the first is output @to. */
+static void conv_channels(const struct integer_conv *v, const int16_t *rows, uint64_t n, uint64_t channel,
+                          uint64_t n_channels, uint64_t to)
+{
+    int32_t sums[CHANNELS * POSITIONS];
+    const struct dots_tile t = {.c = sums,
+                                .a = v->weights + channel * v->k,
+                                .b = rows,
+                                .c_stride = POSITIONS,
+                                .a_stride = v->k,
+                                .b_stride = v->k,
+                                .n_rows = n_channels,
+                                .n_columns = n,
+                                .n_k = v->k};
+    v->call->kernels->dots(&t);
+    for (uint64_t o = 0; o < n_channels; o++) {
+        const struct sums_at at = {to + o * window_out(&v->window), 1, channel + o, 0};
+        requantize(&v->to, sums + o * POSITIONS, n, v->out->data, &at);
+    }
+}
+
 /* Task: some positions of one group of one image. */
 static void conv_task(void *data, size_t task, unsigned thread)
 {
@@ -67,15 +91,11 @@ static void conv_task(void *data, size_t task, unsigned thread)
     int64_t *offsets = (int64_t *)(v->scratch + thread * v->scratch_bytes);
     int16_t *rows = (int16_t *)(offsets + v->n_taps);
     const int16_t *image = v->images + plane * (v->in_channels / v->groups) * window_in(&v->window);
-    int32_t sums[POSITIONS];
     for (uint64_t i = 0; i < n; i++)
         fill_window(v, image, first + i, offsets, rows + i * v->k);
-    for (uint64_t o = 0; o < n_out; o++) {
-        const uint64_t channel = group * n_out + o;
-        const struct sums_at at = {(plane * n_out + o) * pixels + first, 1, channel, 0};
-        integer_dots(v->weights + channel * v->k, rows, v->k, n, sums);
-        requantize(&v->to, sums, n, v->out->data, &at);
-    }
+    for (uint64_t o = 0; o < n_out; o += CHANNELS)
+        conv_channels(v, rows, n, group * n_out + o, n_out - o < CHANNELS ? n_out - o : CHANNELS,
+                      (plane * n_out + o) * pixels + first);
 }
 
 /* ---- the operators ---- */

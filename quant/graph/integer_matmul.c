@@ -9,7 +9,7 @@
 #include "quant/graph/row.h"
 #include "quant/graph/types.h"
 
-enum { COLUMNS = 256 }; /* whose sums are in memory at once */
+enum { ROWS = 8, COLUMNS = 128 }; /* whose sums are in memory at once */
 
 struct integer_matmul {
     struct op_call *call;
@@ -106,22 +106,36 @@ static int load(struct integer_matmul *p, const struct value *v, const struct va
 
 /* ---- products ---- */
 
-static void product_rows(void *data, uint64_t first, uint64_t end)
+/* Sums of @n rows of result matrix @matrix, from row @row on, become outputs. */
+static void finish_rows(const struct integer_matmul *p, uint64_t matrix, uint64_t row, const struct dots_tile *t,
+                        uint64_t column)
+{
+    for (size_t i = 0; i < t->n_rows; i++) {
+        struct requantize to = p->to;
+        const struct sums_at at = {((matrix * p->m + row + i) * p->n) + column, 1, column, 1};
+        if (p->a_scale)
+            to.factor *= ((const float *)p->a_scale->data)[p->a_scale->n > 1 ? row + i : 0];
+        requantize(&to, t->c + i * t->c_stride, t->n_columns, p->out->data, &at);
+    }
+}
+
+/* Blocks of rows, none over the end of a matrix. */
+static void product_blocks(void *data, uint64_t first, uint64_t end)
 {
     const struct integer_matmul *p = data;
-    int32_t sums[COLUMNS];
+    const uint64_t per_matrix = (p->m + ROWS - 1) / ROWS;
+    int32_t sums[ROWS * COLUMNS];
     for (uint64_t i = first; i < end; i++) {
-        const uint64_t matrix = i / p->m, row = i % p->m;
+        const uint64_t matrix = i / per_matrix, row = i % per_matrix * ROWS;
         const int16_t *x = p->x + (matrix_of(&p->batch, &p->a_batch, matrix) * p->m + row) * p->k;
         const int16_t *y = p->y + matrix_of(&p->batch, &p->b_batch, matrix) * p->n * p->k;
-        struct requantize to = p->to;
-        if (p->a_scale)
-            to.factor *= ((const float *)p->a_scale->data)[p->a_scale->n > 1 ? row : 0];
+        struct dots_tile t = {.c = sums, .a = x, .c_stride = COLUMNS, .a_stride = p->k, .b_stride = p->k, .n_k = p->k};
+        t.n_rows = p->m - row < ROWS ? p->m - row : ROWS;
         for (uint64_t j = 0; j < p->n; j += COLUMNS) {
-            const uint64_t n = p->n - j < COLUMNS ? p->n - j : COLUMNS;
-            const struct sums_at at = {i * p->n + j, 1, j, 1};
-            integer_dots(x, y + j * p->k, p->k, n, sums);
-            requantize(&to, sums, n, p->out->data, &at);
+            t.b = y + j * p->k;
+            t.n_columns = p->n - j < COLUMNS ? p->n - j : COLUMNS;
+            p->call->kernels->dots(&t);
+            finish_rows(p, matrix, row, &t, j);
         }
     }
 }
@@ -138,7 +152,7 @@ static int matmul_run(struct integer_matmul *p)
     if (r == 0)
         r = load(p, p->b, p->b_zero, true, &p->y);
     if (r == 0 && p->out->n > 0)
-        call_rows(p->call, p->n_batches * p->m, p->n * p->k, product_rows, p);
+        call_rows(p->call, p->n_batches * ((p->m + ROWS - 1) / ROWS), p->n * p->k, product_blocks, p);
     memory_give(p->call->memory, p->x);
     memory_give(p->call->memory, p->y);
     return r;

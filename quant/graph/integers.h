@@ -7,9 +7,6 @@
 
 #include "quant/graph/codes.h"
 
-/* y[j] = sum over i of a[i] * b[j * k + i], for j in [0, n). */
-void integer_dots(const int16_t *a, const int16_t *b, uint64_t k, uint64_t n, int32_t *y);
-
 /* What becomes of sums. Codes: round(sum * scale) + zero; a scale and a bias are those of the column @at + i. */
 struct requantize {
     enum onnx_type type; /* of the result: ONNX_INT32 (the sums), ONNX_FLOAT, or codes */

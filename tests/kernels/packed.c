@@ -47,6 +47,8 @@ static uint64_t digest_of(const struct packed_entry *e)
         return digest_dot(e);
     case PACKED_gemm:
         return digest_gemm(e);
+    case PACKED_dots:
+        return digest_dots(e);
     }
     return 0;
 }
@@ -69,6 +71,9 @@ static void check_against(const struct packed_entry *tested, const struct packed
         break;
     case PACKED_gemm:
         check_gemm(tested, scalar);
+        break;
+    case PACKED_dots:
+        check_dots(tested, scalar);
         break;
     }
 }

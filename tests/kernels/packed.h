@@ -54,6 +54,8 @@ void check_dot(const struct packed_entry *tested, const struct packed_entry *sca
 uint64_t digest_dot(const struct packed_entry *e);
 void check_gemm(const struct packed_entry *tested, const struct packed_entry *scalar);
 uint64_t digest_gemm(const struct packed_entry *e);
+void check_dots(const struct packed_entry *tested, const struct packed_entry *scalar);
+uint64_t digest_dots(const struct packed_entry *e);
 
 /* Codes at their extremes, against whole numbers computed here. */
 void check_saturation(const struct packed_entry *tested);
