@@ -42,6 +42,11 @@ static int32_t exponent_for(int32_t from, float low, float high)
     return from;
 }
 
+int32_t histogram_exponent(float low, float high)
+{
+    return exponent_for(HISTOGRAM_EXPONENT_MIN, low, high);
+}
+
 void histogram_add(struct histogram *h, const float *x, uint64_t n, float low, float high)
 {
     widen_to(h, exponent_for(h->exponent, low, high));

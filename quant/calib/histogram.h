@@ -33,6 +33,9 @@ void histogram_add(struct histogram *h, const float *x, uint64_t n, float low, f
 
 void histogram_merge(struct histogram *h, const struct histogram *other);
 
+/* The exponent of a histogram whose least and greatest values are these. */
+int32_t histogram_exponent(float low, float high);
+
 /* Values counted, zeros included. */
 uint64_t histogram_count(const struct histogram *h);
 

@@ -90,12 +90,20 @@ void observer_merge(struct observer *o, const struct observer *other)
     o->n += other->n;
 }
 
+/* Rounding does not bring it past the extremes, nor does a file that says nonsense. */
+static double mean_within(const struct observer *o, const struct exact_sum *sum)
+{
+    const double mean = o->n_samples ? exact_sum_value(sum) / (double)o->n_samples : 0;
+    const double high = mean < (double)o->high ? mean : (double)o->high;
+    return high > (double)o->low ? high : (double)o->low;
+}
+
 double observer_mean_low(const struct observer *o)
 {
-    return o->n_samples ? exact_sum_value(&o->lows) / (double)o->n_samples : 0;
+    return mean_within(o, &o->lows);
 }
 
 double observer_mean_high(const struct observer *o)
 {
-    return o->n_samples ? exact_sum_value(&o->highs) / (double)o->n_samples : 0;
+    return mean_within(o, &o->highs);
 }
