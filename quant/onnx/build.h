@@ -1,0 +1,67 @@
+/*
+ * A plan while it is made: tensors, nodes and changes in its arena, named and placed alike by all schemes. Each scheme is
+ * a file that is called for one weight after the other.
+ */
+#ifndef QUANTD_ONNX_BUILD_H
+#define QUANTD_ONNX_BUILD_H
+
+#include "quant/onnx/scheme.h"
+
+/* A plan that is being made: lists in its arena with room for every weight. */
+struct builder {
+    struct onnx_plan *plan;
+    const struct onnx_model *model;
+    struct source *source;
+    const struct ops *ops;
+    uint64_t *drops;
+    struct onnx_addition *additions;
+    bool uses_contrib;
+    size_t n_made; /* names that are made are numbered */
+    struct qd_error *err;
+};
+
+int build_out_of_budget(struct builder *b);
+
+/* @n zeroed items in the plan's arena; NULL when the budget is used up. */
+void *build_take(struct builder *b, uint64_t n, size_t item_bytes);
+
+/* "NAME_SUFFIX_N", N the number of what is made. */
+const char *build_name(struct builder *b, const char *name, const char *suffix);
+
+/* A message of the source goes (by range.offset); a node or a tensor comes before the node at @before (0: behind all). */
+void build_drop(struct builder *b, uint64_t offset);
+void build_add(struct builder *b, const struct onnx_graph *g, uint64_t before, const struct onnx_node *n,
+               const struct onnx_made *t);
+
+/* The weight goes: its initializer, the input of its name that old models list, or its Constant node. */
+void build_drop_weight(struct builder *b, const struct weight *w);
+
+/* Where a node that makes the weight's value anew stands: in the Constant's place, or before all nodes. */
+uint64_t build_place(const struct weight *w);
+
+/* @memory: the payload, NULL where a maker is set. NULL for a NULL name, too: failures need one check. */
+struct onnx_made *build_tensor(struct builder *b, const char *name, enum onnx_type type, size_t n_dims,
+                               const int64_t *dims, const void *memory);
+const int64_t *build_dims(struct builder *b, size_t n, const int64_t *dims);
+
+/* A node of one output, with room for @n_attrs attributes. */
+struct onnx_node *build_node(struct builder *b, const char *op, const char *domain, const char *const *inputs,
+                             size_t n_inputs, const char *output, size_t n_attrs);
+void build_set_int(struct onnx_node *n, const char *name, int64_t value);
+
+/* Version of a domain's operators that the model imports. */
+int64_t build_opset(const struct builder *b, const char *domain);
+
+/* ai.onnx's QuantizeLinear and DequantizeLinear know an axis from opset 13 on; com.microsoft's always did. */
+const char *build_dequantize_domain(struct builder *b);
+
+/* ---- the schemes ---- */
+
+int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
+int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
+
+/* Can the weight's operator become a MatMulNBits? */
+bool nibbles_fit(const struct weight *w);
+int nibbles_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
+
+#endif

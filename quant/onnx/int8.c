@@ -1,0 +1,87 @@
+/* Weights as int8: symmetric, a scale for each channel. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "quant/onnx/codes.h"
+
+enum { INT8_MAX_CODE = 127 /* symmetric: -127 to 127, so that a code and its negative are both there */ };
+
+static int8_t int8_code(float w, float scale)
+{
+    const double q = codes_round((double)w / (double)scale);
+    return (int8_t)(q > INT8_MAX_CODE ? INT8_MAX_CODE : q < -INT8_MAX_CODE ? -INT8_MAX_CODE : q);
+}
+
+static int make_int8(void *data, uint64_t offset, size_t n_bytes, void *dst, struct qd_error *err)
+{
+    struct codes *k = data;
+    int8_t *codes = dst;
+    int r = codes_open(k, offset, err);
+    for (size_t done = 0; done < n_bytes && r == 0;) {
+        const size_t n = n_bytes - done < WEIGHT_SLICE ? n_bytes - done : WEIGHT_SLICE;
+        r = weight_reader_get(&k->reader, offset + done, n, k->slice, err);
+        for (size_t i = 0; i < n && r == 0; i++) {
+            const float scale = k->scales[(offset + done + i) / k->channels.inner % k->channels.n];
+            codes[done + i] = int8_code(k->slice[i], scale);
+            codes_note(k->decision, k->slice[i], (double)codes[done + i] * (double)scale);
+        }
+        done += n;
+    }
+    codes_close(k, offset + n_bytes);
+    return r;
+}
+
+/* Scales by channel; of a channel of zeros 1, so that no division and no reader meets a zero. */
+static int int8_scales(struct builder *b, const struct weight *w, struct channels c, float **ret)
+{
+    float *scales = build_take(b, c.n, sizeof *scales);
+    int r = scales ? channels_magnitudes(b, w->tensor, c, scales) : build_out_of_budget(b);
+    for (uint64_t i = 0; i < c.n && r == 0; i++) {
+        scales[i] = scales[i] / INT8_MAX_CODE;
+        if (scales[i] < 0x1p-126f)
+            scales[i] = 1.0f;
+    }
+    *ret = scales;
+    return r;
+}
+
+int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d)
+{
+    const struct channels c = channels_of(w->tensor, w->axis);
+    struct codes *k = codes_new(b, w, d);
+    float *scales = NULL;
+    int r = k ? int8_scales(b, w, c, &scales) : build_out_of_budget(b);
+    if (r < 0)
+        return r;
+    k->channels = c;
+    k->scales = scales;
+    b->n_made++;
+    const int64_t n_scales = (int64_t)c.n;
+    struct onnx_made *q =
+        build_tensor(b, build_name(b, w->name, "quantized"), ONNX_INT8, w->tensor->n_dims, w->tensor->dims, NULL);
+    struct onnx_made *s =
+        build_tensor(b, build_name(b, w->name, "scale"), ONNX_FLOAT, 1, build_dims(b, 1, &n_scales), scales);
+    struct onnx_made *z = build_tensor(b, build_name(b, w->name, "zero_point"), ONNX_INT8, 1,
+                                       build_dims(b, 1, &n_scales), build_take(b, c.n, 1));
+    if (!q || !s || !z || !z->tensor.memory)
+        return build_out_of_budget(b);
+    q->make = make_int8;
+    q->make_data = k;
+    struct onnx_node *n = build_node(b, "DequantizeLinear", build_dequantize_domain(b),
+                                     (const char *[]){q->tensor.name, s->tensor.name, z->tensor.name}, 3, w->name, 1);
+    if (!n)
+        return build_out_of_budget(b);
+    build_set_int(n, "axis", w->axis);
+    build_drop_weight(b, w);
+    build_add(b, w->graph, build_place(w), n, NULL);
+    build_add(b, w->graph, build_place(w), NULL, q);
+    build_add(b, w->graph, build_place(w), NULL, s);
+    build_add(b, w->graph, build_place(w), NULL, z);
+    char *form = build_take(b, 32, 1);
+    if (!form)
+        return build_out_of_budget(b);
+    (void)snprintf(form, 32, "int8 by axis %" PRIu32, w->axis);
+    d->form = form;
+    d->bytes_after = q->tensor.bytes + s->tensor.bytes + z->tensor.bytes;
+    return 0;
+}
