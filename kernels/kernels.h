@@ -144,8 +144,9 @@ typedef void matmul_fn(const struct matmul_strip *s);
 typedef float dot_fn(const void *a, const void *b, size_t n);
 
 /*
- * c[i][j] += a[i][0] * b[0][j] + a[i][1] * b[1][j] + ... for @n_rows rows and @n_columns columns of f32: one fma for each
- * product, on top of c, in order of k. The same bits in every variant (NaN: any NaN), however a product is cut into tiles.
+ * c[i][j] += a[i][0] * b[0][j] + a[i][1] * b[1][j] + ... for @n_rows rows and @n_columns columns of f32: one fma for
+ * each product, on top of c, in order of k. The same bits in every variant (NaN: any NaN), however a product is cut
+ * into tiles.
  */
 enum { GEMM_COLUMNS = 32 };
 struct gemm_tile {

@@ -9,7 +9,9 @@
 
 enum { FLOAT_DATA = 4, INT32_DATA = 5, STRING_DATA = 6, INT64_DATA = 7, DOUBLE_DATA = 10, UINT64_DATA = 11 };
 
-/* onnx:onnx/onnx.proto: which field holds the elements of a type that are not raw, and how many of them a value of it. */
+/*
+ * onnx:onnx/onnx.proto: which field holds the elements of a type that are not raw, and how many of them a value of it.
+ */
 static const struct type_row {
     const char *name;
     unsigned bits;        /* of an element */

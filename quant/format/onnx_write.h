@@ -1,11 +1,11 @@
 /*
- * Writing an ONNX model that was read and changed. Changes are a list: messages that go, nodes and tensors that come, node
- * inputs with another name. Everything else is copied byte for byte from the source, what this project does not know
- * included; without changes the very same file comes out.
+ * Writing an ONNX model that was read and changed. Changes are a list: messages that go, nodes and tensors that come,
+ * node inputs with another name. Everything else is copied byte for byte from the source, what this project does not
+ * know included; without changes the very same file comes out.
  *
  * onnx_write_plan() makes the model's file in memory, with every tensor of @external_from bytes or more replaced by a
- * reference into one data file at a multiple of 4096, so that it maps; onnx_write_data() then writes that file in slices.
- * Sizes and offsets are fixed by the plan.
+ * reference into one data file at a multiple of 4096, so that it maps; onnx_write_data() then writes that file in
+ * slices. Sizes and offsets are fixed by the plan.
  */
 #ifndef QUANTD_QUANT_ONNX_WRITE_H
 #define QUANTD_QUANT_ONNX_WRITE_H

@@ -1,4 +1,6 @@
-/* Operators that copy elements into another order: Transpose, Expand, Tile, Concat, Split, Slice, Pad and their like. */
+/*
+ * Operators that copy elements into another order: Transpose, Expand, Tile, Concat, Split, Slice, Pad and their like.
+ */
 #include <inttypes.h>
 #include <string.h>
 

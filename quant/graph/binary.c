@@ -102,14 +102,14 @@ ARITHMETIC(sub, -)
 ARITHMETIC(mul, *)
 
 #define TABLE(name, kernel, result, types) static const struct binary name = {result, {types}};
-#define NUMBERS(k)                                                                                   \
-    ROW(k, f32, ONNX_FLOAT)                                                                          \
-    ROW(k, f64, ONNX_DOUBLE)                                                                         \
-    ROW(k, i8, ONNX_INT8)                                                                            \
-    ROW(k, i16, ONNX_INT16)                                                                          \
-    ROW(k, i32, ONNX_INT32)                                                                          \
-    ROW(k, i64, ONNX_INT64) ROW(k, u8, ONNX_UINT8) ROW(k, u16, ONNX_UINT16) ROW(k, u32, ONNX_UINT32) \
-        ROW(k, u64, ONNX_UINT64)
+#define NUMBERS(k)           \
+    ROW(k, f32, ONNX_FLOAT)  \
+    ROW(k, f64, ONNX_DOUBLE) \
+    ROW(k, i8, ONNX_INT8)    \
+    ROW(k, i16, ONNX_INT16)  \
+    ROW(k, i32, ONNX_INT32)  \
+    ROW(k, i64, ONNX_INT64)  \
+    ROW(k, u8, ONNX_UINT8) ROW(k, u16, ONNX_UINT16) ROW(k, u32, ONNX_UINT32) ROW(k, u64, ONNX_UINT64)
 
 TABLE(add_table, add, ONNX_UNDEFINED, NUMBERS(add))
 TABLE(sub_table, sub, ONNX_UNDEFINED, NUMBERS(sub))

@@ -1,6 +1,6 @@
 /*
- * Walking two operands as one (numpy's broadcasting): shapes become strides, neighbouring dimensions that walk alike are
- * joined, and a kernel gets runs along the innermost one.
+ * Walking two operands as one (numpy's broadcasting): shapes become strides, neighbouring dimensions that walk alike
+ * are joined, and a kernel gets runs along the innermost one.
  */
 #ifndef QUANTD_GRAPH_BROADCAST_H
 #define QUANTD_GRAPH_BROADCAST_H

@@ -78,7 +78,10 @@ static int read_chunk(struct op_call *c, const struct value *v, uint64_t first, 
     return r;
 }
 
-/* Toward zero, what does not fit becomes the nearest that does, NaN the smallest: what x86's cvttsd2si gives for 64 bits. */
+/*
+ * Toward zero, what does not fit becomes the nearest that does, NaN the smallest: what x86's cvttsd2si gives for 64
+ * bits.
+ */
 static int64_t whole_of(double x)
 {
     if (!(x > -0x1p63 && x < 0x1p63))

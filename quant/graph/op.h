@@ -114,7 +114,8 @@ void call_rows(struct op_call *c, uint64_t n_rows, uint64_t cost_a_row, call_row
 int call_subgraph(struct op_call *c, const char *name, size_t *ret_n_inputs, size_t *ret_n_outputs);
 
 /*
- * Runs it: @in (borrowed, each not NULL), and a reference in each of @out. What it takes from around it comes by itself.
+ * Runs it: @in (borrowed, each not NULL), and a reference in each of @out. What it takes from around it comes by
+ * itself.
  */
 int call_run(struct op_call *c, const char *name, struct value *const *in, struct value **out);
 

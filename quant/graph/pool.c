@@ -205,7 +205,10 @@ POOL(op_global_lp_pool, pool_all, POOL_LP)
 
 /* ---- MaxUnpool ---- */
 
-/* Element @at of a tensor of shape @s as an element of one of shape @into, at the same coordinates; -1: it has none there. */
+/*
+ * Element @at of a tensor of shape @s as an element of one of shape @into, at the same coordinates; -1: it has none
+ * there.
+ */
 static int64_t placed(const struct shape *s, int64_t at, const struct shape *into)
 {
     int64_t to = 0, stride = 1;

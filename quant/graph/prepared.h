@@ -1,6 +1,6 @@
 /*
- * A graph that is ready to run, as quant/graph/prepare.c makes it and quant/graph/run.c follows it. A body is a graph, or
- * a function at one place where it is called; its values live in slots.
+ * A graph that is ready to run, as quant/graph/prepare.c makes it and quant/graph/run.c follows it. A body is a graph,
+ * or a function at one place where it is called; its values live in slots.
  */
 #ifndef QUANTD_GRAPH_PREPARED_H
 #define QUANTD_GRAPH_PREPARED_H

@@ -1,7 +1,7 @@
 /*
- * Products of f32 matrices of any size on the kernel `gemm`: columns of b go into panels of GEMM_COLUMNS, panels are the
- * tasks of the call's threads. Sums are one fma after the other along k, so the result does not depend on how the work
- * is cut.
+ * Products of f32 matrices of any size on the kernel `gemm`: columns of b go into panels of GEMM_COLUMNS, panels are
+ * the tasks of the call's threads. Sums are one fma after the other along k, so the result does not depend on how the
+ * work is cut.
  */
 #ifndef QUANTD_GRAPH_PRODUCT_H
 #define QUANTD_GRAPH_PRODUCT_H

@@ -1,6 +1,6 @@
 /*
- * Reductions over axes, ArgMax and ArgMin, CumSum. Elements of a reduction are taken in row-major order; sums go into 16
- * lanes of double (element i into lane i % 16) that a fixed tree folds, so that they have the same bits everywhere.
+ * Reductions over axes, ArgMax and ArgMin, CumSum. Elements of a reduction are taken in row-major order; sums go into
+ * 16 lanes of double (element i into lane i % 16) that a fixed tree folds, so that they have the same bits everywhere.
  */
 #include <inttypes.h>
 #include <math.h>

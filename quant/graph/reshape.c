@@ -1,4 +1,6 @@
-/* Operators that give elements another shape and leave their order: no element is copied. And Shape, Size, Constant*. */
+/*
+ * Operators that give elements another shape and leave their order: no element is copied. And Shape, Size, Constant*.
+ */
 #include <inttypes.h>
 #include <string.h>
 

@@ -246,7 +246,10 @@ int op_identity(struct op_call *c)
     return 0;
 }
 
-/* Inference: what goes in comes out, the mask is all true. Training asks for a generator, which a defined result has not. */
+/*
+ * Inference: what goes in comes out, the mask is all true. Training asks for a generator, which a defined result has
+ * not.
+ */
 int op_dropout(struct op_call *c)
 {
     const struct value *v, *training = call_in(c, 2), *ratio = call_in(c, 1);

@@ -1,6 +1,6 @@
 /*
- * A plan while it is made: tensors, nodes and changes in its arena, named and placed alike by all schemes. Each scheme is
- * a file that is called for one weight after the other.
+ * A plan while it is made: tensors, nodes and changes in its arena, named and placed alike by all schemes. Each scheme
+ * is a file that is called for one weight after the other.
  */
 #ifndef QUANTD_ONNX_BUILD_H
 #define QUANTD_ONNX_BUILD_H
@@ -28,7 +28,9 @@ void *build_take(struct builder *b, uint64_t n, size_t item_bytes);
 /* "NAME_SUFFIX_N", N the number of what is made. */
 const char *build_name(struct builder *b, const char *name, const char *suffix);
 
-/* A message of the source goes (by range.offset); a node or a tensor comes before the node at @before (0: behind all). */
+/*
+ * A message of the source goes (by range.offset); a node or a tensor comes before the node at @before (0: behind all).
+ */
 void build_drop(struct builder *b, uint64_t offset);
 void build_add(struct builder *b, const struct onnx_graph *g, uint64_t before, const struct onnx_node *n,
                const struct onnx_made *t);

@@ -58,8 +58,8 @@ struct onnx_plan {
 };
 
 /*
- * @m and @s outlive the plan. A model that is quantized already: QD_E_UNSUPPORTED by node, unless the recipe says again;
- * one without weights to quantize: QD_E_UNSUPPORTED.
+ * @m and @s outlive the plan. A model that is quantized already: QD_E_UNSUPPORTED by node, unless the recipe says
+ * again; one without weights to quantize: QD_E_UNSUPPORTED.
  */
 int onnx_plan_build(const struct onnx_model *m, struct source *s, const struct onnx_recipe *recipe,
                     const struct ops *ops, const char *data_name, struct onnx_plan **ret, struct qd_error *err);

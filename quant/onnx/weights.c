@@ -162,9 +162,9 @@ static bool is_float(enum onnx_type t)
 }
 
 /*
- * A convolution over a single channel with a long kernel is a transform of the signal (a Fourier basis): what matters of
- * its result may be 60 dB below what does not. Silero VAD: frames that decide as in float32 98.2 % with int8 here, 99.3 %
- * without.
+ * A convolution over a single channel with a long kernel is a transform of the signal (a Fourier basis): what matters
+ * of its result may be 60 dB below what does not. Silero VAD: frames that decide as in float32 98.2 % with int8 here,
+ * 99.3 % without.
  */
 static bool is_filter_bank(const struct onnx_node *n, const struct onnx_tensor *t)
 {

@@ -1,7 +1,7 @@
 /*
- * The weights of an ONNX model: constant tensors of floats that an operator multiplies with or looks rows up in, wherever
- * they stand (initializers, Constant nodes, graphs within nodes), with the axis along which they have a scale for each
- * channel.
+ * The weights of an ONNX model: constant tensors of floats that an operator multiplies with or looks rows up in,
+ * wherever they stand (initializers, Constant nodes, graphs within nodes), with the axis along which they have a scale
+ * for each channel.
  */
 #ifndef QUANTD_ONNX_WEIGHTS_H
 #define QUANTD_ONNX_WEIGHTS_H

@@ -72,13 +72,13 @@ def main():
     try:
         api = ort.Api(peers)
     except ort.Absent as absent:
-        print(f"left out: every comparison with ONNX Runtime: {absent}")
+        print(f"1..0 # SKIP every comparison with ONNX Runtime is left out: {absent}")
         return 0
-    failed = 0
-    print(f"ONNX Runtime {api.version}; one thread; difference is max |ours - theirs| / max |theirs|")
+    failed, number = 0, 0
+    print(f"# ONNX Runtime {api.version}; one thread; difference is max |ours - theirs| / max |theirs|")
     for name, model, feeds in cases(peers, arguments.stories):
         if not os.path.exists(model):
-            print(f"left out: {name}: no {model}")
+            print(f"# {name} is left out: no {model}")
             continue
         with tempfile.TemporaryDirectory() as folder:
             got, said = ours(arguments.run_model, model, feeds, folder, 9 if arguments.bench else 1)
@@ -93,7 +93,9 @@ def main():
             session.close()
         ok = same and worst <= BAR
         failed += not ok
-        print(f"{'ok    ' if ok else 'not ok'} {name:18} difference {worst:.2e}{speed}", flush=True)
+        number += 1
+        print(f"{'ok' if ok else 'not ok'} {number} - {name:18} difference {worst:.2e}{speed}", flush=True)
+    print(f"1..{number}")
     return failed > 0
 
 

@@ -8,7 +8,8 @@
 
 enum { TILE_ROWS = 27, TILE_K = 70, A_FLOATS = TILE_ROWS * (TILE_K + 3), C_STRIDE = GEMM_COLUMNS + 5 };
 
-static float a[A_FLOATS], b[TILE_K * C_STRIDE + GEMM_COLUMNS], c_got[TILE_ROWS * C_STRIDE], c_want[TILE_ROWS * C_STRIDE];
+static float a[A_FLOATS], b[TILE_K * C_STRIDE + GEMM_COLUMNS], c_got[TILE_ROWS * C_STRIDE],
+    c_want[TILE_ROWS * C_STRIDE];
 
 static void fill(int kind, uint64_t seed)
 {

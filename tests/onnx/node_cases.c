@@ -1,7 +1,7 @@
 /*
  * node_cases FOLDER...: runs the cases of ONNX's own test data (model.onnx, test_data_set_N/input_M.pb and output_M.pb)
- * on the executor. A line a case that does not pass, with the reason; then the counts. A case whose operators are all
- * claimed has to pass: exit status 1 where one does not. --at-least=N: as many passed cases, or status 1.
+ * on the executor, and says so as TAP. A case whose operators are all claimed has to pass; one with an operator that is
+ * not claimed is skipped with its name. --at-least=N: so many passed cases are a test of their own. --threads=N.
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "pb_value.h"
+#include "tests/onnx/pb_value.h"
 #include "quant/limits.h"
 
 enum { PATH_BYTES = 4096, ENDS_MAX = 64, SETS_MAX = 16 };
@@ -36,7 +36,6 @@ static const struct {
 struct options {
     const struct ops *kernels;
     struct qd_team *team;
-    bool all; /* print what passes, too */
 };
 
 struct run_of_case {
@@ -229,7 +228,7 @@ static const char *excuse(const char *name)
 
 static enum verdict run_case(const struct options *o, const char *folder)
 {
-    static const char *const says[N_VERDICTS] = {"pass", "not supported", "excused", "FAIL"};
+    static size_t number;
     const char *name = strrchr(folder, '/') ? strrchr(folder, '/') + 1 : folder;
     struct run_of_case c = {.options = o, .folder = folder, .memory = memory_new(memory_ceiling)};
     enum verdict v = run_model(&c);
@@ -241,12 +240,14 @@ static enum verdict run_case(const struct options *o, const char *folder)
     (void)onnx_model_free(c.model);
     (void)source_free(c.source);
     if (memory_used(c.memory) != 0) {
-        printf("%s: FAIL: %" PRIu64 " bytes are still in use\n", folder, memory_used(c.memory));
+        printf("Bail out! %s: %" PRIu64 " bytes are still in use\n", folder, memory_used(c.memory));
         exit(1);
     }
     (void)memory_free(c.memory);
-    if (v != PASSED || o->all)
-        printf("%s: %s%s%s\n", name, says[v], v == PASSED ? "" : ": ", v == PASSED ? "" : c.reason);
+    if (v == DIFFERS)
+        printf("# %s\n", c.reason);
+    printf("%s %zu - %s%s%s\n", v == DIFFERS ? "not ok" : "ok", ++number, name,
+           v == UNSUPPORTED || v == EXCUSED ? " # SKIP " : "", v == UNSUPPORTED || v == EXCUSED ? c.reason : "");
     return v;
 }
 
@@ -285,13 +286,14 @@ int main(int argc, char **argv)
             at_least = strtoul(argv[i] + 11, NULL, 10);
         else if (strncmp(argv[i], "--threads=", 10) == 0)
             (void)qd_team_new((unsigned)strtoul(argv[i] + 10, NULL, 10), &o.team, NULL);
-        else if (strcmp(argv[i], "--all") == 0)
-            o.all = true;
         else
             run_folder(&o, argv[i], counts);
     }
-    printf("%zu pass, %zu not supported, %zu excused, %zu fail\n", counts[PASSED], counts[UNSUPPORTED], counts[EXCUSED],
-           counts[DIFFERS]);
+    const size_t n = counts[PASSED] + counts[UNSUPPORTED] + counts[EXCUSED] + counts[DIFFERS];
+    printf("# %zu pass, %zu not supported, %zu excused, %zu fail\n", counts[PASSED], counts[UNSUPPORTED],
+           counts[EXCUSED], counts[DIFFERS]);
+    printf("%s %zu - at least %zu cases pass\n1..%zu\n", counts[PASSED] >= at_least ? "ok" : "not ok", n + 1, at_least,
+           n + 1);
     qd_team_free(o.team);
     return counts[DIFFERS] > 0 || counts[PASSED] < at_least;
 }

@@ -1,4 +1,4 @@
-#include "pb_value.h"
+#include "tests/onnx/pb_value.h"
 
 #include "quant/format/protobuf.h"
 

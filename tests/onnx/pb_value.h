@@ -1,4 +1,7 @@
-/* Values from the .pb files of ONNX's test data: TensorProto, SequenceProto or OptionalProto, as the model's input says. */
+/*
+ * Values from the .pb files of ONNX's test data: TensorProto, SequenceProto or OptionalProto, as the model's input
+ * says.
+ */
 #ifndef QUANTD_TESTS_PB_VALUE_H
 #define QUANTD_TESTS_PB_VALUE_H
 

@@ -1,7 +1,8 @@
 /*
  * run_model MODEL OUT [--threads=N] [--repeat=N] [--each] [INPUT=TYPE:DIMS:FILE ...]: runs a model on the executor with
- * raw little-endian inputs ("x=float32:1x3x48x320:/tmp/x.bin"), writes output I to OUT.I.bin, and prints JSON: the outputs
- * with types and shapes, milliseconds of the median run, peak bytes of values. --each: milliseconds by operator, too.
+ * raw little-endian inputs ("x=float32:1x3x48x320:/tmp/x.bin"), writes output I to OUT.I.bin, and prints JSON: the
+ * outputs with types and shapes, milliseconds of the median run, peak bytes of values. --each: milliseconds by
+ * operator, too.
  */
 #include <inttypes.h>
 #include <stdio.h>
