@@ -159,8 +159,8 @@ struct gemm_tile {
 typedef void gemm_fn(const struct gemm_tile *t);
 
 /*
- * c[i][j] = the sum of a[i][k] * b[j][k] over n_k, in 32 bits that wrap: exact for codes of 8 bits less a zero point, whose
- * products two to a pair cannot saturate, up to 33,000 of them. Addresses: multiples of 2.
+ * c[i][j] = the sum of a[i][k] * b[j][k] over n_k, in 32 bits that wrap: exact for codes of 8 bits less a zero point,
+ * whose products two to a pair cannot saturate, up to 33,000 of them. Addresses: multiples of 2.
  */
 struct dots_tile {
     int32_t *c;           /* [n_rows] rows, @c_stride apart, of @n_columns */
