@@ -2,31 +2,15 @@
 
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "kernels/cpu.h"
 #include "quant/calib/calibrate.h"
-#include "quant/limits.h"
-
-/* y = Relu(x), z = Neg(y): float32 of any shape. onnx:onnx/onnx.proto */
-static const char relu_neg[] = "\x08\x07"                               /* ir_version */
-                               "\x3a\x34"                               /* graph */
-                               "\x0a\x0c\x0a\x01x\x12\x01y\x22\x04Relu" /* node */
-                               "\x0a\x0b\x0a\x01y\x12\x01z\x22\x03Neg"
-                               "\x12\x01g"
-                               "\x5a\x09\x0a\x01x\x12\x04\x0a\x02\x08\x01" /* input x */
-                               "\x62\x09\x0a\x01z\x12\x04\x0a\x02\x08\x01" /* output z */
-                               "\x42\x02\x10\x0d";                         /* opset 13 */
+#include "tests/unit/quant/small_graph.h"
 
 enum { VALUES = 6 };
 
 struct fixture {
-    struct source *source;
-    struct onnx_model *model;
-    struct memory *memory;
-    struct graph *graph;
-    struct qd_team *team;
+    struct small_graph *small;
     struct statistics *statistics;
     int n_samples, n_given, stop_after;
     float bad; /* stands in the second sample */
@@ -36,16 +20,7 @@ static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
     const struct digest model = {{1}};
-    struct qd_error err;
-    int fd = memfd_create("model", MFD_CLOEXEC);
-    assert_int_equal(write(fd, relu_neg, sizeof relu_neg - 1), sizeof relu_neg - 1);
-    assert_int_equal(source_from_fd(fd, "relu.onnx", &f->source, &err), 0);
-    if (onnx_read(f->source, LIMIT_HEADER_BUDGET_BYTES, &f->model, &err) < 0)
-        fail_msg("%s", err.message);
-    f->memory = memory_new(1 << 20);
-    if (graph_prepare(f->model, f->source, f->memory, &f->graph, &err) < 0)
-        fail_msg("%s", err.message);
-    assert_int_equal(qd_team_new(1, &f->team, &err), 0);
+    f->small = small_graph_new(relu_neg, RELU_NEG_BYTES);
     f->statistics = statistics_new(&model);
     *state = f;
     return 0;
@@ -55,11 +30,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     (void)statistics_free(f->statistics);
-    (void)graph_free(f->graph);
-    (void)onnx_model_free(f->model);
-    (void)source_free(f->source);
-    (void)memory_free(f->memory);
-    qd_team_free(f->team);
+    (void)small_graph_free(f->small);
     free(f);
     return 0;
 }
@@ -70,7 +41,7 @@ static int next(void *data, struct value **inputs, const char **ret_name, struct
     struct fixture *f = data;
     if (f->n_given == f->n_samples)
         return 0;
-    int r = value_new(f->memory, ONNX_FLOAT, &(struct shape){3, {1, 2, 3}}, &inputs[0], err);
+    int r = value_new(f->small->memory, ONNX_FLOAT, &(struct shape){3, {1, 2, 3}}, &inputs[0], err);
     if (r < 0)
         return r;
     for (int k = 0; k < VALUES; k++)
@@ -95,7 +66,7 @@ static bool all_but_x(void *data, const char *name, const struct onnx_node *node
 
 static struct calibration calibration_of(struct fixture *f)
 {
-    return (struct calibration){.run = {.kernels = ops_native(), .team = f->team},
+    return (struct calibration){.run = {.kernels = ops_native(), .team = f->small->team},
                                 .histograms = true,
                                 .channels = true,
                                 .next = next,
@@ -109,7 +80,7 @@ static void calibrate__three_samples__observes_every_edge(void **state)
     struct qd_error err = {0};
     f->n_samples = 3;
     const struct calibration c = calibration_of(f);
-    if (calibrate(f->graph, &c, f->statistics, &err) < 0)
+    if (calibrate(f->small->graph, &c, f->statistics, &err) < 0)
         fail_msg("%s", err.message);
     assert_int_equal(f->statistics->n_edges, 3);
     const struct edge_statistics *x = statistics_find(f->statistics, "x"), *y = statistics_find(f->statistics, "y"),
@@ -129,11 +100,11 @@ static void calibrate__many_samples__cost_the_memory_of_one(void **state)
     struct fixture *f = *state;
     f->n_samples = 2;
     const struct calibration c = calibration_of(f);
-    assert_int_equal(calibrate(f->graph, &c, f->statistics, NULL), 0);
-    const uint64_t peak = memory_peak(f->memory);
+    assert_int_equal(calibrate(f->small->graph, &c, f->statistics, NULL), 0);
+    const uint64_t peak = memory_peak(f->small->memory);
     f->n_samples = 2000;
-    assert_int_equal(calibrate(f->graph, &c, f->statistics, NULL), 0);
-    assert_int_equal(memory_peak(f->memory), peak);
+    assert_int_equal(calibrate(f->small->graph, &c, f->statistics, NULL), 0);
+    assert_int_equal(memory_peak(f->small->memory), peak);
 }
 
 static void calibrate__a_nan__is_named_by_tensor_and_sample(void **state)
@@ -143,7 +114,7 @@ static void calibrate__a_nan__is_named_by_tensor_and_sample(void **state)
     f->n_samples = 3;
     f->bad = NAN;
     const struct calibration c = calibration_of(f);
-    assert_int_equal(calibrate(f->graph, &c, f->statistics, &err), QD_E_INVALID);
+    assert_int_equal(calibrate(f->small->graph, &c, f->statistics, &err), QD_E_INVALID);
     assert_non_null(strstr(err.message, "sample 'second'"));
     assert_non_null(strstr(err.message, "tensor 'x': element 4 of 6 is NaN"));
 }
@@ -152,7 +123,7 @@ static void calibrate__no_sample__is_an_error(void **state)
 {
     struct fixture *f = *state;
     const struct calibration c = calibration_of(f);
-    assert_int_equal(calibrate(f->graph, &c, f->statistics, NULL), QD_E_INVALID);
+    assert_int_equal(calibrate(f->small->graph, &c, f->statistics, NULL), QD_E_INVALID);
 }
 
 static void calibrate__stopped_by_progress__ends_there(void **state)
@@ -161,7 +132,7 @@ static void calibrate__stopped_by_progress__ends_there(void **state)
     f->n_samples = 10;
     f->stop_after = 4;
     const struct calibration c = calibration_of(f);
-    assert_int_equal(calibrate(f->graph, &c, f->statistics, NULL), QD_E_CANCELLED);
+    assert_int_equal(calibrate(f->small->graph, &c, f->statistics, NULL), QD_E_CANCELLED);
     assert_int_equal(f->n_given, 4);
 }
 
@@ -172,7 +143,7 @@ static void calibrate__edges_not_wanted__are_left_out(void **state)
     struct calibration c = calibration_of(f);
     c.wants = all_but_x;
     c.histograms = c.channels = false;
-    assert_int_equal(calibrate(f->graph, &c, f->statistics, NULL), 0);
+    assert_int_equal(calibrate(f->small->graph, &c, f->statistics, NULL), 0);
     assert_int_equal(f->statistics->n_edges, 2);
     assert_null(statistics_find(f->statistics, "y")->all->histogram);
     assert_int_equal(statistics_find(f->statistics, "y")->n_channels, 0);

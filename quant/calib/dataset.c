@@ -1,0 +1,311 @@
+#include "quant/calib/dataset.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "artifact/pack.h"
+#include "quant/calib/npy.h"
+#include "quant/limits.h"
+
+enum { TENSOR_BUDGET_BYTES = 1 << 20 /* what a TensorProto costs beside its elements */ };
+
+/* The samples of an input: names relative to the dataset's folder, in order. */
+struct files {
+    char **names;
+    size_t n;
+};
+
+struct dataset {
+    int folder; /* borrowed */
+    const struct graph *graph;
+    struct memory *memory;
+    struct files *inputs; /* [graph_n_inputs] */
+    size_t next;
+};
+
+static void files_clear(struct files *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        free(f->names[i]);
+    free(f->names);
+}
+
+struct dataset *dataset_free(struct dataset *d)
+{
+    for (size_t i = 0; d && d->inputs && i < graph_n_inputs(d->graph); i++)
+        files_clear(&d->inputs[i]);
+    if (d)
+        free(d->inputs);
+    free(d);
+    return NULL;
+}
+
+uint64_t dataset_n_samples(const struct dataset *d)
+{
+    return graph_n_inputs(d->graph) ? d->inputs[0].n : 0;
+}
+
+/* ---- listing ------------------------------------------------------------------------------ */
+
+static struct dirent *dir_close(DIR *dir)
+{
+    (void)closedir(dir); /* only read */
+    return NULL;
+}
+DEFINE_CLEANUP(dir_close, DIR *)
+
+static bool ends_with(const char *name, const char *suffix)
+{
+    const size_t n = strlen(name), n_suffix = strlen(suffix);
+    return n > n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
+}
+
+/* "FOLDER/NAME", or "NAME" where @folder is NULL. */
+static char *join(const char *folder, const char *name)
+{
+    CLEANUP(buffer_clear) struct buffer b = {0};
+    if (folder)
+        buffer_printf(&b, "%s/", folder);
+    buffer_printf(&b, "%s", name);
+    return b.failed ? NULL : strndup((const char *)b.data, b.n);
+}
+
+static int add_file(struct files *f, const char *folder, const char *name, struct qd_error *err)
+{
+    if (!ends_with(name, ".npy") && !ends_with(name, ".pb")) {
+        int r = err_new(err, QD_E_INVALID, "'%.255s' is no calibration data", name);
+        return err_hint(err, r, "a sample is a .npy or a .pb file; with several inputs, in a sub-folder for each");
+    }
+    if (f->n == DATASET_SAMPLES_MAX)
+        return err_new(err, QD_E_LIMIT, "more than %d samples", DATASET_SAMPLES_MAX);
+    if ((f->n & (f->n - 1)) == 0) {
+        char **more = realloc(f->names, (f->n ? 2 * f->n : 1) * sizeof *more);
+        if (!more)
+            return err_new(err, QD_E_NO_MEMORY, "calibration data");
+        f->names = more;
+    }
+    f->names[f->n] = join(folder, name);
+    return f->names[f->n] ? (int)(f->n++, 0) : err_new(err, QD_E_NO_MEMORY, "calibration data");
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Lists the folder at @fd, which is taken. @folder: its name, NULL for the dataset's own. */
+static int list_folder(int fd, const char *folder, struct files *f, struct qd_error *err)
+{
+    CLEANUP(dir_close) DIR *dir = fdopendir(fd);
+    if (!dir) {
+        int r = err_sys(err, errno, "read the folder '%s' of calibration data", folder ? folder : ".");
+        (void)fd_close(fd);
+        return r;
+    }
+    const struct dirent *entry;
+    int r = 0;
+    while (r == 0 && (errno = 0, entry = readdir(dir)))
+        if (entry->d_name[0] != '.')
+            r = add_file(f, folder, entry->d_name, err);
+    if (r == 0 && errno)
+        return err_sys(err, errno, "read the folder '%s' of calibration data", folder ? folder : ".");
+    if (r == 0 && f->n == 0)
+        return err_new(err, QD_E_INVALID, "the folder '%s' of calibration data is empty", folder ? folder : ".");
+    if (r == 0)
+        qsort(f->names, f->n, sizeof *f->names, by_bytes);
+    return r;
+}
+
+/* Opened anew, so that its position is its own. */
+static int list_own(struct dataset *d, struct qd_error *err)
+{
+    const int fd = openat(d->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? err_sys(err, errno, "open the folder of calibration data")
+                  : list_folder(fd, NULL, &d->inputs[0], err);
+}
+
+static int list_input(struct dataset *d, size_t i, struct qd_error *err)
+{
+    const char *name = graph_input(d->graph, i)->name;
+    int fd = -1;
+    if (strchr(name, '/') || name[0] == '.' || name[0] == '\0')
+        return err_new(err, QD_E_UNSUPPORTED, "input '%.200s': no folder can have that name", name);
+    int r = open_beneath(d->folder, name, &fd, err);
+    if (r == 0 && fd < 0)
+        return err_new(err, QD_E_INVALID, "the calibration data has no folder '%.200s', the name of an input", name);
+    return r < 0 ? r : list_folder(fd, name, &d->inputs[i], err);
+}
+
+/* Do two files belong to the same sample? The names without folder and ending. */
+static bool same_sample(const char *a, const char *b)
+{
+    a = strrchr(a, '/') + 1;
+    b = strrchr(b, '/') + 1;
+    const size_t n = (size_t)(strrchr(a, '.') - a);
+    return n == (size_t)(strrchr(b, '.') - b) && strncmp(a, b, n) == 0;
+}
+
+static int check_pairs(const struct dataset *d, size_t i, struct qd_error *err)
+{
+    const struct files *first = &d->inputs[0], *f = &d->inputs[i];
+    for (size_t k = 0; k < f->n && k < first->n; k++)
+        if (!same_sample(first->names[k], f->names[k]))
+            return err_new(err, QD_E_INVALID, "'%.255s' and '%.255s' should be of the same sample", first->names[k],
+                           f->names[k]);
+    return f->n == first->n ? 0
+                            : err_new(err, QD_E_INVALID, "input '%.200s' has %zu samples, input '%.200s' has %zu",
+                                      graph_input(d->graph, i)->name, f->n, graph_input(d->graph, 0)->name, first->n);
+}
+
+static int list_all(struct dataset *d, struct qd_error *err)
+{
+    const size_t n = graph_n_inputs(d->graph);
+    if (n == 0)
+        return err_new(err, QD_E_INVALID, "the model has no input to calibrate with");
+    if (n == 1)
+        return list_own(d, err);
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0; i++) {
+        r = list_input(d, i, err);
+        if (r == 0)
+            r = check_pairs(d, i, err);
+    }
+    return r;
+}
+
+int dataset_open(int folder_fd, const struct graph *g, struct memory *m, struct dataset **ret, struct qd_error *err)
+{
+    CLEANUP(dataset_free) struct dataset *d = calloc(1, sizeof *d);
+    if (d) {
+        *d = (struct dataset){.folder = folder_fd, .graph = g, .memory = m};
+        d->inputs = calloc(graph_n_inputs(g) + 1, sizeof *d->inputs);
+    }
+    if (!d || !d->inputs)
+        return err_new(err, QD_E_NO_MEMORY, "calibration data");
+    int r = list_all(d, err);
+    if (r == 0)
+        *ret = steal(&d);
+    return r;
+}
+
+/* ---- samples ------------------------------------------------------------------------------ */
+
+static int open_file(const struct dataset *d, const char *name, int *ret_fd, struct qd_error *err)
+{
+    int r = open_beneath(d->folder, name, ret_fd, err);
+    return r == 0 && *ret_fd < 0 ? err_new(err, QD_E_SOURCE_CHANGED, "it is gone since the folder was listed") : r;
+}
+
+struct position {
+    struct source *source;
+    uint64_t at;
+};
+
+static int read_on(void *data, void *dst, size_t n, struct qd_error *err)
+{
+    struct position *p = data;
+    int r = source_read_meta(p->source, 0, p->at, dst, n, err);
+    p->at += n;
+    return r;
+}
+
+static int read_pb(struct source *s, struct memory *m, struct value **ret, struct qd_error *err)
+{
+    CLEANUP(arena_free) struct arena *a = arena_new(TENSOR_BUDGET_BYTES);
+    const struct onnx_tensor *t;
+    if (!a)
+        return err_new(err, QD_E_NO_MEMORY, "calibration data");
+    int r = onnx_tensor_read(s, NULL, a, &t, err);
+    return r < 0 ? r : value_from_tensor(m, s, t, ret, err);
+}
+
+static int read_file(const struct dataset *d, const char *name, struct value **ret, struct qd_error *err)
+{
+    CLEANUP(source_free) struct source *s = NULL;
+    int fd = -1, r = open_file(d, name, &fd, err);
+    if (r == 0)
+        r = source_from_fd(fd, name, &s, err);
+    if (r < 0)
+        return r;
+    source_set_witness(s, 0); /* dataset_digest has been over the whole file */
+    struct position p = {.source = s};
+    const struct npy_input in = {read_on, &p, source_bytes(s, 0)};
+    return ends_with(name, ".npy") ? npy_read(&in, d->memory, ret, err) : read_pb(s, d->memory, ret, err);
+}
+
+static int check_value(const struct value *v, const struct onnx_value_info *input, struct qd_error *err)
+{
+    if (input->kind == ONNX_KIND_TENSOR && v->type != input->type)
+        return err_new(err, QD_E_INVALID, "it is of %s, input '%.200s' of %s", onnx_type_name(v->type), input->name,
+                       onnx_type_name(input->type));
+    if (input->has_shape && v->shape.n_dims != input->n_dims)
+        return err_new(err, QD_E_INVALID, "it has %u dimensions, input '%.200s' has %zu", v->shape.n_dims, input->name,
+                       input->n_dims);
+    for (uint32_t i = 0; input->has_shape && i < v->shape.n_dims; i++)
+        if (input->dims[i].value >= 0 && input->dims[i].value != v->shape.dims[i])
+            return err_new(err, QD_E_INVALID, "dimension %u is %lld, that of input '%.200s' is %lld", i,
+                           (long long)v->shape.dims[i], input->name, (long long)input->dims[i].value);
+    return 0;
+}
+
+int dataset_next(void *dataset, struct value **inputs, const char **ret_name, struct qd_error *err)
+{
+    struct dataset *d = dataset;
+    if (d->next == dataset_n_samples(d))
+        return 0;
+    for (size_t i = 0; i < graph_n_inputs(d->graph); i++) {
+        const char *name = d->inputs[i].names[d->next];
+        int r = read_file(d, name, &inputs[i], err);
+        if (r == 0)
+            r = check_value(inputs[i], graph_input(d->graph, i), err);
+        if (r < 0)
+            return err_in(err, r, "calibration data '%.255s'", name);
+    }
+    *ret_name = d->inputs[0].names[d->next++];
+    return 1;
+}
+
+/* ---- digest ------------------------------------------------------------------------------- */
+
+static int pack_file(const struct dataset *d, const char *name, struct buffer *b, struct qd_error *err)
+{
+    CLEANUP(fd_close) int fd = -1;
+    struct digest digest;
+    struct stat st;
+    int r = open_file(d, name, &fd, err);
+    if (r < 0)
+        return r;
+    if (fstat(fd, &st) < 0)
+        return err_sys(err, errno, "stat");
+    if (!S_ISREG(st.st_mode))
+        return err_new(err, QD_E_INVALID, "it is no regular file");
+    r = digest_file(fd, (uint64_t)st.st_size, 1, &digest, NULL, NULL, NULL, err);
+    pack_array(b, 3);
+    pack_text(b, name);
+    pack_u64(b, (uint64_t)st.st_size);
+    pack_bin(b, (struct bytes){digest.bytes, DIGEST_BYTES});
+    return r;
+}
+
+int dataset_digest(const struct dataset *d, struct digest *ret, struct qd_error *err)
+{
+    CLEANUP(buffer_clear) struct buffer b = {0};
+    pack_array(&b, (uint32_t)graph_n_inputs(d->graph));
+    for (size_t i = 0; i < graph_n_inputs(d->graph); i++) {
+        const struct files *f = &d->inputs[i];
+        pack_array(&b, 2);
+        pack_text(&b, graph_input(d->graph, i)->name);
+        pack_array(&b, (uint32_t)f->n);
+        for (size_t k = 0; k < f->n; k++) {
+            int r = pack_file(d, f->names[k], &b, err);
+            if (r < 0)
+                return err_in(err, r, "calibration data '%.255s'", f->names[k]);
+        }
+    }
+    if (b.failed)
+        return err_new(err, QD_E_NO_MEMORY, "calibration data");
+    return digest_message("calibration data", buffer_span(&b), ret, err);
+}
