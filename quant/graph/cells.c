@@ -99,7 +99,7 @@ static void lstm_step(const struct recurrent *r, struct direction *d, uint64_t b
     }
     peep(d, 1, n, cell, out);
     activate(r, &d->act[0], out, n);
-    activate(r, &d->act[2], h, n);
+    d->act[2].run(h, n, d->act[2].alpha, d->act[2].beta); /* not clipped: so ONNX Runtime understands the text */
     for (uint64_t i = 0; i < n; i++)
         h[i] *= out[i];
 }

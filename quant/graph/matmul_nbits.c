@@ -1,6 +1,6 @@
 /*
- * com.microsoft.MatMulNBits: a float operand by weights of 2, 4 or 8 bits with a scale and a zero point for each block of
- * a column. onnxruntime:docs/ContribOperators.md.
+ * com.microsoft.MatMulNBits: a float operand by weights of 2, 4 or 8 bits with a scale and a zero point for each block
+ * of a column. onnxruntime:docs/ContribOperators.md.
  */
 #include <inttypes.h>
 

@@ -74,7 +74,7 @@ static void keep_aspect(struct resize *z, const int64_t *sizes, bool larger)
         struct axis_resize *a = &z->axes[z->listed[i]];
         a->n_out = (int64_t)floorf(scale * (float)a->n_in + 0.5f);
         a->scale = scale;
-        a->length = (float)a->n_out;
+        a->length = scale * (float)a->n_in;
     }
 }
 
