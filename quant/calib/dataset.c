@@ -8,6 +8,7 @@
 
 #include "artifact/pack.h"
 #include "quant/calib/npy.h"
+#include "quant/calib/zip.h"
 #include "quant/limits.h"
 
 enum { TENSOR_BUDGET_BYTES = 1 << 20 /* what a TensorProto costs beside its elements */ };
@@ -22,7 +23,8 @@ struct dataset {
     int folder; /* borrowed */
     const struct graph *graph;
     struct memory *memory;
-    struct files *inputs; /* [graph_n_inputs] */
+    struct files *inputs; /* [graph_n_inputs]; of @archives, which hold all inputs, the first alone */
+    bool archives;
     size_t next;
 };
 
@@ -41,6 +43,11 @@ struct dataset *dataset_free(struct dataset *d)
         free(d->inputs);
     free(d);
     return NULL;
+}
+
+static const struct files *files_of(const struct dataset *d, size_t input)
+{
+    return &d->inputs[d->archives ? 0 : input];
 }
 
 uint64_t dataset_n_samples(const struct dataset *d)
@@ -75,9 +82,11 @@ static char *join(const char *folder, const char *name)
 
 static int add_file(struct files *f, const char *folder, const char *name, struct qd_error *err)
 {
-    if (!ends_with(name, ".npy") && !ends_with(name, ".pb")) {
+    if (!ends_with(name, ".npy") && !ends_with(name, ".pb") && (folder || !ends_with(name, ".npz"))) {
         int r = err_new(err, QD_E_INVALID, "'%.255s' is no calibration data", name);
-        return err_hint(err, r, "a sample is a .npy or a .pb file; with several inputs, in a sub-folder for each");
+        return err_hint(err, r,
+                        "a sample is a .npz file, or a .npy or .pb file, in a sub-folder for each of several "
+                        "inputs");
     }
     if (f->n == DATASET_SAMPLES_MAX)
         return err_new(err, QD_E_LIMIT, "more than %d samples", DATASET_SAMPLES_MAX);
@@ -120,11 +129,43 @@ static int list_folder(int fd, const char *folder, struct files *f, struct qd_er
 }
 
 /* Opened anew, so that its position is its own. */
-static int list_own(struct dataset *d, struct qd_error *err)
+static int open_own(const struct dataset *d, struct qd_error *err)
 {
     const int fd = openat(d->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? err_sys(err, errno, "open the folder of calibration data")
-                  : list_folder(fd, NULL, &d->inputs[0], err);
+    return fd < 0 ? err_sys(err, errno, "open the folder of calibration data") : fd;
+}
+
+static int list_own(struct dataset *d, struct qd_error *err)
+{
+    const int fd = open_own(d, err);
+    return fd < 0 ? fd : list_folder(fd, NULL, &d->inputs[0], err);
+}
+
+/* Does the folder hold archives? Then it holds nothing else. */
+static int find_archives(struct dataset *d, struct qd_error *err)
+{
+    int fd = open_own(d, err);
+    if (fd < 0)
+        return fd;
+    CLEANUP(dir_close) DIR *dir = fdopendir(fd);
+    if (!dir) {
+        (void)fd_close(fd);
+        return err_new(err, QD_E_NO_MEMORY, "calibration data");
+    }
+    const struct dirent *entry;
+    while (!d->archives && (entry = readdir(dir)))
+        d->archives = entry->d_name[0] != '.' && ends_with(entry->d_name, ".npz");
+    return 0;
+}
+
+static int list_archives(struct dataset *d, struct qd_error *err)
+{
+    int r = list_own(d, err);
+    for (size_t i = 0; i < d->inputs[0].n && r == 0; i++)
+        if (!ends_with(d->inputs[0].names[i], ".npz"))
+            r = err_new(err, QD_E_INVALID, "'%.255s' stands among .npz archives, each of which is a sample",
+                        d->inputs[0].names[i]);
+    return r;
 }
 
 static int list_input(struct dataset *d, size_t i, struct qd_error *err)
@@ -165,9 +206,11 @@ static int list_all(struct dataset *d, struct qd_error *err)
     const size_t n = graph_n_inputs(d->graph);
     if (n == 0)
         return err_new(err, QD_E_INVALID, "the model has no input to calibrate with");
-    if (n == 1)
+    int r = find_archives(d, err);
+    if (r == 0 && d->archives)
+        return list_archives(d, err);
+    if (r == 0 && n == 1)
         return list_own(d, err);
-    int r = 0;
     for (size_t i = 0; i < n && r == 0; i++) {
         r = list_input(d, i, err);
         if (r == 0)
@@ -222,7 +265,25 @@ static int read_pb(struct source *s, struct memory *m, struct value **ret, struc
     return r < 0 ? r : value_from_tensor(m, s, t, ret, err);
 }
 
-static int read_file(const struct dataset *d, const char *name, struct value **ret, struct qd_error *err)
+/* The array of an input: "NAME.npy" in the archive. */
+static int read_member(const struct dataset *d, struct source *s, size_t input, struct value **ret,
+                       struct qd_error *err)
+{
+    CLEANUP(buffer_clear) struct buffer name = {0};
+    CLEANUP(zip_close) struct zip_reader *z = NULL;
+    buffer_printf(&name, "%s.npy", graph_input(d->graph, input)->name);
+    buffer_put_u8(&name, '\0');
+    if (name.failed)
+        return err_new(err, QD_E_NO_MEMORY, "calibration data");
+    int r = zip_open(s, (const char *)name.data, &z, err);
+    if (r < 0)
+        return r;
+    const struct npy_input in = {zip_read, z, zip_bytes(z)};
+    r = npy_read(&in, d->memory, ret, err);
+    return r < 0 ? err_in(err, r, "array '%.200s'", (const char *)name.data) : r;
+}
+
+static int read_file(const struct dataset *d, const char *name, size_t input, struct value **ret, struct qd_error *err)
 {
     CLEANUP(source_free) struct source *s = NULL;
     int fd = -1, r = open_file(d, name, &fd, err);
@@ -231,6 +292,8 @@ static int read_file(const struct dataset *d, const char *name, struct value **r
     if (r < 0)
         return r;
     source_set_witness(s, 0); /* dataset_digest has been over the whole file */
+    if (d->archives)
+        return read_member(d, s, input, ret, err);
     struct position p = {.source = s};
     const struct npy_input in = {read_on, &p, source_bytes(s, 0)};
     return ends_with(name, ".npy") ? npy_read(&in, d->memory, ret, err) : read_pb(s, d->memory, ret, err);
@@ -257,8 +320,8 @@ int dataset_next(void *dataset, struct value **inputs, const char **ret_name, st
     if (d->next == dataset_n_samples(d))
         return 0;
     for (size_t i = 0; i < graph_n_inputs(d->graph); i++) {
-        const char *name = d->inputs[i].names[d->next];
-        int r = read_file(d, name, &inputs[i], err);
+        const char *name = files_of(d, i)->names[d->next];
+        int r = read_file(d, name, i, &inputs[i], err);
         if (r == 0)
             r = check_value(inputs[i], graph_input(d->graph, i), err);
         if (r < 0)
@@ -295,7 +358,7 @@ int dataset_digest(const struct dataset *d, struct digest *ret, struct qd_error 
     CLEANUP(buffer_clear) struct buffer b = {0};
     pack_array(&b, (uint32_t)graph_n_inputs(d->graph));
     for (size_t i = 0; i < graph_n_inputs(d->graph); i++) {
-        const struct files *f = &d->inputs[i];
+        const struct files *f = files_of(d, i);
         pack_array(&b, 2);
         pack_text(&b, graph_input(d->graph, i)->name);
         pack_array(&b, (uint32_t)f->n);

@@ -4,6 +4,7 @@
  *   one input        every file is a sample: FOLDER/0001.npy
  *   several inputs   a sub-folder each, named as the input is; the files of a sample have the same name but for what
  *                    follows the last dot: FOLDER/state/0001.npy, FOLDER/input/0001.pb
+ *   archives         every file is a sample with all inputs, arrays by their names (numpy.savez): FOLDER/0001.npz
  *
  * .npy is NumPy's format, .pb a TensorProto as ONNX's own test data has it. Samples come in the order of the bytes of
  * their names. Names that begin with a dot are left alone; any other file is an error, so that nobody calibrates with

@@ -41,6 +41,7 @@ OUTSIDE = [
     (r"sodium(/.*)?\.h|sodium\.h",      ("artifact/", "cache/", "client/")),
     (r"openssl/.*",                     ("artifact/", "cache/")),
     (r"msgpack(/.*)?\.h",               ("artifact/", "quant/", "cache/", "ipc/")),
+    (r"zlib\.h",                        ("quant/calib/",)),
     (r"jansson\.h",                     ("quant/format/", "client/cli/", "daemon/")),
     (r"ini\.h",                         ("daemon/",)),
     (r"seccomp\.h",                     ("daemon/worker/",)),
