@@ -180,13 +180,11 @@ static int conv_run(struct integer_conv *v)
 int op_conv_integer(struct op_call *c)
 {
     struct integer_conv v = {.call = c, .to = {.type = ONNX_INT32}};
-    int r = integers_in(c, 0, &v.x);
-    if (r == 0)
-        r = integers_in(c, 1, &v.w);
-    if (r == 0)
-        r = optional_in(c, 2, ONNX_UNDEFINED, &v.x_zero);
-    if (r == 0)
-        r = optional_in(c, 3, ONNX_UNDEFINED, &v.w_zero);
+    const struct operand operands[] = {{0, OPERAND_CODES, &v.x},
+                                       {1, OPERAND_CODES, &v.w},
+                                       {2, OPERAND_ZEROS, &v.x_zero},
+                                       {3, OPERAND_ZEROS, &v.w_zero}};
+    int r = operands_in(c, operands, sizeof operands / sizeof operands[0]);
     if (r == 0)
         r = conv_shapes(&v);
     return r < 0 ? r : conv_run(&v);
@@ -224,15 +222,12 @@ int op_qlinear_conv(struct op_call *c)
 {
     struct integer_conv v = {.call = c};
     const struct value *zero;
-    int r = integers_in(c, 0, &v.x);
-    if (r == 0)
-        r = integers_in(c, 3, &v.w);
-    if (r == 0)
-        r = optional_in(c, 2, ONNX_UNDEFINED, &v.x_zero);
-    if (r == 0)
-        r = optional_in(c, 5, ONNX_UNDEFINED, &v.w_zero);
-    if (r == 0)
-        r = optional_in(c, 7, ONNX_UNDEFINED, &zero);
+    const struct operand operands[] = {{0, OPERAND_CODES, &v.x},
+                                       {3, OPERAND_CODES, &v.w},
+                                       {2, OPERAND_ZEROS, &v.x_zero},
+                                       {5, OPERAND_ZEROS, &v.w_zero},
+                                       {7, OPERAND_ZEROS, &zero}};
+    int r = operands_in(c, operands, sizeof operands / sizeof operands[0]);
     if (r == 0)
         r = conv_scales(&v, zero);
     if (r == 0)

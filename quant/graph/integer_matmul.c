@@ -161,13 +161,11 @@ static int matmul_run(struct integer_matmul *p)
 int op_matmul_integer(struct op_call *c)
 {
     struct integer_matmul p = {.call = c, .to = {.type = ONNX_INT32}};
-    int r = integers_in(c, 0, &p.a);
-    if (r == 0)
-        r = integers_in(c, 1, &p.b);
-    if (r == 0)
-        r = optional_in(c, 2, ONNX_UNDEFINED, &p.a_zero);
-    if (r == 0)
-        r = optional_in(c, 3, ONNX_UNDEFINED, &p.b_zero);
+    const struct operand operands[] = {{0, OPERAND_CODES, &p.a},
+                                       {1, OPERAND_CODES, &p.b},
+                                       {2, OPERAND_ZEROS, &p.a_zero},
+                                       {3, OPERAND_ZEROS, &p.b_zero}};
+    int r = operands_in(c, operands, sizeof operands / sizeof operands[0]);
     return r < 0 ? r : matmul_run(&p);
 }
 
@@ -196,21 +194,11 @@ int op_qlinear_matmul(struct op_call *c)
     WIDEN(c, op_qlinear_matmul);
     struct integer_matmul p = {.call = c};
     const struct value *scale, *zero;
-    int r = integers_in(c, 0, &p.a);
-    if (r == 0)
-        r = call_tensor_in(c, 1, ONNX_FLOAT, &p.a_scale);
-    if (r == 0)
-        r = optional_in(c, 2, ONNX_UNDEFINED, &p.a_zero);
-    if (r == 0)
-        r = integers_in(c, 3, &p.b);
-    if (r == 0)
-        r = call_tensor_in(c, 4, ONNX_FLOAT, &p.b_scale);
-    if (r == 0)
-        r = optional_in(c, 5, ONNX_UNDEFINED, &p.b_zero);
-    if (r == 0)
-        r = call_tensor_in(c, 6, ONNX_FLOAT, &scale);
-    if (r == 0)
-        r = optional_in(c, 7, ONNX_UNDEFINED, &zero);
+    const struct operand operands[] = {{0, OPERAND_CODES, &p.a},        {1, OPERAND_SCALES, &p.a_scale},
+                                       {2, OPERAND_ZEROS, &p.a_zero},   {3, OPERAND_CODES, &p.b},
+                                       {4, OPERAND_SCALES, &p.b_scale}, {5, OPERAND_ZEROS, &p.b_zero},
+                                       {6, OPERAND_SCALES, &scale},     {7, OPERAND_ZEROS, &zero}};
+    int r = operands_in(c, operands, sizeof operands / sizeof operands[0]);
     if (r == 0)
         r = requantize_to(c, zero, &p.to);
     if (r == 0)
@@ -245,17 +233,10 @@ int op_matmul_integer_to_float(struct op_call *c)
 {
     WIDEN(c, op_matmul_integer_to_float);
     struct integer_matmul p = {.call = c, .to = {.type = ONNX_FLOAT, .factor = 1.0f}};
-    int r = integers_in(c, 0, &p.a);
-    if (r == 0)
-        r = integers_in(c, 1, &p.b);
-    if (r == 0)
-        r = call_tensor_in(c, 2, ONNX_FLOAT, &p.a_scale);
-    if (r == 0)
-        r = call_tensor_in(c, 3, ONNX_FLOAT, &p.b_scale);
-    if (r == 0)
-        r = optional_in(c, 4, ONNX_UNDEFINED, &p.a_zero);
-    if (r == 0)
-        r = optional_in(c, 5, ONNX_UNDEFINED, &p.b_zero);
+    const struct operand operands[] = {{0, OPERAND_CODES, &p.a},        {1, OPERAND_CODES, &p.b},
+                                       {2, OPERAND_SCALES, &p.a_scale}, {3, OPERAND_SCALES, &p.b_scale},
+                                       {4, OPERAND_ZEROS, &p.a_zero},   {5, OPERAND_ZEROS, &p.b_zero}};
+    int r = operands_in(c, operands, sizeof operands / sizeof operands[0]);
     if (r == 0)
         r = float_bias(&p, 6);
     if (r == 0)

@@ -4,22 +4,37 @@
 
 #include "kernels/core/checked.h"
 
-int integers_in(struct op_call *c, size_t i, const struct value **ret)
-{
-    const struct value *v;
-    int r = call_tensor_in(c, i, ONNX_UNDEFINED, &v);
-    if (r < 0)
-        return r;
-    if (v->type != ONNX_UINT8 && v->type != ONNX_INT8)
-        return err_new(c->err, QD_E_UNSUPPORTED, "input %zu is of %s, 8-bit codes are due", i, onnx_type_name(v->type));
-    *ret = v;
-    return 0;
-}
-
 int optional_in(struct op_call *c, size_t i, enum onnx_type type, const struct value **ret)
 {
     *ret = NULL;
     return call_in(c, i) ? call_tensor_in(c, i, type, ret) : 0;
+}
+
+static int codes_in(struct op_call *c, size_t i, const struct value **ret)
+{
+    int r = call_tensor_in(c, i, ONNX_UNDEFINED, ret);
+    if (r == 0 && (*ret)->type != ONNX_UINT8 && (*ret)->type != ONNX_INT8)
+        r = err_new(c->err, QD_E_UNSUPPORTED, "input %zu is of %s, 8-bit codes are due", i,
+                    onnx_type_name((*ret)->type));
+    return r;
+}
+
+int operands_in(struct op_call *c, const struct operand *list, size_t n)
+{
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0; i++)
+        switch (list[i].kind) {
+        case OPERAND_CODES:
+            r = codes_in(c, list[i].input, list[i].ret);
+            break;
+        case OPERAND_SCALES:
+            r = call_tensor_in(c, list[i].input, ONNX_FLOAT, list[i].ret);
+            break;
+        case OPERAND_ZEROS:
+            r = optional_in(c, list[i].input, ONNX_UNDEFINED, list[i].ret);
+            break;
+        }
+    return r;
 }
 
 int integers_take(struct op_call *c, uint64_t n, int16_t **ret)

@@ -27,11 +27,20 @@ struct sums_at {
 };
 void requantize(const struct requantize *q, const int32_t *sums, size_t n, void *out, const struct sums_at *at);
 
-/* Input @i, codes of 8 bits. */
-int integers_in(struct op_call *c, size_t i, const struct value **ret);
-
 /* Input @i, or NULL where it is absent. */
 int optional_in(struct op_call *c, size_t i, enum onnx_type type, const struct value **ret);
+
+/* Inputs by what they have to be. */
+struct operand {
+    size_t input;
+    enum operand_kind {
+        OPERAND_CODES,  /* of 8 bits */
+        OPERAND_SCALES, /* float32 */
+        OPERAND_ZEROS   /* a zero point, or NULL */
+    } kind;
+    const struct value **ret;
+};
+int operands_in(struct op_call *c, const struct operand *list, size_t n);
 
 /* Scratch for @n of them: the caller gives it back. */
 int integers_take(struct op_call *c, uint64_t n, int16_t **ret);
