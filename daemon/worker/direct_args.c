@@ -24,7 +24,9 @@ static const char quantize_usage[] =
     "  IN                a GGUF file, a safetensors file, a folder with one, or an ONNX model\n"
     "  -o, --output OUT  the GGUF to write, or the ONNX model (and OUT.data); it appears when it is whole\n"
     "  -s, --scheme S    auto (default), f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...: see quantctl(1)\n"
-    "                    of an ONNX model: int8-weight (default), int4, f16, bf16\n"
+    "                    of an ONNX model: int8-weight (default), int8-static, int4, f16, bf16\n"
+    "      --calibration FOLDER   of int8-static: samples of the model's inputs, .npy or .pb\n"
+    "      --method M    of int8-static: min-max, average, percentile (default), entropy, mse\n"
     "      --block N     of int4: weights that share a scale, 32 (default), 64 or 128\n"
     "      --asymmetric  of int4: a zero point for each block\n"
     "  -p, --pure        one type for every matrix whose rows allow it\n"
@@ -58,8 +60,8 @@ static const struct verb {
 } verbs[] = {
     [DIRECT_QUANTIZE] = {"quantize", quantize_usage, "quantctl quantize IN -o OUT --scheme q8_0", ":o:s:i:pt:fm:njqh",
                          "l"},
-    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBA"},
-    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBA"},
+    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBACM"},
+    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBACM"},
 };
 
 const char *direct_verb_name(enum direct_verb verb)
@@ -93,6 +95,8 @@ static const struct option other_options[] = {
     {"scheme", required_argument, NULL, 's'},
     {"block", required_argument, NULL, 'B'},
     {"asymmetric", no_argument, NULL, 'A'},
+    {"calibration", required_argument, NULL, 'C'},
+    {"method", required_argument, NULL, 'M'},
     {"imatrix", required_argument, NULL, 'i'},
     {"layout", required_argument, NULL, 'l'},
     {"output", required_argument, NULL, 'o'},
@@ -176,6 +180,11 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
     case 'A':
         a->onnx.asymmetric = true;
         return 0;
+    case 'C':
+        a->calibration = optarg;
+        return 0;
+    case 'M':
+        return range_method_by_name(optarg, &a->onnx.method, err);
     case 'i':
         a->imatrix = optarg;
         return 0;
@@ -251,7 +260,7 @@ int direct_args_parse(enum direct_verb verb, int argc, char **argv, struct direc
                             .layout = "native",
                             .n_threads = default_threads(),
                             .max_memory_bytes = DEFAULT_MEMORY,
-                            .onnx = {.scheme = ONNX_SCHEME_INT8_WEIGHT, .block = 32}};
+                            .onnx = {.scheme = ONNX_SCHEME_INT8_WEIGHT, .block = 32, .method = RANGE_PERCENTILE}};
     list_options(verb, options);
     int c;
     optind = 0; /* glibc: start over */

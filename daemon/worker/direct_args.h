@@ -17,7 +17,8 @@ struct direct_args {
     struct recipe recipe; /* as asked for: its scheme may be auto */
     bool onnx_given;      /* the scheme is one of ONNX models (f16 and bf16 are of both) */
     struct onnx_recipe onnx;
-    const char *layout; /* to pack in, as asked for: may be "native" */
+    const char *calibration; /* folder of samples for int8-static; NULL: none was given */
+    const char *layout;      /* to pack in, as asked for: may be "native" */
     bool force, dry_run, json, quiet, help;
     bool keep_cache; /* pages of the source that were not cached before stay, too */
     unsigned n_threads;

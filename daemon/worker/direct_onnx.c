@@ -1,15 +1,21 @@
 #include "daemon/worker/direct_onnx.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "daemon/worker/direct_report.h"
 #include "daemon/worker/outfile.h"
 #include "kernels/core/io.h"
+#include "kernels/core/name_set.h"
+#include "quant/calib/calibrate.h"
+#include "quant/calib/dataset.h"
 #include "quant/limits.h"
 #include "quant/onnx/scheme.h"
 
@@ -166,6 +172,136 @@ static int write_files(const struct direct_args *a, const struct onnx_plan *p, s
     return r < 0 ? r : outfile_publish(&model, err);
 }
 
+/* ---- calibration ---- */
+
+enum { CALIBRATION_MEMORY = 512 << 20, PROGRESS_EVERY_MS = 500 };
+
+/* What the names of observed values are found in, and how far the samples are. */
+struct watch {
+    struct name_set wanted;  /* owned: inputs of operators that meet integers */
+    struct dataset *dataset; /* owned */
+    bool quiet, terminal, told;
+    double started, told_at;
+};
+
+static int want_inputs(struct name_set *wanted, const struct onnx_graph *g, struct qd_error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
+        const struct onnx_node *n = &g->nodes[i];
+        size_t earlier;
+        if (n->n_inputs && onnx_static_wants(n, 0) && name_set_add(wanted, n->inputs[0], i, &earlier) < 0)
+            r = err_new(err, QD_E_NO_MEMORY, "the list of activations");
+        for (size_t a = 0; a < n->n_attrs; a++)
+            for (size_t k = 0; k < n->attrs[a].n_graphs && r == 0; k++)
+                r = want_inputs(wanted, &n->attrs[a].graphs[k], err);
+    }
+    return r;
+}
+
+static bool is_wanted(void *data, const char *name, const struct onnx_node *node)
+{
+    struct watch *w = data;
+    (void)node;
+    return name_set_find(&w->wanted, name) >= 0;
+}
+
+static int next_sample(void *data, struct value **inputs, const char **ret_name, struct qd_error *err)
+{
+    return dataset_next(((struct watch *)data)->dataset, inputs, ret_name, err);
+}
+
+/* On a terminal a line that is written over; elsewhere, after some seconds, one now and then. */
+static int tell_sample(void *data, uint64_t n_done, struct qd_error *err)
+{
+    struct watch *w = data;
+    const double now = seconds_since(w->started), every = w->terminal ? 0.1 : 5.0;
+    (void)err;
+    if (w->quiet || now - w->told_at < every)
+        return 0;
+    w->told_at = now;
+    w->told = true;
+    fprintf(stderr, "%scalibrating: %" PRIu64 " of %" PRIu64 " samples%s", w->terminal ? "\r" : "", n_done,
+            dataset_n_samples(w->dataset), w->terminal ? "" : "\n");
+    return 0;
+}
+
+static int open_folder(const char *path, struct qd_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    int r = err_sys(err, errno, "open the calibration data '%s'", path);
+    return err_hint(err, r, "a folder with a .npy or .pb file for each sample is due");
+}
+
+static int run_samples(const struct direct_args *a, struct graph *g, struct watch *w, struct statistics *s, int folder,
+                       struct memory *memory, struct qd_error *err)
+{
+    struct qd_team *team = NULL;
+    struct digest set;
+    int r = dataset_open(folder, g, memory, &w->dataset, err);
+    if (r == 0)
+        r = dataset_digest(w->dataset, &set, err);
+    if (r == 0)
+        r = statistics_add_set(s, &set, err);
+    if (r == 0)
+        r = qd_team_new(a->n_threads, &team, err);
+    const struct calibration c = {.run = {.kernels = ops_native(), .team = team},
+                                  .histograms = true,
+                                  .next = next_sample,
+                                  .wants = is_wanted,
+                                  .progress = tell_sample,
+                                  .data = w};
+    if (r == 0)
+        r = calibrate(g, &c, s, err);
+    if (w->told && w->terminal)
+        fputc('\n', stderr);
+    qd_team_free(team);
+    return r;
+}
+
+static int gather(const struct direct_args *a, const struct onnx_model *m, struct source *s, int folder,
+                  struct statistics **ret, struct qd_error *err)
+{
+    struct memory *memory = memory_new(CALIBRATION_MEMORY);
+    struct graph *g = NULL;
+    struct watch w = {.quiet = a->quiet, .terminal = isatty(STDERR_FILENO) != 0};
+    struct digest model = {0}; /* of whom does not matter: the statistics are used here and now */
+    struct statistics *made = statistics_new(&model);
+    w.started = seconds_since(0.0);
+    int r = memory && made && name_set_init(&w.wanted, 64) == 0 ? want_inputs(&w.wanted, m->graph, err)
+                                                                : err_new(err, QD_E_NO_MEMORY, "calibration");
+    if (r == 0)
+        r = graph_prepare(m, s, memory, &g, err);
+    if (r == 0)
+        r = run_samples(a, g, &w, made, folder, memory, err);
+    (void)dataset_free(w.dataset);
+    (void)graph_free(g);
+    (void)memory_free(memory);
+    name_set_clear(&w.wanted);
+    if (r < 0)
+        (void)statistics_free(made);
+    else
+        *ret = made;
+    return r;
+}
+
+/* Statistics for int8-static; no other scheme has any. */
+static int calibrate_model(const struct direct_args *a, const struct onnx_model *m, struct source *s,
+                           enum onnx_scheme scheme, struct statistics **ret, struct qd_error *err)
+{
+    const bool is_static = scheme == ONNX_SCHEME_INT8_STATIC;
+    if (is_static && !a->calibration)
+        return err_hint(err, err_new(err, QD_E_INVALID, "int8-static needs calibration data"),
+                        "--calibration FOLDER with samples of the model's inputs; int8-weight needs none");
+    if (!is_static)
+        return a->calibration ? err_new(err, QD_E_INVALID, "%s takes no calibration data", onnx_scheme_name(scheme))
+                              : 0;
+    CLEANUP(fd_close) int folder = open_folder(a->calibration, err);
+    return folder < 0 ? folder : gather(a, m, s, folder, ret, err);
+}
+
 static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, struct qd_error *err)
 {
     *ret = a->onnx;
@@ -174,7 +310,7 @@ static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, str
     if (a->onnx_given || a->recipe.scheme == SCHEME_AUTO)
         return 0;
     int r = err_new(err, QD_E_INVALID, "%s is a scheme of GGUF; this is an ONNX model", scheme_name(a->recipe.scheme));
-    return err_hint(err, r, "ONNX models take int8-weight, int4, f16 and bf16");
+    return err_hint(err, r, "ONNX models take int8-weight, int8-static, int4, f16 and bf16");
 }
 
 int direct_onnx_run(const struct direct_args *a, struct source *s, double started, onnx_progress_fn *progress,
@@ -182,6 +318,7 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
 {
     CLEANUP(onnx_model_free) struct onnx_model *m = NULL;
     CLEANUP(onnx_plan_free) struct onnx_plan *p = NULL;
+    CLEANUP(statistics_free) struct statistics *statistics = NULL;
     struct onnx_recipe recipe;
     char name[DATA_NAME_BYTES], path[PATH_BYTES];
     int r = make_recipe(a, &recipe, err);
@@ -190,7 +327,9 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     if (r == 0)
         r = onnx_read(s, LIMIT_HEADER_BUDGET_BYTES, &m, err);
     if (r == 0)
-        r = onnx_plan_build(m, s, &recipe, ops_native(), name, &p, err);
+        r = calibrate_model(a, m, s, recipe.scheme, &statistics, err);
+    if (r == 0)
+        r = onnx_plan_build(m, s, &recipe, statistics, ops_native(), name, &p, err);
     if (r == 0 && !a->dry_run)
         r = write_files(a, p, s, path, progress, data, err);
     return r < 0 ? r : report(a, p, seconds_since(started), err);

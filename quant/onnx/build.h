@@ -7,14 +7,25 @@
 
 #include "quant/onnx/scheme.h"
 
+/* A value of a graph that passes through codes; operators take @dequantized instead of it. */
+struct activation {
+    const struct onnx_graph *graph;
+    const char *value, *dequantized;
+};
+
 /* A plan that is being made: lists in its arena with room for every weight. */
 struct builder {
     struct onnx_plan *plan;
     const struct onnx_model *model;
     struct source *source;
     const struct ops *ops;
+    const struct statistics *statistics; /* borrowed; NULL: none */
+    struct activation *activations;      /* that are quantized already */
+    size_t n_activations;
+    struct onnx_rename *renames;
     uint64_t *drops;
     struct onnx_addition *additions;
+    int64_t opset; /* that the model is raised to; 0: it keeps its own */
     bool uses_contrib;
     size_t n_made; /* names that are made are numbered */
     struct qd_error *err;
@@ -57,9 +68,23 @@ int64_t build_opset(const struct builder *b, const char *domain);
 /* ai.onnx's QuantizeLinear and DequantizeLinear know an axis from opset 13 on; com.microsoft's always did. */
 const char *build_dequantize_domain(struct builder *b);
 
+/* Changes that opset_raise may make. */
+uint64_t opset_changes(const struct builder *b);
+
+/* Raises the model to the opset that the scheme needs, where that is above its own. */
+int opset_raise(struct builder *b);
+
 /* ---- the schemes ---- */
 
 int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
+
+/*
+ * Behind int8_plan: the operator's input and bias, too. @scales: of the weight's channels. What has no statistics keeps
+ * quantized weights alone.
+ */
+int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const float *scales,
+                uint64_t n_scales);
+
 int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 
 /* Can the weight's operator become a MatMulNBits? */

@@ -83,5 +83,5 @@ int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d
     (void)snprintf(form, 32, "int8 by axis %" PRIu32, w->axis);
     d->form = form;
     d->bytes_after = q->tensor.bytes + s->tensor.bytes + z->tensor.bytes;
-    return 0;
+    return b->plan->recipe.scheme == ONNX_SCHEME_INT8_STATIC ? static_plan(b, w, d, scales, c.n) : 0;
 }

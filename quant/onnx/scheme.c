@@ -10,7 +10,7 @@
 enum {
     CONTRIB_VERSION = 1, /* of com.microsoft's operators */
     BFLOAT16_SINCE = 13, /* opset from which Cast knows bfloat16 */
-    EDITS_A_WEIGHT = 6,  /* at most: drops and additions */
+    EDITS_A_WEIGHT = 16, /* at most: drops and additions, of activations and biases, too */
 };
 static const char *const scheme_names[] = {
 #define S(name, NAME, text) name,
@@ -68,6 +68,7 @@ static int plan_weight(struct builder *b, const struct weight *w, struct onnx_de
     case ONNX_SCHEME_INT4:
         return nibbles_fit(w) ? nibbles_plan(b, w, d) : int8_plan(b, w, d);
     case ONNX_SCHEME_INT8_WEIGHT:
+    case ONNX_SCHEME_INT8_STATIC:
         return int8_plan(b, w, d);
     case ONNX_SCHEME_F16:
     case ONNX_SCHEME_BF16:
@@ -78,18 +79,23 @@ static int plan_weight(struct builder *b, const struct weight *w, struct onnx_de
     return err_new(b->err, QD_E_INTERNAL, "no such scheme");
 }
 
-static int import_contrib(struct builder *b)
+/* The opsets that the model imports from now on, where they are not the same. */
+static int import_opsets(struct builder *b)
 {
     const struct onnx_model *m = b->model;
-    if (!b->uses_contrib || build_opset(b, "com.microsoft"))
+    const bool contrib = b->uses_contrib && !build_opset(b, "com.microsoft");
+    if (!contrib && !b->opset)
         return 0;
-    struct onnx_opset *list = build_take(b, m->n_opsets + 1, sizeof *list);
+    struct onnx_opset *list = build_take(b, (uint64_t)m->n_opsets + 1, sizeof *list);
     if (!list)
         return build_out_of_budget(b);
     memcpy(list, m->opsets, m->n_opsets * sizeof *list);
+    for (size_t i = 0; i < m->n_opsets; i++)
+        if (b->opset && list[i].domain[0] == '\0')
+            list[i].version = b->opset;
     list[m->n_opsets] = (struct onnx_opset){"com.microsoft", CONTRIB_VERSION};
     b->plan->edits.opsets = list;
-    b->plan->edits.n_opsets = m->n_opsets + 1;
+    b->plan->edits.n_opsets = m->n_opsets + contrib;
     return 0;
 }
 
@@ -130,9 +136,12 @@ static int build(struct builder *b, const char *data_name)
     if (r < 0)
         return r;
     p->decisions = build_take(b, p->weights.n + 1, sizeof *p->decisions);
-    b->drops = build_take(b, EDITS_A_WEIGHT * (uint64_t)p->weights.n + 1, sizeof *b->drops);
-    b->additions = build_take(b, EDITS_A_WEIGHT * (uint64_t)p->weights.n + 1, sizeof *b->additions);
-    if (!p->decisions || !b->drops || !b->additions)
+    const uint64_t n_edits = EDITS_A_WEIGHT * (uint64_t)p->weights.n + 4 * opset_changes(b) + 1;
+    b->drops = build_take(b, n_edits, sizeof *b->drops);
+    b->additions = build_take(b, n_edits, sizeof *b->additions);
+    b->renames = build_take(b, (uint64_t)p->weights.n + 1, sizeof *b->renames);
+    b->activations = build_take(b, (uint64_t)p->weights.n + 1, sizeof *b->activations);
+    if (!p->decisions || !b->drops || !b->additions || !b->renames || !b->activations)
         return build_out_of_budget(b);
     if (p->recipe.rules && p->recipe.rules[0])
         r = tensor_rules_compile(p->recipe.rules, p->arena, &p->rules, b->err);
@@ -143,15 +152,19 @@ static int build(struct builder *b, const char *data_name)
     if (r == 0 && p->edits.n_drops == 0)
         r = none_to_quantize(b);
     if (r == 0)
-        r = import_contrib(b);
+        r = opset_raise(b);
+    if (r == 0)
+        r = import_opsets(b);
     p->edits.drops = b->drops;
     p->edits.additions = b->additions;
+    p->edits.renames = b->renames;
     return r < 0 ? r
                  : onnx_write_plan(b->model, b->source, &p->edits, data_name, ONNX_EXTERNAL_FROM, &p->output, b->err);
 }
 
 int onnx_plan_build(const struct onnx_model *m, struct source *s, const struct onnx_recipe *recipe,
-                    const struct ops *ops, const char *data_name, struct onnx_plan **ret, struct qd_error *err)
+                    const struct statistics *statistics, const struct ops *ops, const char *data_name,
+                    struct onnx_plan **ret, struct qd_error *err)
 {
     CLEANUP(onnx_plan_free) struct onnx_plan *p = calloc(1, sizeof *p);
     if (!p || !(p->arena = arena_new((size_t)1 << 30)))
@@ -159,7 +172,7 @@ int onnx_plan_build(const struct onnx_model *m, struct source *s, const struct o
     p->recipe = *recipe;
     for (size_t i = 0; i < source_n_files(s); i++)
         p->source_bytes += source_bytes(s, i);
-    struct builder b = {.plan = p, .model = m, .source = s, .ops = ops, .err = err};
+    struct builder b = {.plan = p, .model = m, .source = s, .ops = ops, .statistics = statistics, .err = err};
     int r = build(&b, data_name);
     if (r < 0)
         return r;

@@ -5,16 +5,19 @@
 #ifndef QUANTD_ONNX_SCHEME_H
 #define QUANTD_ONNX_SCHEME_H
 
+#include "quant/calib/range.h"
+#include "quant/calib/statistics.h"
 #include "quant/format/onnx_write.h"
 #include "quant/onnx/weights.h"
 #include "quant/tensor_rules.h"
 
 /* S(name, NAME, text) */
-#define ONNX_SCHEMES(S)                                                                      \
-    S("int8-weight", INT8_WEIGHT,                                                            \
-      "weights as int8, a scale for each channel, DequantizeLinear before their operators")  \
-    S("int4", INT4, "products' weights as MatMulNBits of 4 bits, the others as int8-weight") \
-    S("f16", F16, "weights as float16, Cast before their operators")                         \
+#define ONNX_SCHEMES(S)                                                                                 \
+    S("int8-weight", INT8_WEIGHT,                                                                       \
+      "weights as int8, a scale for each channel, DequantizeLinear before their operators")             \
+    S("int8-static", INT8_STATIC, "int8-weight, and activations as uint8 with ranges from calibration") \
+    S("int4", INT4, "products' weights as MatMulNBits of 4 bits, the others as int8-weight")            \
+    S("f16", F16, "weights as float16, Cast before their operators")                                    \
     S("bf16", BF16, "weights as bfloat16, Cast before their operators")
 
 enum onnx_scheme {
@@ -26,10 +29,11 @@ enum onnx_scheme {
 
 struct onnx_recipe {
     enum onnx_scheme scheme;
-    uint32_t block;    /* of int4: 32, 64 or 128 elements along k with a scale of their own */
-    bool asymmetric;   /* of int4: with a zero point for each block */
-    bool again;        /* a model that is quantized already is quantized again */
-    const char *rules; /* quant/tensor_rules.h: "keep" alone has a meaning here; "" for none */
+    uint32_t block;           /* of int4: 32, 64 or 128 elements along k with a scale of their own */
+    bool asymmetric;          /* of int4: with a zero point for each block */
+    bool again;               /* a model that is quantized already is quantized again */
+    enum range_method method; /* of int8-static: how ranges follow from statistics */
+    const char *rules;        /* quant/tensor_rules.h: "keep" alone has a meaning here; "" for none */
 };
 
 const char *onnx_scheme_name(enum onnx_scheme s);
@@ -42,6 +46,7 @@ struct onnx_decision {
     const struct weight *weight;
     const char *form;   /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
     const char *reason; /* why it stays, or "" */
+    const char *note;   /* what else there is to say, or NULL */
     uint64_t bytes_before, bytes_after;
     double signal, noise; /* sums of squares; set by the run */
 };
@@ -58,13 +63,18 @@ struct onnx_plan {
 };
 
 /*
- * @m and @s outlive the plan. A model that is quantized already: QD_E_UNSUPPORTED by node, unless the recipe says
- * again; one without weights to quantize: QD_E_UNSUPPORTED.
+ * @m and @s outlive the plan. @statistics: of the model's activations, for int8-static; else NULL. A model that is
+ * quantized already: QD_E_UNSUPPORTED by node, unless the recipe says again; one without weights to quantize:
+ * QD_E_UNSUPPORTED.
  */
 int onnx_plan_build(const struct onnx_model *m, struct source *s, const struct onnx_recipe *recipe,
-                    const struct ops *ops, const char *data_name, struct onnx_plan **ret, struct qd_error *err);
+                    const struct statistics *statistics, const struct ops *ops, const char *data_name,
+                    struct onnx_plan **ret, struct qd_error *err);
 struct onnx_plan *onnx_plan_free(struct onnx_plan *p);
 DEFINE_CLEANUP(onnx_plan_free, struct onnx_plan *)
+
+/* Does int8-static want to know the range of input @input of @n? */
+bool onnx_static_wants(const struct onnx_node *n, size_t input);
 
 /* Signal over noise of a decision in decibels; INFINITY where nothing was lost. */
 double onnx_decision_sqnr(const struct onnx_decision *d);

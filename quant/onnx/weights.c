@@ -235,6 +235,24 @@ static int look_at_node(struct finder *f, struct scope *s, const struct onnx_nod
     return r;
 }
 
+/* A constant float32 vector as the third operand, of the operator's own graph, used once. */
+static void find_bias(struct scope *s, struct weight *w)
+{
+    const struct onnx_graph *graph;
+    const struct onnx_node *n = w->user;
+    const bool may =
+        strcmp(n->op_type, "Conv") == 0 || strcmp(n->op_type, "ConvTranspose") == 0 || strcmp(n->op_type, "Gemm") == 0;
+    if (!may || n->n_inputs < 3 || !n->inputs[2][0] || w->user_graph != s->graph)
+        return;
+    const struct holder *h = find_holder(s, n->inputs[2], &graph);
+    if (!h || graph != s->graph || h->n_uses != 1 || h->tensor->type != ONNX_FLOAT || h->tensor->n_dims != 1 ||
+        h->tensor->storage == ONNX_SPARSE)
+        return;
+    w->bias = h->tensor;
+    w->bias_constant = h->constant;
+    w->bias_name = n->inputs[2];
+}
+
 static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct scope *outer)
 {
     struct scope s = {.graph = g, .outer = outer};
@@ -246,9 +264,12 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
             for (size_t k = 0; k < n->attrs[a].n_graphs && r == 0; k++)
                 r = look_at_graph(f, &n->attrs[a].graphs[k], &s);
     }
-    for (size_t i = 0; i < s.n_holders; i++)
-        if (s.holders[i].weight >= 0)
-            f->found->list[s.holders[i].weight].n_uses = s.holders[i].n_uses;
+    for (size_t i = 0; i < s.n_holders && r == 0; i++)
+        if (s.holders[i].weight >= 0) {
+            struct weight *w = &f->found->list[s.holders[i].weight];
+            w->n_uses = s.holders[i].n_uses;
+            find_bias(&s, w);
+        }
     name_set_clear(&s.names);
     return r;
 }

@@ -16,8 +16,11 @@ struct weight {
     const char *name;                 /* of the value */
     const struct onnx_node *user;     /* the first operator that takes it */
     const struct onnx_graph *user_graph;
-    size_t n_uses;    /* as an operand, by any operator */
-    uint32_t axis;    /* of its channels */
+    size_t n_uses;                  /* as an operand, by any operator */
+    uint32_t axis;                  /* of its channels */
+    const struct onnx_tensor *bias; /* a constant vector that the operator adds and nobody else uses; NULL: none */
+    const struct onnx_node *bias_constant;
+    const char *bias_name;
     const char *left; /* why it stays as it is (static text); NULL: it is quantized */
 };
 

@@ -63,13 +63,13 @@ def decode(scores, letters):
 class Recognition:
     name, unit = "ocr-rec", "lines of 60"
     model = MODELS + "/ch_PP-OCRv4_rec_infer.onnx"
-    TEST, CALIBRATION = range(1000, 1060), range(5000, 5100)
+    TEST, CALIBRATION = range(1000, 1060), range(5000, 5040)
 
     def __init__(self, peers, scratch):
         self.letters = alphabet(peers)
         self.lines = [render_line(seed) for seed in self.TEST]
 
-    def calibration(self, folder):
+    def calibration(self, folder, session):
         for seed in self.CALIBRATION:
             numpy.save(os.path.join(folder, f"{seed}.npy"), line_input(render_line(seed)[0]))
 
@@ -124,7 +124,7 @@ class Detection:
     def __init__(self, peers, scratch):
         self.pages = [page_input(render_page(seed)) for seed in self.TEST]
 
-    def calibration(self, folder):
+    def calibration(self, folder, session):
         for seed in self.CALIBRATION:
             numpy.save(os.path.join(folder, f"{seed}.npy"), page_input(render_page(seed)))
 
@@ -159,7 +159,7 @@ class Angle:
         x[:, :, :, :part.shape[3]] = part
         return x
 
-    def calibration(self, folder):
+    def calibration(self, folder, session):
         for seed in self.CALIBRATION:
             numpy.save(os.path.join(folder, f"{seed}.npy"), self.input(render_line(seed)[0], seed % 2))
 

@@ -147,8 +147,10 @@ class VoiceActivity:
         kept = []
         for clip in self.calibration_clips:
             self.frames(session, clip, kept)
-        for i, feeds in enumerate(kept[::5]):
-            numpy.savez(os.path.join(folder, f"{i:04}.npz"), **feeds)
+        for name in kept[0]:
+            os.mkdir(os.path.join(folder, name))
+            for i, feeds in enumerate(kept[::5]):
+                numpy.save(os.path.join(folder, name, f"{i:04}.npy"), feeds[name])
 
     def score(self, session):
         speech = numpy.concatenate([self.frames(session, c) >= THRESHOLD for c in self.clips])

@@ -58,7 +58,7 @@ class Perplexity:
         perplexity = float(numpy.exp(loss / n))
         return -perplexity, f"{perplexity:.4f}"
 
-    def calibration(self, folder):
+    def calibration(self, folder, session):
         text = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. " * 4
         with open(os.path.join(os.path.dirname(self.model), "tok512.bin"), "rb"):
             tokens = tokenize(text, pieces(os.path.join(os.path.dirname(self.model), "tok512.bin")))

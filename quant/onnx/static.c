@@ -1,0 +1,229 @@
+/*
+ * Static quantization: activations that meet quantized weights pass through QuantizeLinear and DequantizeLinear with a
+ * range from calibration, so that a runtime computes with integers. docs/formats/onnx-quantized.md.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "quant/onnx/codes.h"
+
+static const double MOST_LOST = 0.5;
+
+/* Operators whose first input is met by integers. LSTM, GRU and Gather take quantized weights alone. */
+static const char *const integer_ops[] = {"Conv", "ConvTranspose", "MatMul", "Gemm"};
+
+static bool is_integer_op(const struct onnx_node *n)
+{
+    for (size_t i = 0; i < sizeof integer_ops / sizeof integer_ops[0]; i++)
+        if (strcmp(n->op_type, integer_ops[i]) == 0)
+            return true;
+    return false;
+}
+
+bool onnx_static_wants(const struct onnx_node *n, size_t input)
+{
+    return input == 0 && is_integer_op(n);
+}
+
+/*
+ * Of the values that are not zero, the share that rounds to zero's code: what the codes cannot tell apart from
+ * nothing.
+ */
+static double share_lost(const struct histogram *h, float scale)
+{
+    uint64_t lost = 0;
+    const uint64_t n = histogram_count(h) - h->n_zeros;
+    for (uint32_t i = 0; i < HISTOGRAM_BINS; i++) {
+        const double middle = 0.5 * (histogram_edge(h, i) + histogram_edge(h, i + 1));
+        if (fabs(middle) < 0.5 * (double)scale)
+            lost += h->bins[i];
+    }
+    return n ? (double)lost / (double)n : 0.0;
+}
+
+/*
+ * Codes of activations: 8 bits without sign, zero anywhere among them. 1 where they do not do, with @ret_note: power
+ * spectra span 60 dB and more, and a logarithm behind them makes the small ones count (wake words: 5 of 30 hits with
+ * codes there, 25 without).
+ */
+static int activation_params(struct builder *b, const char *value, struct code_params *ret, const char **ret_note)
+{
+    const struct edge_statistics *e = b->statistics ? statistics_find(b->statistics, value) : NULL;
+    const struct range_options o = {.method = b->plan->recipe.method, .grid = grid_u8, .outside_ppm = 100};
+    struct range r;
+    *ret_note = "weights alone: no statistics of its input";
+    if (!e || e->all->n == 0)
+        return 1;
+    int s = range_choose(e->all, &o, &r, b->err);
+    if (s < 0)
+        return err_in(b->err, s, "activation '%.200s'", value);
+    *ret = range_params(r, grid_u8);
+    *ret_note = "weights alone: most values of its input are too small for 8 bits";
+    return e->all->histogram && share_lost(e->all->histogram, ret->scale) > MOST_LOST;
+}
+
+/* A scale and a zero point in the graph; NULL names after a failure. */
+struct pair {
+    const char *scale, *zero_point;
+};
+
+static int put_params(struct builder *b, const struct onnx_graph *g, uint64_t before, const char *value,
+                      const struct code_params *p, struct pair *ret)
+{
+    float *scale = build_take(b, 1, sizeof *scale);
+    uint8_t *zero_point = build_take(b, 1, 1);
+    struct onnx_made *s = build_tensor(b, build_name(b, value, "scale"), ONNX_FLOAT, 0, NULL, scale);
+    struct onnx_made *z = build_tensor(b, build_name(b, value, "zero_point"), ONNX_UINT8, 0, NULL, zero_point);
+    if (!scale || !zero_point || !s || !z)
+        return build_out_of_budget(b);
+    *scale = p->scale;
+    *zero_point = (uint8_t)p->zero_point;
+    build_add(b, g, before, NULL, s);
+    build_add(b, g, before, NULL, z);
+    *ret = (struct pair){s->tensor.name, z->tensor.name};
+    return 0;
+}
+
+/* @from, quantized and back, as @to; both nodes before @before. */
+static int put_pair(struct builder *b, const struct onnx_graph *g, uint64_t before, const char *from, const char *to,
+                    const struct code_params *p)
+{
+    struct pair names = {NULL, NULL};
+    const char *domain = build_dequantize_domain(b), *codes = build_name(b, from, "codes");
+    int r = codes ? put_params(b, g, before, from, p, &names) : build_out_of_budget(b);
+    if (r < 0)
+        return r;
+    struct onnx_node *q =
+        build_node(b, "QuantizeLinear", domain, (const char *[]){from, names.scale, names.zero_point}, 3, codes, 0);
+    struct onnx_node *d =
+        build_node(b, "DequantizeLinear", domain, (const char *[]){codes, names.scale, names.zero_point}, 3, to, 0);
+    if (!q || !d)
+        return build_out_of_budget(b);
+    build_add(b, g, before, q, NULL);
+    build_add(b, g, before, d, NULL);
+    return 0;
+}
+
+/* The pair of @value for operators of @g, made when it is first needed: its dequantized name. */
+static int quantized_input(struct builder *b, const struct onnx_graph *g, const struct onnx_node *user,
+                           const char *value, const struct code_params *p, const char **ret)
+{
+    for (size_t i = 0; i < b->n_activations; i++)
+        if (b->activations[i].graph == g && strcmp(b->activations[i].value, value) == 0) {
+            *ret = b->activations[i].dequantized;
+            return 0;
+        }
+    b->n_made++;
+    const char *name = build_name(b, value, "dequantized");
+    int r = name ? put_pair(b, g, user->range.offset, value, name, p) : build_out_of_budget(b);
+    if (r < 0)
+        return r;
+    b->activations[b->n_activations++] = (struct activation){g, value, name};
+    *ret = name;
+    return 0;
+}
+
+/* ---- biases ---- */
+
+/* int32 with the product of the scales of activation and weight, so that it is added to sums of integers as it is. */
+struct int32_bias {
+    int32_t *codes;
+    float *scales;
+};
+
+/* 1: a scale is too small for the bias, or it is no constant of the operator's own. */
+static int bias_codes(struct builder *b, const struct weight *w, const float *scales, uint64_t n_scales, float x_scale,
+                      struct int32_bias *ret)
+{
+    const struct onnx_tensor *t = w->bias;
+    if (!t)
+        return 1;
+    struct int32_bias c = {build_take(b, t->n_elements, sizeof *c.codes),
+                           build_take(b, t->n_elements, sizeof *c.scales)};
+    CLEANUP(free) float *bias = malloc((size_t)t->n_elements * sizeof *bias + 1);
+    if (!c.codes || !c.scales || !bias)
+        return build_out_of_budget(b);
+    int r = onnx_tensor_load(b->source, t, bias, b->err);
+    for (uint64_t i = 0; i < t->n_elements && r == 0; i++) {
+        c.scales[i] = scales[i % n_scales] * x_scale;
+        const double q = c.scales[i] >= 0x1p-126f ? (double)bias[i] / (double)c.scales[i] : INFINITY;
+        if (!(fabs(q) < 0x1p31 - 1.0))
+            return 1;
+        c.codes[i] = (int32_t)codes_round(q);
+    }
+    *ret = c;
+    return r;
+}
+
+static int put_bias(struct builder *b, const struct weight *w, const struct int32_bias *bias)
+{
+    const struct weight as_weight = {
+        .graph = w->graph, .tensor = w->bias, .constant = w->bias_constant, .name = w->bias_name};
+    const uint64_t at = build_place(&as_weight);
+    const int64_t n = (int64_t)w->bias->n_elements;
+    const int64_t *dims = build_dims(b, 1, &n);
+    struct onnx_made *c = build_tensor(b, build_name(b, w->bias_name, "quantized"), ONNX_INT32, 1, dims, bias->codes);
+    struct onnx_made *s = build_tensor(b, build_name(b, w->bias_name, "scale"), ONNX_FLOAT, 1, dims, bias->scales);
+    struct onnx_made *z = build_tensor(b, build_name(b, w->bias_name, "zero_point"), ONNX_INT32, 1, dims,
+                                       build_take(b, w->bias->n_elements, sizeof(int32_t)));
+    if (!dims || !c || !s || !z || !z->tensor.memory)
+        return build_out_of_budget(b);
+    struct onnx_node *d =
+        build_node(b, "DequantizeLinear", build_dequantize_domain(b),
+                   (const char *[]){c->tensor.name, s->tensor.name, z->tensor.name}, 3, w->bias_name, 1);
+    if (!d)
+        return build_out_of_budget(b);
+    build_set_int(d, "axis", 0);
+    build_drop_weight(b, &as_weight);
+    build_add(b, w->graph, at, d, NULL);
+    build_add(b, w->graph, at, NULL, c);
+    build_add(b, w->graph, at, NULL, s);
+    build_add(b, w->graph, at, NULL, z);
+    return 0;
+}
+
+/* ---- the plan of a weight's operator ---- */
+
+static void rename_input(struct builder *b, const struct onnx_node *n, size_t input, const char *name)
+{
+    b->renames[b->plan->edits.n_renames++] = (struct onnx_rename){n->range.offset, input, name};
+}
+
+static bool has_bias(const struct onnx_node *n)
+{
+    return n->n_inputs > 2 && n->inputs[2][0];
+}
+
+static int quantize_operator(struct builder *b, const struct weight *w, const struct code_params *p,
+                             const struct int32_bias *bias)
+{
+    const char *name;
+    int r = quantized_input(b, w->user_graph, w->user, w->user->inputs[0], p, &name);
+    if (r < 0)
+        return r;
+    rename_input(b, w->user, 0, name);
+    return bias ? put_bias(b, w, bias) : 0;
+}
+
+int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const float *scales,
+                uint64_t n_scales)
+{
+    struct code_params p = {1.0f, 0};
+    struct int32_bias bias = {NULL, NULL};
+    d->note = "weights alone";
+    if (!is_integer_op(w->user) || w->user_graph != w->graph || w->n_uses != 1)
+        return 0;
+    int r = activation_params(b, w->user->inputs[0], &p, &d->note);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    r = has_bias(w->user) ? bias_codes(b, w, scales, n_scales, p.scale, &bias) : 0;
+    if (r < 0)
+        return r;
+    if (r > 0) {
+        d->note = "weights alone: its bias does not fit int32";
+        return 0;
+    }
+    d->note = NULL;
+    return quantize_operator(b, w, &p, has_bias(w->user) ? &bias : NULL);
+}
