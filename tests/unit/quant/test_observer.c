@@ -60,6 +60,24 @@ static void observer_merge__two_halves__are_the_observer_of_all(void **state)
     }
 }
 
+static void histogram_merge__narrow_and_wide_bins__are_the_same_either_way(void **state)
+{
+    (void)state;
+    const float small[] = {1e-3f, -2e-3f, 3e-3f, 0}, large[] = {1e3f, -5e2f, 3};
+    CLEANUP(observer_free)
+    struct observer *all = new_observer(),
+                    *a = new_observer(), *b = new_observer(), *c = new_observer();
+    add(all, small, 4);
+    add(all, large, 3);
+    add(a, small, 4);
+    add(b, large, 3);
+    observer_merge(c, a);
+    observer_merge(a, b); /* wide into narrow */
+    observer_merge(b, c); /* narrow into wide */
+    assert_same(all, a);
+    assert_same(all, b);
+}
+
 static void observer_add__samples_in_another_order__give_the_same_bits(void **state)
 {
     (void)state;
@@ -145,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(observer_merge__two_halves__are_the_observer_of_all),
+        cmocka_unit_test(histogram_merge__narrow_and_wide_bins__are_the_same_either_way),
         cmocka_unit_test(observer_add__samples_in_another_order__give_the_same_bits),
         cmocka_unit_test(observer_add__a_nan_or_infinity__says_where_and_changes_nothing),
         cmocka_unit_test(histogram_add__every_value__lies_in_its_bin),

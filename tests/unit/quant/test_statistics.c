@@ -1,5 +1,6 @@
 #include "tests/test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -165,6 +166,69 @@ static void statistics_decode__any_byte_changed__is_refused_or_means_what_it_say
         }
 }
 
+/* What @change does to an edge with a histogram is noticed, and said. */
+static void expect_refused(void (*change)(struct observer *o), const char *says)
+{
+    CLEANUP(statistics_free) struct statistics *s = new_statistics(1), *back = NULL;
+    CLEANUP(buffer_clear) struct buffer b = {0};
+    struct qd_error err = {0};
+    watch(s, 1, 5);
+    change(statistics_find(s, "b")->all);
+    encode(s, &b);
+    assert_int_equal(statistics_decode(buffer_span(&b), BUDGET, &back, &err), QD_E_CORRUPT);
+    if (!strstr(err.message, "tensor 'b'") || !strstr(err.message, says))
+        fail_msg("%s", err.message);
+}
+
+static void count_more(struct observer *o)
+{
+    o->n++;
+}
+
+static void count_beyond_64_bits(struct observer *o)
+{
+    o->histogram->n_zeros = UINT64_MAX;
+}
+
+static void widen_bins(struct observer *o)
+{
+    o->histogram->exponent++;
+}
+
+static void turn_around(struct observer *o)
+{
+    const float low = o->low;
+    o->low = o->high;
+    o->high = low;
+}
+
+static void have_more_samples_than_values(struct observer *o)
+{
+    o->n_samples = o->n + 1;
+}
+
+static void be_infinite(struct observer *o)
+{
+    o->high = INFINITY;
+}
+
+static void be_minus_zero(struct observer *o)
+{
+    o->high = -0.0f;
+}
+
+static void statistics_decode__an_edge_that_contradicts_itself__is_refused_by_name(void **state)
+{
+    (void)state;
+    expect_refused(count_more, "counts more or fewer values");
+    expect_refused(count_beyond_64_bits, "overflow");
+    expect_refused(widen_bins, "another width");
+    expect_refused(turn_around, "contradict");
+    expect_refused(have_more_samples_than_values, "contradict");
+    expect_refused(be_infinite, "malformed");
+    expect_refused(be_minus_zero, "malformed");
+}
+
 static void statistics_decode__more_histograms_than_the_budget__is_refused(void **state)
 {
     (void)state;
@@ -191,6 +255,7 @@ int main(void)
         cmocka_unit_test(statistics_decode__what_was_encoded__gives_the_same_ranges),
         cmocka_unit_test(statistics_decode__every_prefix_and_a_byte_more__is_refused),
         cmocka_unit_test(statistics_decode__any_byte_changed__is_refused_or_means_what_it_says),
+        cmocka_unit_test(statistics_decode__an_edge_that_contradicts_itself__is_refused_by_name),
         cmocka_unit_test(statistics_decode__more_histograms_than_the_budget__is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
