@@ -12,6 +12,7 @@
 #include "kernels/cpu.h"
 #include "quant/graph/graph.h"
 #include "quant/limits.h"
+#include "quant/model.h"
 
 enum { ENDS_MAX = 64, REPEATS_MAX = 1000, OPERATORS_MAX = 200 };
 static const uint64_t memory_ceiling = (uint64_t)4 << 30;
@@ -150,6 +151,18 @@ static struct value *find_input(const struct program *p, struct memory *m, const
     return NULL;
 }
 
+/* The model with the files that hold its external data. */
+static int open_model(const char *path, struct source **ret, struct qd_error *err)
+{
+    CLEANUP(probe_free) struct probe *p = NULL;
+    int r = source_open(path, ret, err);
+    if (r == 0)
+        r = model_probe(*ret, &p, err);
+    for (size_t i = 0; r == 0 && i < p->n_files; i++)
+        r = source_add_companion(*ret, p->files[i].role, p->files[i].name, p->files[i].required, err);
+    return r;
+}
+
 static void run_program(const struct program *p)
 {
     struct qd_error err;
@@ -161,7 +174,7 @@ static void run_program(const struct program *p)
     struct clock_by_operator k = {.n = 0};
     struct value *in[ENDS_MAX] = {NULL}, *out[ENDS_MAX] = {NULL};
     double times[REPEATS_MAX];
-    if (source_open(p->model, &s, &err) < 0 || onnx_read(s, LIMIT_HEADER_BUDGET_BYTES, &model, &err) < 0 ||
+    if (open_model(p->model, &s, &err) < 0 || onnx_read(s, LIMIT_HEADER_BUDGET_BYTES, &model, &err) < 0 ||
         graph_prepare(model, s, m, &g, &err) < 0 || qd_team_new(p->threads, &team, &err) < 0)
         fail(err.message);
     for (size_t i = 0; i < graph_n_inputs(g); i++)

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""ONNX models through quantctl's one-shot form: what comes out runs as before, what cannot is refused by name.
+
+usage: onnx.py WORKER RUN_MODEL
+"""
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+import onnx_file as onnx
+import tap
+
+WORKER, RUN_MODEL = (os.path.abspath(p) for p in sys.argv[1:3])
+EX_USAGE, EX_DATAERR, EX_CANTCREAT = 64, 65, 73
+CHANNELS, SIZE, HIDDEN, CLASSES = 16, 12, 64, 20
+rng = random.Random(5)
+
+
+def gauss(n, width=1.0):
+    return onnx.floats([rng.gauss(0, width) for _ in range(n)])
+
+
+def network(opset=17, external=None):
+    """Conv, Relu, Conv, GlobalAveragePool, Gemm, MatMul: a weight in an initializer, one in a Constant node."""
+    first = onnx.tensor("w1", [CHANNELS, 3, 3, 3], gauss(CHANNELS * 27, 0.3), external=external)
+    second = onnx.tensor("", [HIDDEN, CHANNELS, 3, 3], gauss(HIDDEN * CHANNELS * 9, 0.1))
+    nodes = [
+        onnx.node("Constant", [], ["w2"], value=second),
+        onnx.node("Conv", ["x", "w1", "b1"], ["c1"], pads=[1, 1, 1, 1]),
+        onnx.node("Relu", ["c1"], ["r1"]),
+        onnx.node("Conv", ["r1", "w2"], ["c2"], name="second"),
+        onnx.node("GlobalAveragePool", ["c2"], ["p"]),
+        onnx.node("Flatten", ["p"], ["f"]),
+        onnx.node("Gemm", ["f", "w3", "b3"], ["h"], transB=1),
+        onnx.node("MatMul", ["h", "w4"], ["y"], name="last"),
+    ]
+    constants = [first, onnx.tensor("b1", [CHANNELS], gauss(CHANNELS)), onnx.tensor("w3", [HIDDEN, HIDDEN], gauss(HIDDEN**2, 0.2)),
+                 onnx.tensor("b3", [HIDDEN], gauss(HIDDEN)), onnx.tensor("w4", [HIDDEN, CLASSES], gauss(HIDDEN * CLASSES))]
+    content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", CLASSES])], constants)
+    return onnx.model(content, opset)
+
+
+def put(path, content):
+    with open(path, "wb") as f:
+        f.write(content)
+    return path
+
+
+def quantize(*arguments, **more):
+    return subprocess.run([WORKER, "--direct", *arguments], capture_output=True, text=True, **more)
+
+
+def expect(done, status, *words):
+    said = done.stdout + done.stderr
+    if done.returncode != status:
+        raise AssertionError(f"status {done.returncode}, not {status}: {said}")
+    for word in words:
+        if word not in said:
+            raise AssertionError(f"'{word}' is not in: {said}")
+
+
+def run(model, sample, folder):
+    done = subprocess.run([RUN_MODEL, model, f"{folder}/out", f"x=float32:1x3x{SIZE}x{SIZE}:{put(folder + '/in', sample)}"],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    with open(f"{folder}/out.0.bin", "rb") as f:
+        content = f.read()
+    return struct.unpack(f"<{len(content) // 4}f", content)
+
+
+def loss(folder, model):
+    """max |difference| / max |reference| over some samples."""
+    worst = 0.0
+    for seed in range(4):
+        rng.seed(100 + seed)
+        sample = gauss(3 * SIZE * SIZE)
+        a, b = run(f"{folder}/m.onnx", sample, folder), run(model, sample, folder)
+        worst = max(worst, max(abs(p - q) for p, q in zip(a, b)) / max(abs(p) for p in a))
+    return worst
+
+
+def samples(folder, n=8):
+    os.makedirs(f"{folder}/data", exist_ok=True)
+    for i in range(n):
+        rng.seed(i)
+        put(f"{folder}/data/{i}.npy", onnx.npy([1, 3, SIZE, SIZE], gauss(3 * SIZE * SIZE)))
+    return f"{folder}/data"
+
+
+def weights_alone(folder):
+    for scheme, bar, word in (("int8-weight", 0.02, b"DequantizeLinear"), ("f16", 0.002, b"Cast"), ("bf16", 0.02, b"Cast"),
+                              ("int4", 0.25, b"MatMulNBits")):
+        out = f"{folder}/{scheme}.onnx"
+        expect(quantize(f"{folder}/m.onnx", out, "--scheme", scheme), 0, "weights quantized")
+        with open(out, "rb") as f:
+            content = f.read()
+        if word not in content or os.path.getsize(out + ".data") % 4 or loss(folder, out) > bar:
+            raise AssertionError(f"{scheme}: {word} or a loss of {loss(folder, out)}")
+
+
+def activations_too(folder):
+    out = f"{folder}/static.onnx"
+    for method in ("percentile", "min-max", "mse", "entropy", "average"):
+        expect(quantize(f"{folder}/m.onnx", out, "--force", "--scheme", "int8-static", "--calibration", samples(folder), "--method", method), 0)
+        if loss(folder, out) > 0.1:
+            raise AssertionError(f"{method}: a loss of {loss(folder, out)}")
+    with open(out, "rb") as f:
+        content = f.read()
+    if content.count(b"QuantizeLinear") < 8 or b"b1_quantized" not in content:
+        raise AssertionError("no activations or biases are quantized")
+
+
+def an_old_opset_is_raised(folder):
+    nodes = [onnx.node("Slice", ["x"], ["s"], starts=[0], ends=[2], axes=[1]), onnx.node("Conv", ["s", "w"], ["y"])]
+    content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", 16, SIZE, SIZE])],
+                         [onnx.tensor("w", [16, 2, 3, 3], gauss(16 * 18))])
+    put(f"{folder}/m.onnx", onnx.model(content, 9))
+    for more in (["int8-weight"], ["int8-static", "--calibration", samples(folder)]):
+        expect(quantize(f"{folder}/m.onnx", f"{folder}/old.onnx", "--force", "--scheme", *more), 0)
+        if loss(folder, f"{folder}/old.onnx") > 0.05:
+            raise AssertionError(f"{more[0]}: a loss of {loss(folder, folder + '/old.onnx')}")
+
+
+def same_bytes_everywhere(folder):
+    contents = set()
+    for threads in "1", "3":
+        for cpu in None, "", "avx2,fma,f16c":
+            environment = dict(os.environ) if cpu is None else dict(os.environ, QUANTD_CPU=cpu)
+            for scheme in (["int8-static", "--calibration", samples(folder)], ["int4"]):
+                out = f"{folder}/s.onnx"
+                expect(quantize(f"{folder}/m.onnx", out, "--force", "--threads", threads, "--scheme", *scheme, env=environment), 0)
+                with open(out, "rb") as f, open(out + ".data", "rb") as g:
+                    contents.add((scheme[0], f.read(), g.read()))
+    if len(contents) != 2:
+        raise AssertionError(f"{len(contents)} different results of two schemes")
+
+
+def says_json_and_why(folder):
+    done = quantize(f"{folder}/m.onnx", f"{folder}/j.onnx", "--scheme", "int8-weight", "--json", "--keep", "w3")
+    expect(done, 0)
+    told = json.loads(done.stdout)
+    kept = [t for t in told["tensors"] if t["name"] == "w3"][0]
+    if told["quantized"] != 3 or "--keep" not in kept["reason"] or kept["sqnr_db"] is not None or told["sqnr_db"] < 30:
+        raise AssertionError(told)
+    expect(quantize(f"{folder}/m.onnx", "--dry-run", "--scheme", "int4"), 0, "blocks of 32", "int8 by axis 0", "bytes become")
+    if os.path.exists(f"{folder}/OUT.onnx"):
+        raise AssertionError("a dry run wrote")
+
+
+def refuses_what_makes_no_sense(folder):
+    out, m = f"{folder}/no.onnx", f"{folder}/m.onnx"
+    expect(quantize(m, out, "--scheme", "q4_0"), EX_USAGE, "q4_0 is a scheme of GGUF", "int8-weight")
+    expect(quantize(m, out, "--scheme", "int8-static"), EX_USAGE, "needs calibration data", "--calibration")
+    expect(quantize(m, out, "--scheme", "int8-weight", "--calibration", folder), EX_USAGE, "takes no calibration data")
+    expect(quantize(m, out, "--scheme", "int8-static", "--calibration", f"{folder}/none"), 66, "none")
+    expect(quantize(m, out, "--scheme", "int4", "--block", "48"), EX_USAGE, "48", "32, 64 and 128")
+    expect(quantize(m, out, "--scheme", "int8-weight", "--keep", "nothing"), EX_USAGE, "nothing", "matches no weight")
+    os.makedirs(f"{folder}/bad")
+    put(f"{folder}/bad/0.npy", onnx.npy([1, 3, SIZE], gauss(3 * SIZE)))
+    expect(quantize(m, out, "--scheme", "int8-static", "--calibration", f"{folder}/bad"), EX_USAGE, "0.npy")
+    put(f"{folder}/bad/0.npy", onnx.npy([1, 3, SIZE, SIZE], b"\x00\x00\xc0\x7f" * (3 * SIZE * SIZE)))
+    expect(quantize(m, out, "--scheme", "int8-static", "--calibration", f"{folder}/bad"), EX_USAGE, "0.npy", "x")
+    expect(quantize(m, f"{folder}/q.onnx", "--scheme", "int8-weight"), 0)
+    expect(quantize(f"{folder}/q.onnx", out, "--scheme", "int8-weight"), EX_DATAERR, "quantized already", "DequantizeLinear")
+    expect(quantize(m, f"{folder}/q.onnx", "--scheme", "int8-weight"), EX_CANTCREAT, "--force")
+    expect(quantize(m, m, "--force", "--scheme", "int8-weight"), EX_USAGE, "a file of the model itself")
+    if os.path.exists(out) or os.path.exists(out + ".data"):
+        raise AssertionError("something was left")
+
+
+def external_data(folder):
+    raw = gauss(CHANNELS * 27, 0.3)
+    put(f"{folder}/w.bin", b"x" * 64 + raw)
+    good = {"location": "w.bin", "offset": "64", "length": str(len(raw))}
+    put(f"{folder}/m.onnx", network(external=good))
+    expect(quantize(f"{folder}/m.onnx", f"{folder}/e.onnx", "--scheme", "int8-weight"), 0)
+    if loss(folder, f"{folder}/e.onnx") > 0.02:
+        raise AssertionError("a loss")
+    for wrong, status, word in (({"location": "../w.bin"}, 77, "outside"), ({"location": "/etc/passwd"}, 77, "outside"),
+                                ({"location": "gone.bin"}, 66, "gone.bin"), ({"length": "99999"}, EX_DATAERR, "99999"),
+                                ({"offset": "-1"}, EX_DATAERR, "no number"), ({"length": "4"}, EX_DATAERR, "4 bytes")):
+        put(f"{folder}/m.onnx", network(external={**good, **wrong}))
+        expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", "--scheme", "int8-weight"), status, word)
+
+
+for check in (weights_alone, activations_too, an_old_opset_is_raised, same_bytes_everywhere, says_json_and_why,
+              refuses_what_makes_no_sense, external_data):
+    with tempfile.TemporaryDirectory() as work:
+        rng.seed(5)
+        put(f"{work}/m.onnx", network())
+        tap.case(f"onnx {check.__name__.replace('_', ' ')}", lambda: check(work))
+tap.end()
