@@ -31,8 +31,8 @@ double fn_sigmoid_d(double x);
 double fn_softplus_d(double x);
 
 /*
- * Of @n elements, the bits of the functions above; @dst may be @src. Nanoseconds an element on Zen 5 with SSE2: exp 4.4,
- * sigmoid 4.9, tanh 8.7, erf 10.
+ * Of @n elements, the bits of the functions above; @dst may be @src. Nanoseconds an element on Zen 5 with SSE2: exp
+ * 4.4, sigmoid 4.9, tanh 8.7, erf 10.
  */
 void fn_exp_array(float *dst, const float *src, uint64_t n);
 void fn_exp_array_d(double *dst, const double *src, uint64_t n);

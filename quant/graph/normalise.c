@@ -321,3 +321,75 @@ int op_rms_normalization(struct op_call *c)
     WIDEN(c, op_rms_normalization);
     return layer_normalization(c, false);
 }
+
+/* ---- com.microsoft's SkipLayerNormalization: of a sum ---- */
+
+/* @in + @skip + @bias, the two of which begin again as often as they fit; @bias: NULL: none. */
+static void add_skip(const struct value *in, const struct value *skip, const struct value *bias, struct value *out)
+{
+    for (uint64_t i = 0; i < in->n; i++) {
+        const double sum = float_at(in, i) + float_at(skip, i % skip->n);
+        value_set(out, i, bias ? sum + float_at(bias, i % bias->n) : sum);
+    }
+}
+
+static bool is_suffix(const struct shape *s, const struct shape *of)
+{
+    bool fits = s->n_dims <= of->n_dims;
+    for (uint32_t d = 1; d <= s->n_dims && fits; d++)
+        fits = s->dims[s->n_dims - d] == of->dims[of->n_dims - d] ||
+               (d == s->n_dims && s->n_dims == of->n_dims && s->dims[0] == 1);
+    return fits;
+}
+
+/* Inputs: the tensor, what is added to it, scale, (of a centred one) bias, and a bias of the sum. Output 3: the sum. */
+static int skip_layer_normalization(struct op_call *c, bool centred)
+{
+    struct layer l = {.centred = centred, .epsilon = call_float(c, "epsilon", 1e-12f)};
+    const struct value *skip, *bias = NULL;
+    const size_t bias_in = centred ? 4 : 3;
+    int r = call_floats_in(c, 0, &l.in);
+    if (r == 0)
+        r = call_floats_in(c, 1, &skip);
+    if (r == 0 && (l.in->shape.n_dims < 1 || l.in->n == 0 || !is_suffix(&skip->shape, &l.in->shape)))
+        r = err_new(c->err, QD_E_INVALID, "shapes of the two inputs do not fit");
+    if (r < 0)
+        return r;
+    const uint32_t axis = l.in->shape.n_dims - 1;
+    l.n = (uint64_t)l.in->shape.dims[axis];
+    r = call_n_floats_in(c, 2, l.n, &l.scale);
+    if (r == 0 && centred && call_in(c, 3))
+        r = call_n_floats_in(c, 3, l.n, &l.bias);
+    if (r == 0 && call_in(c, bias_in))
+        r = call_n_floats_in(c, bias_in, l.n, &bias);
+    if (r == 0)
+        r = layer_moment(c, &l, axis, 1, &l.mean);
+    if (r == 0)
+        r = layer_moment(c, &l, axis, 2, &l.inverse);
+    struct value *sum = NULL;
+    if (r == 0)
+        r = value_new(c->memory, l.in->type, &l.in->shape, &sum, c->err);
+    if (r < 0)
+        return r;
+    add_skip(l.in, skip, bias, sum);
+    l.in = sum;
+    r = call_tensor(c, 0, sum->type, &sum->shape, &l.out);
+    if (r == 0)
+        call_rows(c, sum->n / l.n, l.n * 4, layer_rows, &l);
+    if (r == 0 && call_wants(c, 3))
+        call_pass(c, 3, sum);
+    (void)value_release(sum);
+    return r;
+}
+
+int op_skip_layer_normalization(struct op_call *c)
+{
+    WIDEN(c, op_skip_layer_normalization);
+    return skip_layer_normalization(c, true);
+}
+
+int op_skip_simplified_layer_normalization(struct op_call *c)
+{
+    WIDEN(c, op_skip_simplified_layer_normalization);
+    return skip_layer_normalization(c, false);
+}

@@ -95,6 +95,10 @@ def normalisations(m):
     yield "BatchNormalization", [x, m.floats(6), m.floats(6), m.floats(6), m.positive(6)], 15, {}
     yield "MeanVarianceNormalization", [x], 13, {"axes": [0, 2, 3]}
     yield "LRN", [x], 13, {"size": m.any(3, 5), "alpha": 0.1}
+    yield "com.microsoft.SkipLayerNormalization", [m.floats(2, 3, 8), m.floats(*m.any((2, 3, 8), (3, 8))), m.floats(8),
+                                                   m.any(None, m.floats(8)), m.any(None, m.floats(8))], 17, {}
+    yield "com.microsoft.SkipSimplifiedLayerNormalization", [m.floats(2, 3, 8), m.floats(2, 3, 8), m.floats(8),
+                                                             m.any(None, m.floats(8))], 17, {}
     yield "DFT", [m.floats(2, m.any(16, 15), 1)], 17, {"axis": 1}
     yield "STFT", [m.floats(2, 64, 1), numpy.array(8, "i8"), m.positive(16)], 17, {}
 

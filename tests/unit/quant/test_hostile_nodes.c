@@ -99,6 +99,7 @@ static const struct right_node nodes[] = {
     {"HannWindow", 17, NULL, 0, {I64(1)}},
     {"MelWeightMatrix", 17, NULL, 0, {I64(1), I64(1), I32(1), F(1), F(1)}},
     {"MatMulNBits", 1, "K", 32, {F(2, 32), U8(3, 2, 8), F(6), U8(3)}, MICROSOFT},
+    {"SkipLayerNormalization", 1, NULL, 0, {F(2, 3, 4), F(3, 4), F(4), F(4), F(4)}, MICROSOFT},
     {"QLinearAdd", 1, NULL, 0, {U8(3, 4), F(1), U8(1), U8(4), F(1), U8(1), F(1), U8(1)}, MICROSOFT},
     {"QLinearConcat", 1, "axis", 0, {F(1), U8(1), U8(3, 4), F(1), U8(1), U8(2, 4), F(1), U8(1)}, MICROSOFT},
     {"DynamicQuantizeMatMul", 1, NULL, 0, {F(3, 4), U8(4, 5), F(5), U8(5), F(5)}, MICROSOFT},
