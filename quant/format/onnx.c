@@ -656,12 +656,15 @@ static int read_range(struct source *s, const struct onnx_range *range, struct a
 
 static int check_model(struct source *s, struct onnx_model *m, struct qd_error *err)
 {
+    int r = 0;
     if (m->n_graphs != 1)
-        return err_new(err, QD_E_CORRUPT, "'%s': holds %zu graphs, one is due", source_name(s, 0), m->n_graphs);
+        r = err_new(err, QD_E_CORRUPT, "'%s': holds %zu graphs, one is due", source_name(s, 0), m->n_graphs);
+    else if (m->ir_version >= 3 && m->n_opsets == 0)
+        r = err_new(err, QD_E_CORRUPT, "'%s': imports no operator set", source_name(s, 0));
+    if (r < 0)
+        return err_hint(err, r, "the file is no ONNX model, or is damaged: export it again");
     for (size_t i = 0; i < m->n_opsets; i++)
-        ((struct onnx_opset *)m->opsets)[i].domain = plain_domain(m->opsets[i].domain);
-    if (m->ir_version >= 3 && m->n_opsets == 0)
-        return err_new(err, QD_E_CORRUPT, "'%s': imports no operator set", source_name(s, 0));
+        ((struct onnx_opset *)m->opsets)[i].domain = plain_domain(m->opsets[i].domain); /* ours until it is returned */
     return onnx_order_model(m, source_name(s, 0), err);
 }
 

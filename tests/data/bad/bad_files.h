@@ -21,12 +21,16 @@ typedef void bad_file_use(const struct bad_file *f, void *data);
 /* Good files, from which the bad ones are made: one byte less, or one field changed. */
 void good_gguf(struct buffer *dst);
 void good_safetensors(struct buffer *dst);
+void good_onnx(struct buffer *dst);
 void good_imatrix_gguf(struct buffer *dst);
 void good_imatrix_dat(struct buffer *dst);
 
 void bad_gguf_files(bad_file_use *use, void *data);
 void bad_safetensors_files(bad_file_use *use, void *data);
 void bad_foreign_files(bad_file_use *use, void *data);
+
+/* ONNX models, which model_read() does not read: no part of bad_files(). */
+void bad_onnx_files(bad_file_use *use, void *data);
 
 /* Importance matrices: no models, so no part of bad_files(). */
 void bad_imatrix_files(bad_file_use *use, void *data);
