@@ -27,6 +27,7 @@ static const char quantize_usage[] =
     "                    of an ONNX model: int8-weight (default), int8-static, int4, f16, bf16\n"
     "      --calibration FOLDER   of int8-static: samples of the model's inputs, .npy or .pb\n"
     "      --method M    of int8-static: min-max, average, percentile (default), entropy, mse\n"
+    "      --bits N      of int8-static: 8, or 7 for CPUs that saturate (default on x86 without VNNI)\n"
     "      --block N     of int4: weights that share a scale, 32 (default), 64 or 128\n"
     "      --asymmetric  of int4: a zero point for each block\n"
     "  -p, --pure        one type for every matrix whose rows allow it\n"
@@ -60,8 +61,8 @@ static const struct verb {
 } verbs[] = {
     [DIRECT_QUANTIZE] = {"quantize", quantize_usage, "quantctl quantize IN -o OUT --scheme q8_0", ":o:s:i:pt:fm:njqh",
                          "l"},
-    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBACM"},
-    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBACM"},
+    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBACMb"},
+    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBACMb"},
 };
 
 const char *direct_verb_name(enum direct_verb verb)
@@ -94,6 +95,7 @@ enum { N_RECIPE_OPTIONS = sizeof recipe_options / sizeof recipe_options[0] };
 static const struct option other_options[] = {
     {"scheme", required_argument, NULL, 's'},
     {"block", required_argument, NULL, 'B'},
+    {"bits", required_argument, NULL, 'b'},
     {"asymmetric", no_argument, NULL, 'A'},
     {"calibration", required_argument, NULL, 'C'},
     {"method", required_argument, NULL, 'M'},
@@ -167,6 +169,14 @@ static int parse_block(const char *text, uint32_t *ret, struct qd_error *err)
     return err_new(err, QD_E_INVALID, "'%s' is no size of blocks: 32, 64 and 128 are possible", text);
 }
 
+static int parse_bits(const char *text, uint32_t *ret, struct qd_error *err)
+{
+    if (strcmp(text, "7") != 0 && strcmp(text, "8") != 0)
+        return err_new(err, QD_E_INVALID, "'%s' bits: 7 and 8 are possible", text);
+    *ret = (uint32_t)(text[0] - '0');
+    return 0;
+}
+
 static int parse_option(int c, struct direct_args *a, struct qd_error *err)
 {
     switch (c) {
@@ -177,6 +187,8 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         return parse_scheme(optarg, a, err);
     case 'B':
         return parse_block(optarg, &a->onnx.block, err);
+    case 'b':
+        return parse_bits(optarg, &a->onnx.bits, err);
     case 'A':
         a->onnx.asymmetric = true;
         return 0;

@@ -14,6 +14,7 @@
 #include "daemon/worker/outfile.h"
 #include "kernels/core/io.h"
 #include "kernels/core/name_set.h"
+#include "kernels/cpu.h"
 #include "quant/calib/calibrate.h"
 #include "quant/calib/dataset.h"
 #include "quant/limits.h"
@@ -95,9 +96,11 @@ static void print_plan(const struct onnx_plan *p)
 static void print_result(const struct direct_args *a, const struct onnx_plan *p, double seconds)
 {
     const struct sums s = sum_up(p);
-    printf("%s: %s, %zu of %zu weights quantized, %" PRIu64 " bytes of %" PRIu64 " (%.1f %%), %.2f s\n", a->out,
-           onnx_scheme_name(p->recipe.scheme), s.n_quantized, p->weights.n, bytes_written(p), p->source_bytes,
-           100.0 * (double)bytes_written(p) / (double)p->source_bytes, seconds);
+    const bool narrow = p->recipe.scheme == ONNX_SCHEME_INT8_STATIC && p->recipe.bits == 7;
+    printf("%s: %s%s, %zu of %zu weights quantized, %" PRIu64 " bytes of %" PRIu64 " (%.1f %%), %.2f s\n", a->out,
+           onnx_scheme_name(p->recipe.scheme), narrow ? " (7 bits: this CPU adds products in 16)" : "", s.n_quantized,
+           p->weights.n, bytes_written(p), p->source_bytes, 100.0 * (double)bytes_written(p) / (double)p->source_bytes,
+           seconds);
     if (s.noise > 0.0)
         printf("error: SQNR %.1f dB over all quantized weights; the worst:\n", 10.0 * log10(s.signal / s.noise));
     CLEANUP(free) const struct onnx_decision **list = calloc(p->weights.n + 1, sizeof *list);
@@ -302,11 +305,24 @@ static int calibrate_model(const struct direct_args *a, const struct onnx_model 
     return folder < 0 ? folder : gather(a, m, s, folder, ret, err);
 }
 
+/* x86 without VNNI adds pairs of products in 16 bits. */
+static bool saturates(uint64_t features)
+{
+#if defined __x86_64__
+    return !(features & (CPU_AVX512VNNI | CPU_AVXVNNI));
+#else
+    (void)features;
+    return false;
+#endif
+}
+
 static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, struct qd_error *err)
 {
     *ret = a->onnx;
     ret->again = a->recipe.requantize;
     ret->rules = a->recipe.rules;
+    if (!ret->bits)
+        ret->bits = saturates(cpu_features()) ? 7 : 8;
     if (a->onnx_given || a->recipe.scheme == SCHEME_AUTO)
         return 0;
     int r = err_new(err, QD_E_INVALID, "%s is a scheme of GGUF; this is an ONNX model", scheme_name(a->recipe.scheme));

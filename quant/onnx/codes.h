@@ -23,6 +23,7 @@ struct codes {
     const struct ops *ops;
     struct channels channels;
     const float *scales;
+    int max_code;      /* of int8 */
     enum qd_type half; /* of f16 and bf16 */
     struct onnx_decision *decision;
     float *slice; /* owned while open: WEIGHT_SLICE of them */

@@ -4,12 +4,20 @@
 
 #include "quant/onnx/codes.h"
 
-enum { INT8_MAX_CODE = 127 /* symmetric: -127 to 127, so that a code and its negative are both there */ };
+enum {
+    MAX_CODE_8 = 127, /* symmetric: -127 to 127, so that a code and its negative are both there */
+    MAX_CODE_7 = 63,
+};
 
-static int8_t int8_code(float w, float scale)
+static int max_code(const struct onnx_recipe *r)
+{
+    return r->scheme == ONNX_SCHEME_INT8_STATIC && r->bits == 7 ? MAX_CODE_7 : MAX_CODE_8;
+}
+
+static int8_t int8_code(float w, float scale, int most)
 {
     const double q = codes_round((double)w / (double)scale);
-    return (int8_t)(q > INT8_MAX_CODE ? INT8_MAX_CODE : q < -INT8_MAX_CODE ? -INT8_MAX_CODE : q);
+    return (int8_t)(q > most ? most : q < -most ? -most : q);
 }
 
 static int make_int8(void *data, uint64_t offset, size_t n_bytes, void *dst, struct qd_error *err)
@@ -22,7 +30,7 @@ static int make_int8(void *data, uint64_t offset, size_t n_bytes, void *dst, str
         r = weight_reader_get(&k->reader, offset + done, n, k->slice, err);
         for (size_t i = 0; i < n && r == 0; i++) {
             const float scale = k->scales[(offset + done + i) / k->channels.inner % k->channels.n];
-            codes[done + i] = int8_code(k->slice[i], scale);
+            codes[done + i] = int8_code(k->slice[i], scale, k->max_code);
             codes_note(k->decision, k->slice[i], (double)codes[done + i] * (double)scale);
         }
         done += n;
@@ -37,7 +45,7 @@ static int int8_scales(struct builder *b, const struct weight *w, struct channel
     float *scales = build_take(b, c.n, sizeof *scales);
     int r = scales ? channels_magnitudes(b, w->tensor, c, scales) : build_out_of_budget(b);
     for (uint64_t i = 0; i < c.n && r == 0; i++) {
-        scales[i] = scales[i] / INT8_MAX_CODE;
+        scales[i] = scales[i] / (float)max_code(&b->plan->recipe);
         if (scales[i] < 0x1p-126f)
             scales[i] = 1.0f;
     }
@@ -54,6 +62,7 @@ int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d
     if (r < 0)
         return r;
     k->channels = c;
+    k->max_code = max_code(&b->plan->recipe);
     k->scales = scales;
     b->n_made++;
     const int64_t n_scales = (int64_t)c.n;

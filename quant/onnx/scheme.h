@@ -33,7 +33,12 @@ struct onnx_recipe {
     bool asymmetric;          /* of int4: with a zero point for each block */
     bool again;               /* a model that is quantized already is quantized again */
     enum range_method method; /* of int8-static: how ranges follow from statistics */
-    const char *rules;        /* quant/tensor_rules.h: "keep" alone has a meaning here; "" for none */
+    /*
+     * Of a weight's codes under int8-static: 8, or 7 (-63 to 63). CPUs that add two products u8 * s8 in 16 bits (x86
+     * without VNNI: vpmaddubsw) saturate with 8, and runtimes then compute something else (onnxruntime#14642).
+     */
+    uint32_t bits;
+    const char *rules; /* quant/tensor_rules.h: "keep" alone has a meaning here; "" for none */
 };
 
 const char *onnx_scheme_name(enum onnx_scheme s);

@@ -132,13 +132,27 @@ def same_bytes_everywhere(folder):
     for threads in "1", "3":
         for cpu in None, "", "avx2,fma,f16c":
             environment = dict(os.environ) if cpu is None else dict(os.environ, QUANTD_CPU=cpu)
-            for scheme in (["int8-static", "--calibration", samples(folder)], ["int4"]):
+            for scheme in (["int8-static", "--bits", "8", "--calibration", samples(folder)], ["int4"]):
                 out = f"{folder}/s.onnx"
                 expect(quantize(f"{folder}/m.onnx", out, "--force", "--threads", threads, "--scheme", *scheme, env=environment), 0)
                 with open(out, "rb") as f, open(out + ".data", "rb") as g:
                     contents.add((scheme[0], f.read(), g.read()))
     if len(contents) != 2:
         raise AssertionError(f"{len(contents)} different results of two schemes")
+
+
+def seven_bits_where_products_saturate(folder):
+    out = f"{folder}/7.onnx"
+    static = ["--force", "--scheme", "int8-static", "--calibration", samples(folder)]
+    expect(quantize(f"{folder}/m.onnx", out, *static, env=dict(os.environ, QUANTD_CPU="avx2,fma,f16c")), 0, "7 bits")
+    with open(out + ".data", "rb") as f:
+        of_cpu = f.read()
+    expect(quantize(f"{folder}/m.onnx", out, *static, "--bits", "7"), 0)
+    with open(out + ".data", "rb") as f:
+        asked = f.read()
+    if of_cpu != asked or loss(folder, out) > 0.1:
+        raise AssertionError(f"other bytes, or a loss of {loss(folder, out)}")
+    expect(quantize(f"{folder}/m.onnx", out, *static, "--bits", "6"), EX_USAGE, "'6' bits")
 
 
 def says_json_and_why(folder):
@@ -189,7 +203,7 @@ def external_data(folder):
         expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", "--scheme", "int8-weight"), status, word)
 
 
-for check in (weights_alone, activations_too, an_old_opset_is_raised, same_bytes_everywhere, says_json_and_why,
+for check in (weights_alone, activations_too, an_old_opset_is_raised, same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data):
     with tempfile.TemporaryDirectory() as work:
         rng.seed(5)
