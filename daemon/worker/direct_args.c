@@ -24,7 +24,8 @@ static const char quantize_usage[] =
     "  IN                a GGUF file, a safetensors file, a folder with one, or an ONNX model\n"
     "  -o, --output OUT  the GGUF to write, or the ONNX model (and OUT.data); it appears when it is whole\n"
     "  -s, --scheme S    auto (default), f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...: see quantctl(1)\n"
-    "                    of an ONNX model: int8-weight (default), int8-static, int4, f16, bf16\n"
+    "                    of an ONNX model: int8 (default: says which), int8-weight, int8-static, int8-dynamic, int4, "
+    "f16, bf16\n"
     "      --calibration FOLDER   of int8-static: samples of the model's inputs, .npy or .pb\n"
     "      --method M    of int8-static: min-max, average, percentile (default), entropy, mse\n"
     "      --bits N      of int8-static: 8, or 7 for CPUs that saturate (default on x86 without VNNI)\n"
@@ -150,7 +151,8 @@ static int parse_bytes(const char *text, uint64_t *ret, struct qd_error *err)
 /* A scheme of ONNX models, of GGUF, or of both. */
 static int parse_scheme(const char *name, struct direct_args *a, struct qd_error *err)
 {
-    a->onnx_given = onnx_scheme_find(name, &a->onnx.scheme);
+    a->onnx_any = strcmp(name, "int8") == 0;
+    a->onnx_given = a->onnx_any || onnx_scheme_find(name, &a->onnx.scheme);
     if (a->onnx_given && a->onnx.scheme != ONNX_SCHEME_F16 && a->onnx.scheme != ONNX_SCHEME_BF16)
         return recipe_set(&a->recipe, "scheme", "auto", err);
     return recipe_set(&a->recipe, "scheme", name, err);

@@ -16,6 +16,7 @@ struct direct_args {
     const char *imatrix;  /* file of an importance matrix; NULL: none */
     struct recipe recipe; /* as asked for: its scheme may be auto */
     bool onnx_given;      /* the scheme is one of ONNX models (f16 and bf16 are of both) */
+    bool onnx_any;        /* "int8": whichever of its forms fits */
     struct onnx_recipe onnx;
     const char *calibration; /* folder of samples for int8-static; NULL: none was given */
     const char *layout;      /* to pack in, as asked for: may be "native" */

@@ -81,8 +81,9 @@ static void print_shape(const struct onnx_tensor *t)
         printf("%s%" PRId64, d ? "x" : "", t->dims[d]);
 }
 
-static void print_plan(const struct onnx_plan *p)
+static void print_plan(const struct onnx_plan *p, const char *why)
 {
+    printf("%s: %s\n", onnx_scheme_name(p->recipe.scheme), why);
     for (size_t i = 0; i < p->weights.n; i++) {
         const struct onnx_decision *d = &p->decisions[i];
         printf("%-40s %-14s ", d->weight->name, d->weight->user->op_type);
@@ -93,7 +94,7 @@ static void print_plan(const struct onnx_plan *p)
     printf("%" PRIu64 " bytes become %" PRIu64 "\n", p->source_bytes, bytes_written(p));
 }
 
-static void print_result(const struct direct_args *a, const struct onnx_plan *p, double seconds)
+static void print_result(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds)
 {
     const struct sums s = sum_up(p);
     const bool narrow = p->recipe.scheme == ONNX_SCHEME_INT8_STATIC && p->recipe.bits == 7;
@@ -101,6 +102,7 @@ static void print_result(const struct direct_args *a, const struct onnx_plan *p,
            onnx_scheme_name(p->recipe.scheme), narrow ? " (7 bits: this CPU adds products in 16)" : "", s.n_quantized,
            p->weights.n, bytes_written(p), p->source_bytes, 100.0 * (double)bytes_written(p) / (double)p->source_bytes,
            seconds);
+    printf("scheme: %s\n", why);
     if (s.noise > 0.0)
         printf("error: SQNR %.1f dB over all quantized weights; the worst:\n", 10.0 * log10(s.signal / s.noise));
     CLEANUP(free) const struct onnx_decision **list = calloc(p->weights.n + 1, sizeof *list);
@@ -122,15 +124,16 @@ static json_t *json_of_decision(const struct onnx_decision *d)
                      isfinite(sqnr) && d->noise > 0.0 ? json_real(sqnr) : json_null());
 }
 
-static int report_json(const struct direct_args *a, const struct onnx_plan *p, double seconds, struct qd_error *err)
+static int report_json(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds,
+                       struct qd_error *err)
 {
     const struct sums s = sum_up(p);
     json_t *tensors = json_array();
     for (size_t i = 0; tensors && i < p->weights.n; i++)
         (void)json_array_append_new(tensors, json_of_decision(&p->decisions[i])); /* NULL is refused */
     json_t *root =
-        json_pack("{s:s, s:s, s:I, s:I, s:i, s:i, s:o, s:f, s:o}", "output", a->out ? a->out : "", "scheme",
-                  onnx_scheme_name(p->recipe.scheme), "source_bytes", (json_int_t)p->source_bytes, "bytes",
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:o, s:f, s:o}", "output", a->out ? a->out : "", "scheme",
+                  onnx_scheme_name(p->recipe.scheme), "why", why, "source_bytes", (json_int_t)p->source_bytes, "bytes",
                   (json_int_t)bytes_written(p), "weights", (int)p->weights.n, "quantized", (int)s.n_quantized,
                   "sqnr_db", s.noise > 0.0 ? json_real(10.0 * log10(s.signal / s.noise)) : json_null(), "seconds",
                   seconds, "tensors", tensors);
@@ -142,14 +145,15 @@ static int report_json(const struct direct_args *a, const struct onnx_plan *p, d
     return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the report") : 0;
 }
 
-static int report(const struct direct_args *a, const struct onnx_plan *p, double seconds, struct qd_error *err)
+static int report(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds,
+                  struct qd_error *err)
 {
     if (a->json)
-        return report_json(a, p, seconds, err);
+        return report_json(a, p, why, seconds, err);
     if (a->dry_run)
-        print_plan(p);
+        print_plan(p, why);
     else if (!a->quiet)
-        print_result(a, p, seconds);
+        print_result(a, p, why, seconds);
     return 0;
 }
 
@@ -316,17 +320,30 @@ static bool saturates(uint64_t features)
 #endif
 }
 
-static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, struct qd_error *err)
+/*
+ * Which form "int8" is, and why. With data the static form is as accurate and lets a runtime compute with integers; without
+ * them weights alone lose least. The dynamic form was slower than float32 on every model and CPU measured (docs/formats/onnx-quantized.md).
+ */
+static const char *choose_int8(const struct direct_args *a, struct onnx_recipe *r)
+{
+    r->scheme = a->calibration ? ONNX_SCHEME_INT8_STATIC : ONNX_SCHEME_INT8_WEIGHT;
+    return a->calibration ? "there are calibration data: activations get ranges, too"
+                          : "no calibration data: weights alone lose least";
+}
+
+static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, const char **ret_why, struct qd_error *err)
 {
     *ret = a->onnx;
     ret->again = a->recipe.requantize;
     ret->rules = a->recipe.rules;
     if (!ret->bits)
         ret->bits = saturates(cpu_features()) ? 7 : 8;
+    if (a->onnx_any || (!a->onnx_given && a->recipe.scheme == SCHEME_AUTO))
+        *ret_why = choose_int8(a, ret);
     if (a->onnx_given || a->recipe.scheme == SCHEME_AUTO)
         return 0;
     int r = err_new(err, QD_E_INVALID, "%s is a scheme of GGUF; this is an ONNX model", scheme_name(a->recipe.scheme));
-    return err_hint(err, r, "ONNX models take int8-weight, int8-static, int4, f16 and bf16");
+    return err_hint(err, r, "ONNX models take int8, int8-weight, int8-static, int8-dynamic, int4, f16 and bf16");
 }
 
 int direct_onnx_run(const struct direct_args *a, struct source *s, double started, onnx_progress_fn *progress,
@@ -337,7 +354,8 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     CLEANUP(statistics_free) struct statistics *statistics = NULL;
     struct onnx_recipe recipe;
     char name[DATA_NAME_BYTES], path[PATH_BYTES];
-    int r = make_recipe(a, &recipe, err);
+    const char *why = "asked for";
+    int r = make_recipe(a, &recipe, &why, err);
     if (r == 0)
         r = data_names(a, name, path, err);
     if (r == 0)
@@ -348,5 +366,5 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
         r = onnx_plan_build(m, s, &recipe, statistics, ops_native(), name, &p, err);
     if (r == 0 && !a->dry_run)
         r = write_files(a, p, s, path, progress, data, err);
-    return r < 0 ? r : report(a, p, seconds_since(started), err);
+    return r < 0 ? r : report(a, p, why, seconds_since(started), err);
 }

@@ -7,10 +7,11 @@
 
 #include "quant/onnx/scheme.h"
 
-/* A value of a graph that passes through codes; operators take @dequantized instead of it. */
+/* A value of a graph that passes through codes; operators take @name instead of it: floats again, or the codes. */
 struct activation {
     const struct onnx_graph *graph;
-    const char *value, *dequantized;
+    const char *value, *name;
+    const char *scale, *zero_point; /* of codes; NULL with floats */
 };
 
 /* A plan that is being made: lists in its arena with room for every weight. */
@@ -76,6 +77,14 @@ int opset_raise(struct builder *b);
 
 /* ---- the schemes ---- */
 
+/* The codes of a weight and the scales of its channels, made and not yet added. */
+struct int8_weight {
+    struct onnx_made *codes, *scale;
+    const float *scales;
+    uint64_t n_scales;
+};
+int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *d, struct int8_weight *ret);
+
 int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 
 /*
@@ -84,6 +93,10 @@ int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d
  */
 int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const float *scales,
                 uint64_t n_scales);
+
+/* Can the weight's operator become one of integers with dynamic ranges? */
+bool dynamic_fit(const struct weight *w);
+int dynamic_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 
 int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 

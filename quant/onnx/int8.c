@@ -7,6 +7,7 @@
 enum {
     MAX_CODE_8 = 127, /* symmetric: -127 to 127, so that a code and its negative are both there */
     MAX_CODE_7 = 63,
+    FORM_BYTES = 32,
 };
 
 static int max_code(const struct onnx_recipe *r)
@@ -53,44 +54,56 @@ static int int8_scales(struct builder *b, const struct weight *w, struct channel
     return r;
 }
 
-int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d)
+int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *d, struct int8_weight *ret)
 {
     const struct channels c = channels_of(w->tensor, w->axis);
     struct codes *k = codes_new(b, w, d);
+    char *form = build_take(b, FORM_BYTES, 1);
     float *scales = NULL;
-    int r = k ? int8_scales(b, w, c, &scales) : build_out_of_budget(b);
+    int r = k && form ? int8_scales(b, w, c, &scales) : build_out_of_budget(b);
     if (r < 0)
         return r;
     k->channels = c;
     k->max_code = max_code(&b->plan->recipe);
     k->scales = scales;
     b->n_made++;
-    const int64_t n_scales = (int64_t)c.n;
+    const int64_t n = (int64_t)c.n;
     struct onnx_made *q =
         build_tensor(b, build_name(b, w->name, "quantized"), ONNX_INT8, w->tensor->n_dims, w->tensor->dims, NULL);
-    struct onnx_made *s =
-        build_tensor(b, build_name(b, w->name, "scale"), ONNX_FLOAT, 1, build_dims(b, 1, &n_scales), scales);
-    struct onnx_made *z = build_tensor(b, build_name(b, w->name, "zero_point"), ONNX_INT8, 1,
-                                       build_dims(b, 1, &n_scales), build_take(b, c.n, 1));
-    if (!q || !s || !z || !z->tensor.memory)
+    struct onnx_made *s = build_tensor(b, build_name(b, w->name, "scale"), ONNX_FLOAT, 1, build_dims(b, 1, &n), scales);
+    if (!q || !s)
         return build_out_of_budget(b);
     q->make = make_int8;
     q->make_data = k;
-    struct onnx_node *n = build_node(b, "DequantizeLinear", build_dequantize_domain(b),
-                                     (const char *[]){q->tensor.name, s->tensor.name, z->tensor.name}, 3, w->name, 1);
-    if (!n)
-        return build_out_of_budget(b);
-    build_set_int(n, "axis", w->axis);
-    build_drop_weight(b, w);
-    build_add(b, w->graph, build_place(w), n, NULL);
-    build_add(b, w->graph, build_place(w), NULL, q);
-    build_add(b, w->graph, build_place(w), NULL, s);
-    build_add(b, w->graph, build_place(w), NULL, z);
-    char *form = build_take(b, 32, 1);
-    if (!form)
-        return build_out_of_budget(b);
-    (void)snprintf(form, 32, "int8 by axis %" PRIu32, w->axis);
+    (void)snprintf(form, FORM_BYTES, "int8 by axis %" PRIu32, w->axis);
     d->form = form;
-    d->bytes_after = q->tensor.bytes + s->tensor.bytes + z->tensor.bytes;
-    return b->plan->recipe.scheme == ONNX_SCHEME_INT8_STATIC ? static_plan(b, w, d, scales, c.n) : 0;
+    d->bytes_after = q->tensor.bytes + s->tensor.bytes;
+    *ret = (struct int8_weight){q, s, scales, c.n};
+    return 0;
+}
+
+int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d)
+{
+    struct int8_weight q;
+    int r = int8_codes(b, w, d, &q);
+    if (r < 0)
+        return r;
+    const int64_t n = (int64_t)q.n_scales;
+    struct onnx_made *z = build_tensor(b, build_name(b, w->name, "zero_point"), ONNX_INT8, 1, build_dims(b, 1, &n),
+                                       build_take(b, q.n_scales, 1));
+    struct onnx_node *node =
+        z && z->tensor.memory
+            ? build_node(b, "DequantizeLinear", build_dequantize_domain(b),
+                         (const char *[]){q.codes->tensor.name, q.scale->tensor.name, z->tensor.name}, 3, w->name, 1)
+            : NULL;
+    if (!node)
+        return build_out_of_budget(b);
+    build_set_int(node, "axis", w->axis);
+    build_drop_weight(b, w);
+    build_add(b, w->graph, build_place(w), node, NULL);
+    build_add(b, w->graph, build_place(w), NULL, q.codes);
+    build_add(b, w->graph, build_place(w), NULL, q.scale);
+    build_add(b, w->graph, build_place(w), NULL, z);
+    d->bytes_after += z->tensor.bytes;
+    return b->plan->recipe.scheme == ONNX_SCHEME_INT8_STATIC ? static_plan(b, w, d, q.scales, q.n_scales) : 0;
 }

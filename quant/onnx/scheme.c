@@ -67,6 +67,8 @@ static int plan_weight(struct builder *b, const struct weight *w, struct onnx_de
     switch (b->plan->recipe.scheme) {
     case ONNX_SCHEME_INT4:
         return nibbles_fit(w) ? nibbles_plan(b, w, d) : int8_plan(b, w, d);
+    case ONNX_SCHEME_INT8_DYNAMIC:
+        return dynamic_fit(w) ? dynamic_plan(b, w, d) : int8_plan(b, w, d);
     case ONNX_SCHEME_INT8_WEIGHT:
     case ONNX_SCHEME_INT8_STATIC:
         return int8_plan(b, w, d);
@@ -136,7 +138,7 @@ static int build(struct builder *b, const char *data_name)
     if (r < 0)
         return r;
     p->decisions = build_take(b, p->weights.n + 1, sizeof *p->decisions);
-    const uint64_t n_edits = EDITS_A_WEIGHT * (uint64_t)p->weights.n + 4 * opset_changes(b) + 1;
+    const uint64_t n_edits = EDITS_A_WEIGHT * (uint64_t)p->weights.n + opset_changes(b) + 1;
     b->drops = build_take(b, n_edits, sizeof *b->drops);
     b->additions = build_take(b, n_edits, sizeof *b->additions);
     b->renames = build_take(b, (uint64_t)p->weights.n + 1, sizeof *b->renames);

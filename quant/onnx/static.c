@@ -111,7 +111,7 @@ static int quantized_input(struct builder *b, const struct onnx_graph *g, const 
 {
     for (size_t i = 0; i < b->n_activations; i++)
         if (b->activations[i].graph == g && strcmp(b->activations[i].value, value) == 0) {
-            *ret = b->activations[i].dequantized;
+            *ret = b->activations[i].name;
             return 0;
         }
     b->n_made++;
@@ -119,7 +119,7 @@ static int quantized_input(struct builder *b, const struct onnx_graph *g, const 
     int r = name ? put_pair(b, g, user->range.offset, value, name, p) : build_out_of_budget(b);
     if (r < 0)
         return r;
-    b->activations[b->n_activations++] = (struct activation){g, value, name};
+    b->activations[b->n_activations++] = (struct activation){g, value, name, NULL, NULL};
     *ret = name;
     return 0;
 }
@@ -214,6 +214,10 @@ int static_plan(struct builder *b, const struct weight *w, struct onnx_decision 
     d->note = "weights alone";
     if (!is_integer_op(w->user) || w->user_graph != w->graph || w->n_uses != 1)
         return 0;
+    if (w->log_follows) {
+        d->note = "weights alone: a logarithm of its result follows";
+        return 0;
+    }
     int r = activation_params(b, w->user->inputs[0], &p, &d->note);
     if (r != 0)
         return r < 0 ? r : 0;

@@ -79,8 +79,9 @@ struct holder {
 struct scope {
     const struct onnx_graph *graph;
     struct scope *outer;
-    struct name_set names;  /* owned */
-    struct holder *holders; /* in the arena */
+    struct name_set readers; /* owned: each value's first operator */
+    struct name_set names;   /* owned */
+    struct holder *holders;  /* in the arena */
     size_t n_holders;
 };
 
@@ -219,6 +220,38 @@ static int take_weight(struct finder *f, struct holder *h, const struct onnx_gra
     return 0;
 }
 
+/* Which operator takes each value first. */
+static int note_readers(struct finder *f, struct scope *s)
+{
+    size_t earlier;
+    for (size_t i = 0; i < s->graph->n_nodes; i++)
+        for (size_t k = 0; k < s->graph->nodes[i].n_inputs; k++)
+            if (name_set_add(&s->readers, s->graph->nodes[i].inputs[k], i, &earlier) < 0)
+                return out_of_budget(f);
+    return 0;
+}
+
+/* Is the result's logarithm taken, perhaps behind a bound or an offset? Mel spectra are made like this. */
+static bool log_follows(struct scope *s, const struct onnx_node *n)
+{
+    static const char *const passing[] = {"Clip", "Max", "Add", "Mul", "Transpose", "Squeeze", "Unsqueeze"};
+    enum { STEPS_MAX = 6 };
+    for (int step = 0; step < STEPS_MAX && n->n_outputs; step++) {
+        const int64_t next = name_set_find(&s->readers, n->outputs[0]);
+        if (next < 0)
+            return false;
+        n = &s->graph->nodes[next];
+        if (strcmp(n->op_type, "Log") == 0)
+            return true;
+        bool passes = false;
+        for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++)
+            passes = passes || strcmp(n->op_type, passing[i]) == 0;
+        if (!passes)
+            return false;
+    }
+    return false;
+}
+
 static int look_at_node(struct finder *f, struct scope *s, const struct onnx_node *n)
 {
     int r = 0;
@@ -257,6 +290,8 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
 {
     struct scope s = {.graph = g, .outer = outer};
     int r = open_scope(f, &s);
+    if (r == 0)
+        r = name_set_init(&s.readers, g->n_nodes) < 0 ? out_of_budget(f) : note_readers(f, &s);
     for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
         const struct onnx_node *n = &g->nodes[i];
         r = look_at_node(f, &s, n);
@@ -269,8 +304,10 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
             struct weight *w = &f->found->list[s.holders[i].weight];
             w->n_uses = s.holders[i].n_uses;
             find_bias(&s, w);
+            w->log_follows = w->user_graph == g && log_follows(&s, w->user);
         }
     name_set_clear(&s.names);
+    name_set_clear(&s.readers);
     return r;
 }
 

@@ -18,6 +18,7 @@ struct weight {
     const struct onnx_graph *user_graph;
     size_t n_uses;                  /* as an operand, by any operator */
     uint32_t axis;                  /* of its channels */
+    bool log_follows;               /* a logarithm of the result: its small values matter, integers would lose them */
     const struct onnx_tensor *bias; /* a constant vector that the operator adds and nobody else uses; NULL: none */
     const struct onnx_node *bias_constant;
     const char *bias_name;
