@@ -60,8 +60,8 @@ int op_expand(struct op_call *c)
 {
     const struct value *v;
     struct shape wanted = {.n_dims = 0}, s;
-    size_t n;
-    bool given;
+    size_t n = 0;
+    bool given = false;
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
         r = call_ints(c, "shape", 1, wanted.dims, VALUE_DIMS_MAX, &n, &given);
@@ -84,8 +84,8 @@ int op_tile(struct op_call *c)
 {
     const struct value *v;
     int64_t repeats[VALUE_DIMS_MAX];
-    size_t n;
-    bool given;
+    size_t n = 0;
+    bool given = false;
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
         r = call_ints(c, "", 1, repeats, VALUE_DIMS_MAX, &n, &given);
@@ -183,8 +183,8 @@ int op_concat(struct op_call *c)
 
 static int split_sizes(struct op_call *c, int64_t whole, int64_t *sizes)
 {
-    size_t n;
-    bool given;
+    size_t n = 0;
+    bool given = false;
     int64_t sum = 0;
     int r = call_ints(c, "split", c->opset >= 13 || c->opset < 2 ? 1 : -1, sizes, c->n_out, &n, &given);
     if (r < 0)
@@ -496,8 +496,8 @@ int op_trilu(struct op_call *c)
     const struct value *v;
     struct value *out;
     int64_t k = 0;
-    size_t n;
-    bool given;
+    size_t n = 0;
+    bool given = false;
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
         r = call_ints(c, "", 1, &k, 1, &n, &given);

@@ -10,6 +10,8 @@
 #include "quant/graph/types.h"
 #include "quant/graph/window.h"
 
+enum { DEPTHWISE_MULTIPLIER = 2 /* outputs of a channel; with more a product is faster */ };
+
 struct conv {
     const struct value *x, *w, *bias; /* @bias: NULL: none */
     struct value *y;
@@ -239,7 +241,7 @@ int op_conv(struct op_call *call)
     if (r < 0 || c.y->n == 0)
         return r;
     const uint64_t n = (uint64_t)c.x->shape.dims[0];
-    if (c.in_channels == c.groups) {
+    if (c.in_channels == c.groups && c.out_channels / c.groups <= DEPTHWISE_MULTIPLIER) {
         call_rows(call, n * c.out_channels, window_out(&c.window) * window_kernel(&c.window), depthwise_planes, &c);
         return 0;
     }

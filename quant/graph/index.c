@@ -251,7 +251,7 @@ int op_scatter_elements(struct op_call *c)
     const struct value *v, *index, *updates;
     struct value *out;
     uint32_t axis;
-    enum reduction how;
+    enum reduction how = REDUCE_NONE;
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
         r = index_tensor(c, 1, &index);
@@ -284,7 +284,7 @@ int op_scatter_nd(struct op_call *c)
 {
     const struct value *v, *index, *updates;
     struct value *out;
-    enum reduction how;
+    enum reduction how = REDUCE_NONE;
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
         r = index_tensor(c, 1, &index);

@@ -56,7 +56,7 @@ int op_sequence_construct(struct op_call *c)
 int op_sequence_at(struct op_call *c)
 {
     const struct value *s = NULL;
-    uint64_t at;
+    uint64_t at = 0;
     int r = sequence_in(c, &s);
     if (r == 0)
         r = position(c, 1, s->n, false, &at);

@@ -103,7 +103,7 @@ int op_dft(struct op_call *c)
     struct transform t = {0};
     struct fourier f = {0};
     uint32_t axis;
-    uint64_t n;
+    uint64_t n = 0;
     const bool onesided = call_int(c, "onesided", 0) != 0;
     int r = signal_in(c, 2, onesided, &t);
     if (r == 0)
@@ -177,7 +177,7 @@ static int window(struct op_call *c, double a, double b, double d)
 {
     const double turn = 0x1.921fb54442d18p+2;
     const int64_t type = call_int(c, "output_datatype", ONNX_FLOAT);
-    uint64_t n;
+    uint64_t n = 0;
     struct value *out;
     int r = count_in(c, 0, 0.0, &n);
     if (r == 0 && type != ONNX_FLOAT && type != ONNX_DOUBLE)
@@ -239,7 +239,7 @@ static void mel_triangle(float *out, uint64_t n_mels, uint64_t n_bins, uint64_t 
 
 int op_mel_weight_matrix(struct op_call *c)
 {
-    uint64_t n, length;
+    uint64_t n = 0, length = 0;
     double rate, low, high;
     struct value *out;
     int r = count_in(c, 0, 0.0, &n);

@@ -1,4 +1,4 @@
-/* Input: an ONNX model. One that is read is written again, byte for byte, and made ready to run or refused. */
+/* Input: an ONNX model. One that is read is written again and made ready to run, or refused. */
 #include <string.h>
 
 #include "quant/format/onnx_write.h"

@@ -20,7 +20,7 @@ THRESHOLD = 0.5
 
 HEADS = { # head: what is said for it
     "alexa_v0.1": "alexa", "hey_jarvis_v0.1": "hey jarvis", "hey_mycroft_v0.1": "hey mycroft",
-    "hey_rhasspy_v0.1": "hey rhasspy", "weather_v0.1": "what's the weather",
+    "hey_rhasspy_v0.1": "hey rhasspy", "weather_v0.1": "what is the weather",
 }
 VOICES = [("en-us", 150, 50), ("en-us+f3", 140, 55), ("en-gb", 150, 45), ("en-gb-x-rp", 160, 50), ("en-us+m3", 150, 40),
           ("en-gb-scotland", 145, 50)]

@@ -65,8 +65,7 @@ static void histogram_merge__narrow_and_wide_bins__are_the_same_either_way(void 
     (void)state;
     const float small[] = {1e-3f, -2e-3f, 3e-3f, 0}, large[] = {1e3f, -5e2f, 3};
     CLEANUP(observer_free)
-    struct observer *all = new_observer(),
-                    *a = new_observer(), *b = new_observer(), *c = new_observer();
+    struct observer *all = new_observer(), *a = new_observer(), *b = new_observer(), *c = new_observer();
     add(all, small, 4);
     add(all, large, 3);
     add(a, small, 4);

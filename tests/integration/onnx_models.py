@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ONNX models through quantctl's one-shot form: what comes out runs as before, what cannot is refused by name.
 
-usage: onnx.py WORKER RUN_MODEL
+usage: onnx_models.py WORKER RUN_MODEL
 """
 import json
 import os
