@@ -97,7 +97,9 @@ static void print_plan(const struct onnx_plan *p, const char *why)
 static void print_result(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds)
 {
     const struct sums s = sum_up(p);
-    const bool narrow = p->recipe.scheme == ONNX_SCHEME_INT8_STATIC && p->recipe.bits == 7;
+    const enum onnx_scheme scheme = p->recipe.scheme;
+    const bool narrow =
+        (scheme == ONNX_SCHEME_INT8_STATIC || scheme == ONNX_SCHEME_INT8_DYNAMIC) && p->recipe.bits == 7;
     printf("%s: %s%s, %zu of %zu weights quantized, %" PRIu64 " bytes of %" PRIu64 " (%.1f %%), %.2f s\n", a->out,
            onnx_scheme_name(p->recipe.scheme), narrow ? " (7 bits: this CPU adds products in 16)" : "", s.n_quantized,
            p->weights.n, bytes_written(p), p->source_bytes, 100.0 * (double)bytes_written(p) / (double)p->source_bytes,
@@ -321,8 +323,9 @@ static bool saturates(uint64_t features)
 }
 
 /*
- * Which form "int8" is, and why. With data the static form is as accurate and lets a runtime compute with integers; without
- * them weights alone lose least. The dynamic form was slower than float32 on every model and CPU measured (docs/formats/onnx-quantized.md).
+ * Which form "int8" is, and why. With data the static form is as accurate and lets a runtime compute with integers;
+ * without them weights alone lose least. The dynamic form was slower than float32 on every model and CPU measured
+ * (docs/formats/onnx-quantized.md).
  */
 static const char *choose_int8(const struct direct_args *a, struct onnx_recipe *r)
 {

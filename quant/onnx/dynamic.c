@@ -1,6 +1,6 @@
 /*
- * Dynamic quantization: an activation gets its range when it is there (DynamicQuantizeLinear), meets int8 weights as uint8
- * (MatMulInteger, ConvInteger), and sums of integers become floats by the product of both scales.
+ * Dynamic quantization: an activation gets its range when it is there (DynamicQuantizeLinear), meets int8 weights as
+ * uint8 (MatMulInteger, ConvInteger), and sums of integers become floats by the product of both scales.
  */
 #include <string.h>
 

@@ -12,7 +12,8 @@ enum {
 
 static int max_code(const struct onnx_recipe *r)
 {
-    return r->scheme == ONNX_SCHEME_INT8_STATIC && r->bits == 7 ? MAX_CODE_7 : MAX_CODE_8;
+    const bool meets_integers = r->scheme == ONNX_SCHEME_INT8_STATIC || r->scheme == ONNX_SCHEME_INT8_DYNAMIC;
+    return meets_integers && r->bits == 7 ? MAX_CODE_7 : MAX_CODE_8;
 }
 
 static int8_t int8_code(float w, float scale, int most)

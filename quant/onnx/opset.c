@@ -1,6 +1,6 @@
 /*
- * Raising a model's opset where integers need it. Operators whose form changed on the way are rewritten; one that cannot
- * be keeps the model from the scheme.
+ * Raising a model's opset where integers need it. Operators whose form changed on the way are rewritten; one that
+ * cannot be keeps the model from the scheme.
  */
 #include <inttypes.h>
 #include <string.h>

@@ -6,6 +6,7 @@ usage: onnx_models.py WORKER RUN_MODEL
 import json
 import os
 import random
+import shlex
 import struct
 import subprocess
 import sys
@@ -51,8 +52,8 @@ def put(path, content):
     return path
 
 
-def quantize(*arguments, **more):
-    return subprocess.run([WORKER, "--direct", *arguments], capture_output=True, text=True, **more)
+def quantize(*arguments, worker=None, **more):
+    return subprocess.run([*(worker or [WORKER]), "--direct", *arguments], capture_output=True, text=True, **more)
 
 
 def expect(done, status, *words):
@@ -128,23 +129,25 @@ def an_old_opset_is_raised(folder):
 
 
 def same_bytes_everywhere(folder):
-    contents = set()
-    for threads in "1", "3":
-        for cpu in None, "", "avx2,fma,f16c":
-            environment = dict(os.environ) if cpu is None else dict(os.environ, QUANTD_CPU=cpu)
-            for scheme in (["int8-static", "--bits", "8", "--calibration", samples(folder)], ["int4"]):
-                out = f"{folder}/s.onnx"
-                expect(quantize(f"{folder}/m.onnx", out, "--force", "--threads", threads, "--scheme", *scheme, env=environment), 0)
-                with open(out, "rb") as f, open(out + ".data", "rb") as g:
-                    contents.add((scheme[0], f.read(), g.read()))
-    if len(contents) != 2:
-        raise AssertionError(f"{len(contents)} different results of two schemes")
+    ways = [([WORKER], threads, cpu) for threads in "13" for cpu in (None, "scalar", "-avx512")]
+    ways += [(shlex.split(other), "2", None) for other in filter(None, os.environ.get("QUANTD_OTHER_WORKERS", "").split(";"))]
+    contents = {}
+    for worker, threads, cpu in ways:
+        environment = dict(os.environ) if cpu is None else dict(os.environ, QUANTD_CPU=cpu)
+        for scheme in (["int8-static", "--bits", "8", "--calibration", samples(folder)], ["int4"]):
+            out = f"{folder}/s.onnx"
+            expect(quantize(f"{folder}/m.onnx", out, "--force", "--threads", threads, "--scheme", *scheme, worker=worker,
+                            env=environment), 0)
+            with open(out, "rb") as f, open(out + ".data", "rb") as g:
+                if contents.setdefault(scheme[0], known := (f.read(), g.read())) != known:
+                    raise AssertionError(f"other bytes: {worker} {threads} threads, {cpu}, {scheme[0]}")
+    print(f"# {len(ways)} ways")
 
 
 def seven_bits_where_products_saturate(folder):
     out = f"{folder}/7.onnx"
     static = ["--force", "--scheme", "int8-static", "--calibration", samples(folder)]
-    expect(quantize(f"{folder}/m.onnx", out, *static, env=dict(os.environ, QUANTD_CPU="avx2,fma,f16c")), 0, "7 bits")
+    expect(quantize(f"{folder}/m.onnx", out, *static, env=dict(os.environ, QUANTD_CPU="-avx512,-avx512vnni,-avxvnni")), 0, "7 bits")
     with open(out + ".data", "rb") as f:
         of_cpu = f.read()
     expect(quantize(f"{folder}/m.onnx", out, *static, "--bits", "7"), 0)
