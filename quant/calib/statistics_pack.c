@@ -185,9 +185,10 @@ static int read_name(struct reader *r, const struct statistics *s, char **ret)
     r->edge = NULL;
     if (r->c.failed || text.n == 0 || text.n > STATISTICS_NAME_MAX || memchr(text.data, 0, text.n))
         return malformed(r, "a tensor's name is malformed");
-    char *name = strndup((const char *)text.data, text.n);
+    char *name = calloc(text.n + 1, 1);
     if (!name)
         return err_new(r->err, QD_E_NO_MEMORY, "statistics");
+    memcpy(name, text.data, text.n);
     r->edge = *ret = name;
     if (s->n_edges > 1 && strcmp(s->edges[s->n_edges - 2].name, name) >= 0)
         return malformed(r, "it is out of order, or there twice");
