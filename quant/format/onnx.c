@@ -619,6 +619,8 @@ static int node_finish(struct reader *r, void *object, uint64_t start)
     n->domain = plain_domain(n->domain);
     if (!failed(r) && n->op_type[0] == '\0')
         return stream_fail(r->st, QD_E_CORRUPT, start, "'%.100s' names no operator", n->name);
+    if (!failed(r) && n->n_outputs == 0)
+        return stream_fail(r->st, QD_E_CORRUPT, start, "'%.100s' (%.64s) has no outputs", n->name, n->op_type);
     return failed(r);
 }
 

@@ -109,23 +109,6 @@ int op_tile(struct op_call *c)
 
 /* ---- Concat and Split ---- */
 
-/* Elements of a slice of one along the axes from @axis on, and of all axes before it. */
-static uint64_t inner_of(const struct shape *s, uint32_t axis)
-{
-    uint64_t n = 1;
-    for (uint32_t d = axis; d < s->n_dims; d++)
-        n *= (uint64_t)s->dims[d];
-    return n;
-}
-
-static uint64_t outer_of(const struct shape *s, uint32_t axis)
-{
-    uint64_t n = 1;
-    for (uint32_t d = 0; d < axis; d++)
-        n *= (uint64_t)s->dims[d];
-    return n;
-}
-
 static int concat_shape(struct op_call *c, struct value *const *v, size_t n, uint32_t axis, struct shape *s)
 {
     for (size_t i = 1; i < n; i++) {
@@ -139,7 +122,8 @@ static int concat_shape(struct op_call *c, struct value *const *v, size_t n, uin
         if (!shape_equal(&like, &v[0]->shape))
             return err_new(c->err, QD_E_INVALID, "shapes %s and %s do not fit side by side along axis %" PRIu32,
                            shape_text(&v[0]->shape, a), shape_text(&v[i]->shape, b), axis);
-        s->dims[axis] += v[i]->shape.dims[axis];
+        if (__builtin_add_overflow(s->dims[axis], v[i]->shape.dims[axis], &s->dims[axis]))
+            return err_new(c->err, QD_E_LIMIT, "more elements than can be counted");
     }
     return 0;
 }
@@ -155,12 +139,12 @@ int concat_values(struct op_call *c, struct value *const *v, size_t n, int64_t a
         r = concat_shape(c, v, n, at, &s);
     if (r == 0)
         r = call_tensor(c, 0, v[0]->type, &s, &out);
-    if (r < 0)
+    if (r < 0 || out->n == 0)
         return r;
-    const uint64_t outer = outer_of(&s, at), row = inner_of(&s, at);
+    const uint64_t outer = dims_product(&s, 0, at), row = dims_product(&s, at, s.n_dims);
     uint64_t start = 0;
     for (size_t i = 0; i < n && r == 0; i++) {
-        const uint64_t part = inner_of(&v[i]->shape, at);
+        const uint64_t part = dims_product(&v[i]->shape, at, v[i]->shape.n_dims);
         for (uint64_t o = 0; o < outer && r == 0; o++)
             r = value_copy(out, o * row + start, v[i], o * part, part, c->err);
         start += part;
@@ -185,23 +169,26 @@ static int split_sizes(struct op_call *c, int64_t whole, int64_t *sizes)
 {
     size_t n = 0;
     bool given = false;
-    int64_t sum = 0;
     int r = call_ints(c, "split", c->opset >= 13 || c->opset < 2 ? 1 : -1, sizes, c->n_out, &n, &given);
     if (r < 0)
         return r;
     const int64_t parts = (int64_t)c->n_out, each = (whole + parts - 1) / parts;
     for (int64_t i = 0; i < parts && !given; i++) { /* even, the last one smaller (num_outputs) */
-        const int64_t left = whole - i * each;
-        sizes[i] = left < 0 ? 0 : left < each ? left : each;
+        const int64_t rest = whole - i * each;
+        sizes[i] = rest < 0 ? 0 : rest < each ? rest : each;
     }
+    if (given && n != c->n_out)
+        return err_new(c->err, QD_E_INVALID, "'split' lists %zu sizes for %zu outputs", n, c->n_out);
+    int64_t left = whole;
     for (int64_t i = 0; i < parts; i++) {
-        if ((given && n != c->n_out) || sizes[i] < 0)
-            return err_new(c->err, QD_E_INVALID, "'split' lists %zu sizes for %zu outputs", n, c->n_out);
-        sum += sizes[i];
+        if (sizes[i] < 0 || sizes[i] > left)
+            return err_new(c->err, QD_E_INVALID, "part %" PRId64 " has %" PRId64 ", %" PRId64 " are left of the axis",
+                           i, sizes[i], left);
+        left -= sizes[i];
     }
-    if (sum != whole)
-        return err_new(c->err, QD_E_INVALID, "sizes of %" PRId64 " together, the axis has %" PRId64, sum, whole);
-    return 0;
+    return left == 0
+               ? 0
+               : err_new(c->err, QD_E_INVALID, "%" PRId64 " of the axis' %" PRId64 " are in no part", left, whole);
 }
 
 int op_split(struct op_call *c)
@@ -271,7 +258,7 @@ static int slice_axis(struct op_call *c, struct view *v, uint32_t axis, int64_t 
     if (step == 0)
         return err_new(c->err, QD_E_INVALID, "a step of 0 along axis %" PRIu32, axis);
     if (step < -INT32_MAX)
-        step = -INT32_MAX; /* so that it can be negated and multiplied */
+        step = -INT32_MAX; /* so that it can be negated */
     if (step > INT32_MAX)
         step = INT32_MAX;
     start = start < 0 ? (start < -n ? -1 : start + n) : start;
@@ -282,7 +269,7 @@ static int slice_axis(struct op_call *c, struct view *v, uint32_t axis, int64_t 
     v->dims[axis] = span > 0 ? (span + by - 1) / by : 0;
     if (v->dims[axis] > 0)
         v->base += start * v->strides[axis];
-    v->strides[axis] *= step;
+    v->strides[axis] *= v->dims[axis] > 1 ? step : 0;
     return 0;
 }
 
@@ -452,8 +439,12 @@ static int image_of_blocks(struct op_call *c, const struct value **v, int64_t *b
 {
     *b = call_int(c, "blocksize", 0);
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, v);
-    if (r == 0 && ((*v)->shape.n_dims != 4 || *b < 1 || *b > 1 << 15))
-        r = err_new(c->err, QD_E_INVALID, "blocks of %" PRId64 " in %" PRIu32 " dimensions", *b, (*v)->shape.n_dims);
+    bool small = r == 0 && (*v)->shape.n_dims == 4 && *b >= 1 && *b <= 1 << 15; /* so that products can be taken */
+    for (uint32_t d = 0; small && d < 4; d++)
+        small = (*v)->shape.dims[d] <= INT32_MAX;
+    char text[SHAPE_TEXT_BYTES];
+    if (r == 0 && !small)
+        r = err_new(c->err, QD_E_INVALID, "blocks of %" PRId64 " in %s", *b, shape_text(&(*v)->shape, text));
     return r;
 }
 

@@ -56,9 +56,12 @@ static void join(struct broadcast *b, size_t n)
 int broadcast_begin(struct op_call *c, const struct value *const *operands, size_t n, struct broadcast *ret)
 {
     struct broadcast b = {.shape = operands[0]->shape};
+    uint64_t elements;
     int r = 0;
     for (size_t k = 1; k < n && r == 0; k++)
         r = call_broadcast(c, &b.shape, &operands[k]->shape, &b.shape);
+    if (r == 0)
+        r = shape_count(&b.shape, &elements, c->err);
     if (r < 0)
         return r;
     b.n_dims = b.shape.n_dims;

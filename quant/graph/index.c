@@ -29,14 +29,6 @@ static int checked_index(struct op_call *c, const struct value *v, uint64_t i, i
     return 0;
 }
 
-static uint64_t product(const struct shape *s, uint32_t first, uint32_t end)
-{
-    uint64_t n = 1;
-    for (uint32_t d = first; d < end; d++)
-        n *= (uint64_t)s->dims[d];
-    return n;
-}
-
 /* ---- Gather ---- */
 
 int op_gather(struct op_call *c)
@@ -61,7 +53,7 @@ int op_gather(struct op_call *c)
     r = call_tensor(c, 0, v->type, &s, &out);
     if (r < 0 || out->n == 0)
         return r;
-    const uint64_t outer = product(&v->shape, 0, axis), inner = product(&v->shape, axis + 1, v->shape.n_dims);
+    const uint64_t outer = dims_product(&v->shape, 0, axis), inner = dims_product(&v->shape, axis + 1, v->shape.n_dims);
     const int64_t n = v->shape.dims[axis];
     for (uint64_t o = 0; o < outer && r == 0; o++)
         for (uint64_t i = 0; i < index->n && r == 0; i++) {
@@ -113,7 +105,7 @@ int op_gather_elements(struct op_call *c)
         r = call_tensor(c, 0, v->type, &index->shape, &out);
     if (r < 0)
         return r;
-    const uint64_t stride = product(&v->shape, axis + 1, v->shape.n_dims);
+    const uint64_t stride = dims_product(&v->shape, axis + 1, v->shape.n_dims);
     for (uint64_t i = 0; i < index->n && r == 0; i++) {
         int64_t at = 0;
         r = checked_index(c, index, i, v->shape.dims[axis], &at);
@@ -134,7 +126,7 @@ static int slice_offset(struct op_call *c, const struct value *index, uint64_t f
         r = checked_index(c, index, first + k, s->dims[from + k], &x);
         at = at * (uint64_t)s->dims[from + k] + (uint64_t)x;
     }
-    *ret = at * product(s, from + n, s->n_dims);
+    *ret = at * dims_product(s, from + n, s->n_dims);
     return r;
 }
 
@@ -163,8 +155,12 @@ int op_gather_nd(struct op_call *c)
             return err_new(c->err, QD_E_INVALID, "batch dimension %" PRIu32 " is %" PRId64 " and %" PRId64, d,
                            index->shape.dims[d], v->shape.dims[d]);
     r = call_tensor(c, 0, v->type, &s, &out);
-    const uint64_t n_slices = product(&index->shape, 0, q - 1), part = product(&v->shape, b + depth, v->shape.n_dims);
-    const uint64_t n_batch = product(&v->shape, 0, b), batch_elements = product(&v->shape, b, v->shape.n_dims);
+    if (r < 0 || out->n == 0)
+        return r;
+    const uint64_t n_slices = dims_product(&index->shape, 0, q - 1),
+                   part = dims_product(&v->shape, b + depth, v->shape.n_dims);
+    const uint64_t n_batch = dims_product(&v->shape, 0, b),
+                   batch_elements = dims_product(&v->shape, b, v->shape.n_dims);
     for (uint64_t i = 0; i < n_slices && r == 0; i++) {
         uint64_t at = 0;
         r = slice_offset(c, index, i * depth, depth, &v->shape, b, &at);
@@ -269,7 +265,7 @@ int op_scatter_elements(struct op_call *c)
         r = copied_input(c, v, &out);
     if (r < 0)
         return r;
-    const uint64_t stride = product(&v->shape, axis + 1, v->shape.n_dims);
+    const uint64_t stride = dims_product(&v->shape, axis + 1, v->shape.n_dims);
     for (uint64_t i = 0; i < index->n && r == 0; i++) {
         int64_t at = 0;
         r = checked_index(c, index, i, v->shape.dims[axis], &at);
@@ -298,12 +294,13 @@ int op_scatter_nd(struct op_call *c)
     if (q == 0 || index->shape.dims[q - 1] > v->shape.n_dims)
         return err_new(c->err, QD_E_INVALID, "indices of %" PRIu32 " dimensions into %" PRIu32, q, v->shape.n_dims);
     const uint32_t depth = (uint32_t)index->shape.dims[q - 1];
-    const uint64_t n_slices = product(&index->shape, 0, q - 1), part = product(&v->shape, depth, v->shape.n_dims);
+    const uint64_t n_slices = dims_product(&index->shape, 0, q - 1),
+                   part = dims_product(&v->shape, depth, v->shape.n_dims);
     if (updates->n != n_slices * part)
         return err_new(c->err, QD_E_INVALID, "%" PRIu64 " updates for %" PRIu64 " slices of %" PRIu64, updates->n,
                        n_slices, part);
     r = copied_input(c, v, &out);
-    for (uint64_t i = 0; i < n_slices && r == 0; i++) {
+    for (uint64_t i = 0; i < n_slices && updates->n && r == 0; i++) {
         uint64_t at = 0;
         r = slice_offset(c, index, i * depth, depth, &v->shape, 0, &at);
         if (r == 0)
@@ -356,13 +353,16 @@ int op_compress(struct op_call *c)
     if (r < 0)
         return r;
     struct shape s = flat ? (struct shape){.n_dims = 1, .dims = {(int64_t)v->n}} : v->shape;
-    const uint64_t inner = product(&s, axis + 1, s.n_dims), n = (uint64_t)s.dims[axis], outer = product(&s, 0, axis);
+    const uint64_t inner = dims_product(&s, axis + 1, s.n_dims), n = (uint64_t)s.dims[axis],
+                   outer = dims_product(&s, 0, axis);
     const uint64_t n_flags = keep->n < n ? keep->n : n;
     const uint8_t *flags = keep->data;
     s.dims[axis] = 0;
     for (uint64_t i = 0; i < n_flags; i++)
         s.dims[axis] += flags[i];
     r = call_tensor(c, 0, v->type, &s, &out);
+    if (r < 0 || out->n == 0)
+        return r;
     for (uint64_t o = 0, at = 0; o < outer && r == 0; o++)
         for (uint64_t i = 0; i < n_flags && r == 0; i++)
             if (flags[i]) {
@@ -399,7 +399,7 @@ int op_one_hot(struct op_call *c)
     s.dims[axis] = (int64_t)depth;
     s.n_dims++;
     r = call_tensor(c, 0, values->type, &s, &out);
-    const uint64_t inner = product(&s, axis + 1, s.n_dims), n = (uint64_t)depth;
+    const uint64_t inner = dims_product(&s, axis + 1, s.n_dims), n = (uint64_t)depth;
     for (uint64_t i = 0; r == 0 && i < out->n; i++) {
         const int64_t at = index_at(whole, i / (n * inner) * inner + i % inner);
         const int64_t wanted = at < 0 ? at + (int64_t)n : at;
@@ -416,7 +416,8 @@ int op_reverse_sequence(struct op_call *c)
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
         r = call_tensor_in(c, 1, ONNX_INT64, &lengths);
-    if (r == 0 && (v->shape.n_dims < 2 || batch + time != 1 || batch * time != 0))
+    const bool first_two = (batch == 0 && time == 1) || (batch == 1 && time == 0);
+    if (r == 0 && (v->shape.n_dims < 2 || !first_two))
         r = err_new(c->err, QD_E_INVALID, "batch axis %" PRId64 " and time axis %" PRId64, batch, time);
     if (r == 0 && lengths->n != (uint64_t)v->shape.dims[batch])
         r = err_new(c->err, QD_E_INVALID, "%" PRIu64 " lengths for a batch of %" PRId64, lengths->n,
@@ -425,7 +426,7 @@ int op_reverse_sequence(struct op_call *c)
         r = call_tensor(c, 0, v->type, &v->shape, &out);
     if (r < 0)
         return r;
-    const uint64_t inner = product(&v->shape, 2, v->shape.n_dims), columns = (uint64_t)v->shape.dims[1];
+    const uint64_t inner = dims_product(&v->shape, 2, v->shape.n_dims), columns = (uint64_t)v->shape.dims[1];
     for (uint64_t i = 0; inner && i < v->n / inner && r == 0; i++) {
         const uint64_t at[2] = {i / columns, i % columns};
         const int64_t t = (int64_t)at[time], n = index_at(lengths, at[batch]);

@@ -136,6 +136,14 @@ int call_ints(struct op_call *c, const char *name, int input, int64_t *ret_list,
     return 0;
 }
 
+int call_integer(struct op_call *c, size_t i, int64_t *ret)
+{
+    size_t n;
+    bool given;
+    int r = call_ints(c, "", (int)i, ret, 1, &n, &given);
+    return r < 0 || n == 1 ? r : err_new(c->err, QD_E_INVALID, "input %zu is no single number", i);
+}
+
 int call_axis(struct op_call *c, int64_t axis, uint32_t n_dims, uint32_t *ret)
 {
     const int64_t n = n_dims;

@@ -19,7 +19,7 @@ struct op_call {
     int64_t opset;           /* of the node's domain */
     struct value *const *in; /* [n_in]; NULL: absent */
     size_t n_in;
-    struct value **out; /* [n_out]; NULL until the operator sets it; the executor takes the reference */
+    struct value **out; /* [n_out], at least one; NULL until the operator sets it; the executor takes the reference */
     size_t n_out;
     struct memory *memory;
     const struct ops *kernels;
@@ -87,6 +87,9 @@ int call_attr_tensor(struct op_call *c, const char *name, struct value **ret);
 
 /* Input @i, which has to be a tensor of one number, as a double. */
 int call_number(struct op_call *c, size_t i, double *ret);
+
+/* Input @i, which has to be a tensor of one int64 or int32. */
+int call_integer(struct op_call *c, size_t i, int64_t *ret);
 
 /*
  * A list of integers that is attribute @name or, where the node has none and @input is not negative, the int64 (or

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "quant/graph/functions.h"
+#include "quant/graph/row.h"
 #include "quant/graph/types.h"
 #include "quant/graph/window.h"
 
@@ -96,18 +97,13 @@ static void put_index(const struct pool *k, uint64_t plane, uint64_t i, int64_t 
     k->indices[i] = (int64_t)(plane * window_in(w)) + at;
 }
 
-static double double_at(const struct value *v, uint64_t i)
-{
-    return v->type == ONNX_FLOAT ? (double)((const float *)v->data)[i] : ((const double *)v->data)[i];
-}
-
 static double sum_of(const struct pool *k, const struct part *p, uint64_t plane)
 {
     const uint64_t base = plane * window_in(&k->w);
     double sum = 0.0;
     EACH(&k->w, p, at)
     {
-        const double x = double_at(k->x, base + (uint64_t)at);
+        const double x = float_at(k->x, base + (uint64_t)at);
         sum += k->kind == POOL_AVERAGE ? x : k->p == 1.0 ? fabs(x) : k->p == 2.0 ? x * x : fn_pow_d(fabs(x), k->p);
     }
     return sum;

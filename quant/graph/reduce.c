@@ -4,13 +4,11 @@
  */
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "quant/graph/functions.h"
+#include "quant/graph/row.h"
 #include "quant/graph/types.h"
 #include "quant/graph/view.h"
-
-enum { LANES = 16 };
 
 enum reduce_kind { SUM, MEAN, MAX, MIN, PROD, L1, L2, LOG_SUM, LOG_SUM_EXP, SUM_SQUARE };
 
@@ -92,38 +90,23 @@ static uint64_t even_run(const struct view *v, uint64_t i, uint64_t n, int64_t *
 
 /* ---- floats ---- */
 
-static double fold_lanes(const double *lane)
-{
-    double s[LANES];
-    memcpy(s, lane, sizeof s);
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
-            s[i] += s[i + width];
-    return s[0];
-}
-
-static double double_at(const struct value *v, int64_t i)
-{
-    return v->type == ONNX_FLOAT ? (double)((const float *)v->data)[i] : ((const double *)v->data)[i];
-}
-
 /* Sum of f(x - @shift) with f by @kind. */
 static double sum_of(const struct reducing *k, int64_t base, double shift)
 {
-    double lanes[LANES] = {0.0};
+    struct sum sum = {{0.0}};
     for (uint64_t i = 0, n; i < k->n; i += n) {
         int64_t at, stride;
         n = even_run(&k->reduced, i, k->n - i, &at, &stride);
         for (uint64_t j = 0; j < n; j++) {
-            const double x = double_at(k->in, base + at + (int64_t)j * stride);
+            const double x = float_at(k->in, (uint64_t)(base + at + (int64_t)j * stride));
             const double y = k->kind == L1                            ? fabs(x)
                              : k->kind == L2 || k->kind == SUM_SQUARE ? x * x
                              : k->kind == LOG_SUM_EXP                 ? fn_exp_d(x - shift)
                                                                       : x;
-            lanes[(i + j) % LANES] += y;
+            sum.lanes[(i + j) % SUM_LANES] += y;
         }
     }
-    return fold_lanes(lanes);
+    return sum_fold(&sum);
 }
 
 /* The largest, the smallest or the product, from the first to the last. NaN wins. */
@@ -134,7 +117,7 @@ static double fold_of(const struct reducing *k, int64_t base, enum reduce_kind k
         int64_t at, stride;
         n = even_run(&k->reduced, i, k->n - i, &at, &stride);
         for (uint64_t j = 0; j < n; j++) {
-            const double x = double_at(k->in, base + at + (int64_t)j * stride);
+            const double x = float_at(k->in, (uint64_t)(base + at + (int64_t)j * stride));
             if (kind == PROD)
                 y *= x;
             else if (x != x || (kind == MAX ? x > y : x < y))
@@ -201,7 +184,7 @@ static int64_t fold_integers(const struct reducing *k, int64_t base)
         else if (k->kind == MAX || k->kind == MIN)
             y = (k->kind == MAX ? above : below) ? x : y;
         else if (k->kind == L1)
-            y += x < 0 && !is_u64 ? -x : x;
+            y = (int64_t)((uint64_t)y + (x < 0 && !is_u64 ? -(uint64_t)x : (uint64_t)x));
         else if (k->kind == L2 || k->kind == SUM_SQUARE)
             y = (int64_t)((uint64_t)y + (uint64_t)x * (uint64_t)x);
         else
@@ -304,7 +287,7 @@ struct arguing {
 static bool better(const struct arguing *k, int64_t a, int64_t b)
 {
     if (k->in->type == ONNX_FLOAT || k->in->type == ONNX_DOUBLE) {
-        const double x = double_at(k->in, a), y = double_at(k->in, b);
+        const double x = float_at(k->in, (uint64_t)a), y = float_at(k->in, (uint64_t)b);
         return (k->most ? x > y : x < y) || (k->last && x == y);
     }
     const int64_t x = integer_at(k->in, a), y = integer_at(k->in, b);
@@ -378,13 +361,13 @@ int op_cum_sum(struct op_call *c)
     WIDEN(c, op_cum_sum);
     const struct value *v;
     struct value *out;
-    double axis;
+    int64_t axis;
     uint32_t at;
     int r = call_tensor_in(c, 0, ONNX_UNDEFINED, &v);
     if (r == 0)
-        r = call_number(c, 1, &axis);
+        r = call_integer(c, 1, &axis);
     if (r == 0)
-        r = call_axis(c, (int64_t)axis, v->shape.n_dims, &at);
+        r = call_axis(c, axis, v->shape.n_dims, &at);
     if (r == 0)
         r = call_tensor(c, 0, v->type, &v->shape, &out);
     if (r < 0)

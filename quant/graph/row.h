@@ -46,15 +46,6 @@ void row_sum_squares(const struct row *r, double centre, struct sum *s);
 /* Mean and mean square distance from it. Of no elements: NaN. */
 void row_moments(const struct row *r, double *ret_mean, double *ret_variance);
 
-/* Elements of dimensions [first, end). */
-static inline uint64_t dims_product(const struct shape *s, uint32_t first, uint32_t end)
-{
-    uint64_t n = 1;
-    for (uint32_t d = first; d < end; d++)
-        n *= (uint64_t)s->dims[d];
-    return n;
-}
-
 /* Element @i of a tensor of float32 or float64. */
 double float_at(const struct value *v, uint64_t i);
 

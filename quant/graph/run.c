@@ -57,6 +57,14 @@ static int load_strings(struct source *s, const struct onnx_tensor *t, struct va
     return r;
 }
 
+/* A file may hold any byte for true. */
+static void settle_bools(struct value *v)
+{
+    uint8_t *b = v->data;
+    for (uint64_t i = 0; i < v->n; i++)
+        b[i] = b[i] != 0;
+}
+
 int value_from_tensor(struct memory *m, struct source *s, const struct onnx_tensor *t, struct value **ret,
                       struct qd_error *err)
 {
@@ -74,6 +82,8 @@ int value_from_tensor(struct memory *m, struct source *s, const struct onnx_tens
         r = onnx_type_bits(t->type) < 8 ? load_small(s, t, v, err) : onnx_tensor_load(s, t, v->data, err);
     if (r < 0)
         return r;
+    if (t->type == ONNX_BOOL)
+        settle_bools(v);
     *ret = steal(&v);
     return 0;
 }

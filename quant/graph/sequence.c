@@ -23,14 +23,14 @@ static struct value *item(const struct value *sequence, uint64_t i)
 /* A position among @n items (one more where @past_end), counted from the end where it is negative. */
 static int position(struct op_call *c, size_t input, uint64_t n, bool past_end, uint64_t *ret)
 {
-    double d;
     const int64_t most = (int64_t)n;
-    int r = call_number(c, input, &d);
+    int64_t given;
+    int r = call_integer(c, input, &given);
     if (r < 0)
         return r;
-    const int64_t at = d < 0 ? (int64_t)d + most : (int64_t)d;
+    const int64_t at = given < 0 ? given + most : given;
     if (at < 0 || at > most - !past_end)
-        return err_new(c->err, QD_E_INVALID, "position %g in a sequence of %" PRIu64, d, n);
+        return err_new(c->err, QD_E_INVALID, "position %" PRId64 " in a sequence of %" PRIu64, given, n);
     *ret = (uint64_t)at;
     return 0;
 }
@@ -180,18 +180,22 @@ static int64_t part_size(const struct value *sizes, uint64_t i, int64_t left)
 static int count_parts(struct op_call *c, const struct value *sizes, int64_t whole, uint64_t *ret)
 {
     const bool listed = sizes && sizes->shape.n_dims > 0;
-    int64_t sum = 0;
-    *ret = listed ? sizes->n : 0;
-    for (uint64_t i = 0; listed ? i < sizes->n : sum < whole; i++) {
-        const int64_t n = part_size(sizes, i, whole - sum);
-        if (n < 0 || (!listed && n == 0) || n > whole - sum)
-            return err_new(c->err, QD_E_INVALID, "a part of %" PRId64 " where %" PRId64 " are left", n, whole - sum);
-        sum += n;
-        *ret += !listed;
+    const int64_t each = listed ? 0 : part_size(sizes, 0, whole);
+    int64_t left = whole;
+    if (!listed && (each > 0 || whole == 0)) {
+        *ret = whole ? (uint64_t)((whole + each - 1) / each) : 0;
+        return 0;
     }
-    return sum == whole
-               ? 0
-               : err_new(c->err, QD_E_INVALID, "parts of %" PRId64 " together, the axis has %" PRId64, sum, whole);
+    *ret = listed ? sizes->n : 0;
+    for (uint64_t i = 0; i < *ret; i++) {
+        const int64_t n = part_size(sizes, i, left);
+        if (n < 0 || n > left)
+            return err_new(c->err, QD_E_INVALID, "a part of %" PRId64 " where %" PRId64 " are left", n, left);
+        left -= n;
+    }
+    return left == 0 ? 0
+                     : err_new(c->err, QD_E_INVALID,
+                               "parts of %" PRId64 " each leave %" PRId64 " of an axis of %" PRId64, each, left, whole);
 }
 
 int op_split_to_sequence(struct op_call *c)

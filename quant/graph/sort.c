@@ -97,10 +97,11 @@ int op_top_k(struct op_call *c)
     r = call_tensor(c, 0, v->type, &s, &values);
     if (r == 0)
         r = call_tensor(c, 1, ONNX_INT64, &s, &indices);
-    CLEANUP(free) struct ranked *list = calloc((size_t)n + 1, sizeof *list);
-    if (r == 0 && !list)
-        r = err_new(c->err, QD_E_NO_MEMORY, "%" PRId64 " elements", n);
-    for (uint64_t i = 0; r == 0 && n > 0 && i < v->n / (uint64_t)n; i++) {
+    void *scratch = NULL;
+    if (r == 0 && values->n)
+        r = memory_take(c->memory, (uint64_t)n * sizeof(struct ranked), &scratch, c->err);
+    struct ranked *list = scratch;
+    for (uint64_t i = 0; r == 0 && values->n && i < v->n / (uint64_t)n; i++) {
         const uint64_t hi = i / (uint64_t)stride, lo = i % (uint64_t)stride;
         for (int64_t j = 0; j < n; j++)
             list[j] = rank_of(v, (int64_t)(hi * (uint64_t)(stride * n) + lo) + j * stride, j);
@@ -112,6 +113,7 @@ int op_top_k(struct op_call *c)
                            c->err);
         }
     }
+    memory_give(c->memory, scratch);
     return r;
 }
 
@@ -196,13 +198,14 @@ static int put_unique(struct op_call *c, const struct slices *s, const struct sh
     return r;
 }
 
-static int unique(struct op_call *c, const struct slices *s, struct shape *shape, uint32_t axis)
+enum { BYTES_A_SLICE = sizeof(struct member) + sizeof(struct group) + 2 * sizeof(uint64_t) };
+
+/* @scratch has BYTES_A_SLICE for each slice. */
+static int unique(struct op_call *c, const struct slices *s, void *scratch, struct shape *shape, uint32_t axis)
 {
-    CLEANUP(free) struct member *m = calloc(s->n + 1, sizeof *m);
-    CLEANUP(free) struct group *g = calloc(s->n + 1, sizeof *g);
-    CLEANUP(free) uint64_t *inverse = calloc(s->n + 1, sizeof *inverse), *place = calloc(s->n + 1, sizeof *place);
-    if (!m || !g || !inverse || !place)
-        return err_new(c->err, QD_E_NO_MEMORY, "%" PRIu64 " elements", s->n);
+    struct member *m = scratch;
+    struct group *g = (struct group *)(m + s->n);
+    uint64_t *inverse = (uint64_t *)(g + s->n), *place = inverse + s->n;
     for (uint64_t i = 0; i < s->n; i++)
         m[i] = (struct member){s, i};
     qsort(m, s->n, sizeof *m, by_content);
@@ -238,5 +241,12 @@ int op_unique(struct op_call *c)
     s.n = (uint64_t)shape.dims[axis];
     for (uint32_t d = 0; d < shape.n_dims; d++)
         *(d < axis ? &s.outer : &s.inner) *= d == axis ? 1 : (uint64_t)shape.dims[d];
-    return unique(c, &s, &shape, axis);
+    if (s.v->n == 0)
+        s.outer = 0; /* slices of nothing */
+    void *scratch = NULL;
+    r = memory_take(c->memory, s.n * BYTES_A_SLICE, &scratch, c->err);
+    if (r == 0)
+        r = unique(c, &s, scratch, &shape, axis);
+    memory_give(c->memory, scratch);
+    return r;
 }

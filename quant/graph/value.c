@@ -132,10 +132,9 @@ int shape_count(const struct shape *s, uint64_t *ret, struct qd_error *err)
         if (s->dims[d] < 0)
             return err_new(err, QD_E_INVALID, "a shape %s has a negative dimension", shape_text(s, text));
         empty = empty || s->dims[d] == 0;
-    }
-    for (uint32_t d = 0; d < s->n_dims && !empty; d++)
-        if (!checked_mul(n, (uint64_t)s->dims[d], &n) || n > (uint64_t)1 << 58)
+        if (s->dims[d] && (!checked_mul(n, (uint64_t)s->dims[d], &n) || n > (uint64_t)1 << 58))
             return err_new(err, QD_E_LIMIT, "a shape %s has more elements than can be counted", shape_text(s, text));
+    }
     *ret = empty ? 0 : n;
     return 0;
 }

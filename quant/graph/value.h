@@ -67,10 +67,22 @@ DEFINE_CLEANUP(value_release, struct value *)
 /* Copies a string into element @i of a string tensor. */
 int value_set_string(struct value *v, uint64_t i, struct bytes text, struct qd_error *err);
 
+/* Elements of dimensions [first, end). */
+static inline uint64_t dims_product(const struct shape *s, uint32_t first, uint32_t end)
+{
+    uint64_t n = 1;
+    for (uint32_t d = first; d < end; d++)
+        n *= (uint64_t)s->dims[d];
+    return n;
+}
+
 /* Bytes of an element in memory (bool and 4-bit: 1; strings: sizeof(struct bytes)); 0 for a type that no value has. */
 size_t value_element_bytes(enum onnx_type type);
 
-/* Elements of @s; QD_E_LIMIT where the product passes 2^58, QD_E_INVALID for a negative dimension. */
+/*
+ * Elements of @s; QD_E_INVALID for a negative dimension. QD_E_LIMIT where the product of the dimensions that are not 0
+ * passes 2^58: so no product of a value's dimensions overflows, whether it has elements or none.
+ */
 int shape_count(const struct shape *s, uint64_t *ret, struct qd_error *err);
 bool shape_equal(const struct shape *a, const struct shape *b);
 

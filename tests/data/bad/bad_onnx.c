@@ -65,7 +65,8 @@ static void node(struct buffer *b, const char *op, const char *in1, const char *
         text(&n, 1, in1);
     if (in2)
         text(&n, 1, in2);
-    text(&n, 2, out);
+    if (out)
+        text(&n, 2, out);
     if (op)
         text(&n, 4, op);
     if (attr)
@@ -450,6 +451,8 @@ static void graphs(bad_file_use *use, void *data)
     use_graph(&g, "no operator", 0, QD_E_CORRUPT, "names no operator", use, data);
     node(&g, "", "x", NULL, "z", NULL);
     use_graph(&g, "no operator", 1, QD_E_CORRUPT, "names no operator", use, data);
+    node(&g, "Relu", "x", NULL, NULL, NULL);
+    use_graph(&g, "no outputs", 0, QD_E_CORRUPT, "has no outputs", use, data);
 }
 
 static void attribute(struct buffer *more, const char *name, uint64_t kind, struct buffer *content)
