@@ -18,7 +18,7 @@
 #include "quant/calib/calibrate.h"
 #include "quant/calib/dataset.h"
 #include "quant/limits.h"
-#include "quant/onnx/scheme.h"
+#include "quant/onnx/choose.h"
 
 enum { WORST_SHOWN = 10, DATA_NAME_BYTES = LIMIT_FILE_NAME_BYTES + 1, PATH_BYTES = 4096 };
 
@@ -322,31 +322,48 @@ static bool saturates(uint64_t features)
 #endif
 }
 
-/*
- * Which form "int8" is, and why. With data the static form is as accurate and lets a runtime compute with integers;
- * without them weights alone lose least. The dynamic form is never chosen: ONNX Runtime 1.30 runs its convolutions 4 to
- * 20 times slower than float32 ones (docs/formats/onnx-quantized.md).
- */
-static const char *choose_int8(const struct direct_args *a, struct onnx_recipe *r)
+/* Whichever form of int8 suits. */
+static bool is_any(const struct direct_args *a)
 {
-    r->scheme = a->calibration ? ONNX_SCHEME_INT8_STATIC : ONNX_SCHEME_INT8_WEIGHT;
-    return a->calibration ? "there are calibration data: activations get ranges, too"
-                          : "no calibration data: weights alone lose least";
+    return a->onnx_any || (!a->onnx_given && a->recipe.scheme == SCHEME_AUTO);
 }
 
-static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, const char **ret_why, struct qd_error *err)
+static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, struct qd_error *err)
 {
     *ret = a->onnx;
     ret->again = a->recipe.requantize;
     ret->rules = a->recipe.rules;
     if (!ret->bits)
         ret->bits = saturates(cpu_features()) ? 7 : 8;
-    if (a->onnx_any || (!a->onnx_given && a->recipe.scheme == SCHEME_AUTO))
-        *ret_why = choose_int8(a, ret);
+    if (is_any(a))
+        ret->scheme = a->calibration ? ONNX_SCHEME_INT8_STATIC : ONNX_SCHEME_INT8_WEIGHT;
     if (a->onnx_given || a->recipe.scheme == SCHEME_AUTO)
         return 0;
     int r = err_new(err, QD_E_INVALID, "%s is a scheme of GGUF; this is an ONNX model", scheme_name(a->recipe.scheme));
     return err_hint(err, r, "ONNX models take int8, int8-weight, int8-static, int8-dynamic, int4, f16 and bf16");
+}
+
+/* The plan of @recipe, or of the form of int8 that suits, and why it is that. */
+static int make_plan(const struct direct_args *a, const struct onnx_model *m, struct source *s,
+                     const struct onnx_recipe *recipe, const struct statistics *statistics, const char *data_name,
+                     struct onnx_plan **ret, struct int8_choice *ret_choice, struct qd_error *err)
+{
+    const struct ops *ops = ops_native();
+    CLEANUP(onnx_plan_free) struct onnx_plan *p = NULL;
+    int r = onnx_plan_build(m, s, recipe, statistics, ops, data_name, &p, err);
+    (void)snprintf(ret_choice->why, sizeof ret_choice->why, "%s",
+                   is_any(a) ? "no calibration data: weights alone lose least" : "asked for");
+    if (r == 0 && is_any(a) && statistics)
+        int8_choose(p, statistics, int8_speed(), ret_choice);
+    if (r == 0 && is_any(a) && statistics && ret_choice->scheme != recipe->scheme) {
+        struct onnx_recipe chosen = *recipe;
+        chosen.scheme = ret_choice->scheme;
+        p = onnx_plan_free(p);
+        r = onnx_plan_build(m, s, &chosen, NULL, ops, data_name, &p, err);
+    }
+    if (r == 0)
+        *ret = steal(&p);
+    return r;
 }
 
 int direct_onnx_run(const struct direct_args *a, struct source *s, double started, onnx_progress_fn *progress,
@@ -357,8 +374,8 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     CLEANUP(statistics_free) struct statistics *statistics = NULL;
     struct onnx_recipe recipe;
     char name[DATA_NAME_BYTES], path[PATH_BYTES];
-    const char *why = "asked for";
-    int r = make_recipe(a, &recipe, &why, err);
+    struct int8_choice choice = {.why = ""};
+    int r = make_recipe(a, &recipe, err);
     if (r == 0)
         r = data_names(a, name, path, err);
     if (r == 0)
@@ -366,8 +383,8 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     if (r == 0)
         r = calibrate_model(a, m, s, recipe.scheme, &statistics, err);
     if (r == 0)
-        r = onnx_plan_build(m, s, &recipe, statistics, ops_native(), name, &p, err);
+        r = make_plan(a, m, s, &recipe, statistics, name, &p, &choice, err);
     if (r == 0 && !a->dry_run)
         r = write_files(a, p, s, path, progress, data, err);
-    return r < 0 ? r : report(a, p, why, seconds_since(started), err);
+    return r < 0 ? r : report(a, p, choice.why, seconds_since(started), err);
 }

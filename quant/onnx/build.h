@@ -87,12 +87,8 @@ int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *
 
 int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 
-/*
- * Behind int8_plan: the operator's input and bias, too. @scales: of the weight's channels. What has no statistics keeps
- * quantized weights alone.
- */
-int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const float *scales,
-                uint64_t n_scales);
+/* Quantizes input and bias of the weight's operator, too: @d meets codes. Where that does not do its note says why. */
+int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const struct int8_weight *q);
 
 /* Can the weight's operator become one of integers with dynamic ranges? */
 bool dynamic_fit(const struct weight *w);

@@ -83,28 +83,61 @@ int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *
     return 0;
 }
 
-int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d)
+/* The weight as codes * scale by DequantizeLinear: what a runtime joins with activations that are codes, too. */
+static int put_dequantized(struct builder *b, const struct weight *w, const struct int8_weight *q,
+                           struct onnx_decision *d)
 {
-    struct int8_weight q;
-    int r = int8_codes(b, w, d, &q);
-    if (r < 0)
-        return r;
-    const int64_t n = (int64_t)q.n_scales;
+    const int64_t n = (int64_t)q->n_scales;
     struct onnx_made *z = build_tensor(b, build_name(b, w->name, "zero_point"), ONNX_INT8, 1, build_dims(b, 1, &n),
-                                       build_take(b, q.n_scales, 1));
+                                       build_take(b, q->n_scales, 1));
     struct onnx_node *node =
         z && z->tensor.memory
             ? build_node(b, "DequantizeLinear", build_dequantize_domain(b),
-                         (const char *[]){q.codes->tensor.name, q.scale->tensor.name, z->tensor.name}, 3, w->name, 1)
+                         (const char *[]){q->codes->tensor.name, q->scale->tensor.name, z->tensor.name}, 3, w->name, 1)
             : NULL;
     if (!node)
         return build_out_of_budget(b);
     build_set_int(node, "axis", w->axis);
-    build_drop_weight(b, w);
     build_add(b, w->graph, build_place(w), node, NULL);
-    build_add(b, w->graph, build_place(w), NULL, q.codes);
-    build_add(b, w->graph, build_place(w), NULL, q.scale);
     build_add(b, w->graph, build_place(w), NULL, z);
     d->bytes_after += z->tensor.bytes;
-    return b->plan->recipe.scheme == ONNX_SCHEME_INT8_STATIC ? static_plan(b, w, d, q.scales, q.n_scales) : 0;
+    return 0;
+}
+
+/* The same as Cast and Mul of constants, which a runtime does once, when it loads the model. */
+static int put_product(struct builder *b, const struct weight *w, const struct int8_weight *q)
+{
+    const size_t n_dims = w->tensor->n_dims - w->axis; /* the scales spread over the dimensions behind their axis */
+    int64_t *dims = build_take(b, n_dims, sizeof *dims);
+    const char *wide = build_name(b, w->name, "wide");
+    struct onnx_node *cast =
+        wide ? build_node(b, "Cast", "", (const char *[]){q->codes->tensor.name}, 1, wide, 1) : NULL;
+    struct onnx_node *mul =
+        wide ? build_node(b, "Mul", "", (const char *[]){wide, q->scale->tensor.name}, 2, w->name, 0) : NULL;
+    if (!dims || !cast || !mul)
+        return build_out_of_budget(b);
+    for (size_t i = 0; i < n_dims; i++)
+        dims[i] = i ? 1 : (int64_t)q->n_scales;
+    q->scale->tensor.dims = dims;
+    q->scale->tensor.n_dims = n_dims;
+    build_set_int(cast, "to", ONNX_FLOAT);
+    build_add(b, w->graph, build_place(w), cast, NULL);
+    build_add(b, w->graph, build_place(w), mul, NULL);
+    return 0;
+}
+
+int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d)
+{
+    struct int8_weight q;
+    int r = int8_codes(b, w, d, &q);
+    if (r == 0 && b->plan->recipe.scheme == ONNX_SCHEME_INT8_STATIC)
+        r = static_plan(b, w, d, &q);
+    if (r == 0)
+        r = d->meets_codes ? put_dequantized(b, w, &q, d) : put_product(b, w, &q);
+    if (r < 0)
+        return r;
+    build_drop_weight(b, w);
+    build_add(b, w->graph, build_place(w), NULL, q.codes);
+    build_add(b, w->graph, build_place(w), NULL, q.scale);
+    return 0;
 }

@@ -12,6 +12,9 @@ enum {
     BFLOAT16_SINCE = 13, /* opset from which Cast knows bfloat16 */
     EDITS_A_WEIGHT = 16, /* at most: drops and additions, of activations and biases, too */
 };
+
+static const char scheme_prop[] = "quantd.scheme"; /* in metadata_props of what is made */
+
 static const char *const scheme_names[] = {
 #define S(name, NAME, text) name,
     ONNX_SCHEMES(S)
@@ -101,16 +104,42 @@ static int import_opsets(struct builder *b)
     return 0;
 }
 
+/* What a model of ours says of itself; NULL: nothing. */
+static const char *scheme_of(const struct onnx_model *m)
+{
+    for (size_t i = 0; i < m->n_props; i++)
+        if (strcmp(m->props[i].key, scheme_prop) == 0)
+            return m->props[i].value;
+    return NULL;
+}
+
+/* The model says of itself what was done: weights as Cast and Mul do not show it. */
+static int name_scheme(struct builder *b)
+{
+    struct onnx_prop *prop = build_take(b, 1, sizeof *prop);
+    if (!prop)
+        return build_out_of_budget(b);
+    *prop = (struct onnx_prop){scheme_prop, onnx_scheme_name(b->plan->recipe.scheme)};
+    b->plan->edits.props = prop;
+    b->plan->edits.n_props = scheme_of(b->model) ? 0 : 1; /* one again keeps its first */
+    return 0;
+}
+
 static int refuse(struct builder *b)
 {
     const struct onnx_node *n = weights_quantized_node(b->model);
+    const char *made = b->plan->recipe.again ? NULL : scheme_of(b->model);
+    if (made)
+        return err_hint(
+            b->err, err_new(b->err, QD_E_UNSUPPORTED, "the model is quantized already: %s = %.64s", scheme_prop, made),
+            "quantize the original, or say --allow-requantize");
     if (n && !b->plan->recipe.again) {
         int r = err_new(b->err, QD_E_UNSUPPORTED, "the model is quantized already: node '%.100s' is a %s",
                         n->name[0]     ? n->name
                         : n->n_outputs ? n->outputs[0]
                                        : "",
                         n->op_type);
-        return err_hint(b->err, r, "quantize the original, or say --requantize");
+        return err_hint(b->err, r, "quantize the original, or say --allow-requantize");
     }
     if (b->plan->recipe.scheme == ONNX_SCHEME_BF16 && build_opset(b, "") < BFLOAT16_SINCE)
         return err_hint(b->err,
@@ -157,6 +186,8 @@ static int build(struct builder *b, const char *data_name)
         r = opset_raise(b);
     if (r == 0)
         r = import_opsets(b);
+    if (r == 0)
+        r = name_scheme(b);
     p->edits.drops = b->drops;
     p->edits.additions = b->additions;
     p->edits.renames = b->renames;

@@ -53,6 +53,7 @@ struct onnx_decision {
     const char *form;   /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
     const char *reason; /* why it stays, or "" */
     const char *note;   /* what else there is to say, or NULL */
+    bool meets_codes;   /* int8-static: the operator's input is quantized, too */
     uint64_t bytes_before, bytes_after;
     double signal, noise; /* sums of squares; set by the run */
 };

@@ -206,8 +206,7 @@ static int quantize_operator(struct builder *b, const struct weight *w, const st
     return bias ? put_bias(b, w, bias) : 0;
 }
 
-int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const float *scales,
-                uint64_t n_scales)
+int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const struct int8_weight *q)
 {
     struct code_params p = {1.0f, 0};
     struct int32_bias bias = {NULL, NULL};
@@ -221,7 +220,7 @@ int static_plan(struct builder *b, const struct weight *w, struct onnx_decision 
     int r = activation_params(b, w->user->inputs[0], &p, &d->note);
     if (r != 0)
         return r < 0 ? r : 0;
-    r = has_bias(w->user) ? bias_codes(b, w, scales, n_scales, p.scale, &bias) : 0;
+    r = has_bias(w->user) ? bias_codes(b, w, q->scales, q->n_scales, p.scale, &bias) : 0;
     if (r < 0)
         return r;
     if (r > 0) {
@@ -229,5 +228,6 @@ int static_plan(struct builder *b, const struct weight *w, struct onnx_decision 
         return 0;
     }
     d->note = NULL;
+    d->meets_codes = true;
     return quantize_operator(b, w, &p, has_bias(w->user) ? &bias : NULL);
 }

@@ -142,13 +142,13 @@ class Detection:
 
 
 class Angle:
-    """Is a line upside down? Over the lines of Recognition, each as it is and turned."""
-    name, unit = "ocr-cls", "right of 120"
+    """Is a line upside down? Each line as it is and turned."""
+    name, unit = "ocr-cls", "right of 1200"
     model = MODELS + "/ch_ppocr_mobile_v2.0_cls_infer.onnx"
-    CALIBRATION = range(7000, 7040)
+    TEST, CALIBRATION = range(20000, 20600), range(7000, 7040)
 
     def __init__(self, peers, scratch):
-        self.lines = [render_line(seed)[0] for seed in Recognition.TEST]
+        self.lines = [render_line(seed)[0] for seed in self.TEST]
 
     @staticmethod
     def input(image, turned):

@@ -6,6 +6,7 @@ Needs QUANTD_PEERS (./dev peers) and Debian's fonts, words, espeak-ng, sox, soun
 Exit status 1 where a score is below its bar. --table: also milliseconds of ONNX Runtime, one thread.
 """
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -27,13 +28,13 @@ BARS = { # task and scheme: the least score
 
 
 def quantize(quantctl, model, out, scheme, data, method):
-    """Bytes of the quantized model and its data, or a reason why there is none."""
+    """Bytes of the quantized model and its data and the form that was made, or None and why there is none."""
     more = ["--calibration", data, "--method", method] if scheme in WITH_DATA else []
-    done = subprocess.run([quantctl, "quantize", model, "-o", out, "-f", "-q", "--scheme", scheme, *more],
+    done = subprocess.run([quantctl, "quantize", model, "-o", out, "-f", "-q", "--json", "--scheme", scheme, *more],
                           capture_output=True, text=True)
     if done.returncode:
         return None, done.stderr.strip().split("\n")[0]
-    return sum(os.path.getsize(p) for p in (out, out + ".data") if os.path.exists(p)), ""
+    return sum(os.path.getsize(p) for p in (out, out + ".data") if os.path.exists(p)), json.loads(done.stdout)["scheme"]
 
 
 class One:
@@ -87,28 +88,29 @@ def data_of(api, task, folder):
 
 
 def paths_of(api, task, scheme, quantctl, folder, method):
-    """The models' files under @scheme, their bytes, and why there are none."""
+    """The models' files under @scheme, their bytes, and the forms that were made or why there are none."""
     data = data_of(api, task, folder) if scheme in WITH_DATA else {}
-    paths, total = {}, 0
+    paths, total, forms = {}, 0, []
     for key, model in task.models.items():
         if scheme == "f32":
             paths[key], n = model, os.path.getsize(model)
         else:
             paths[key] = os.path.join(folder, f"{task.name}-{key}-{scheme}.onnx")
-            n, reason = quantize(quantctl, model, paths[key], scheme, data.get(key), method)
-            if n is None and "can be quantized" in reason: # nothing but small tensors: the model stays
-                paths[key], n = model, os.path.getsize(model)
+            n, form = quantize(quantctl, model, paths[key], scheme, data.get(key), method)
+            if n is None and "can be quantized" in form: # nothing but small tensors: the model stays
+                paths[key], n, form = model, os.path.getsize(model), "f32"
             elif n is None:
-                return None, 0, reason
+                return None, 0, form
+            forms.append(form)
         total += n
-    return paths, total, ""
+    return paths, total, " ".join(f"{forms.count(f)} x {f}" for f in sorted(set(forms))) if scheme == "int8" else ""
 
 
 def run(api, task, scheme, quantctl, folder, table, method):
     """True where the score reaches its bar."""
-    paths, n_bytes, reason = paths_of(api, task, scheme, quantctl, folder, method)
+    paths, n_bytes, forms = paths_of(api, task, scheme, quantctl, folder, method)
     if not paths:
-        print(f"       {task.name:12} {scheme:12} not made: {reason}", flush=True)
+        print(f"       {task.name:12} {scheme:12} not made: {forms}", flush=True)
         return (task.name, scheme) not in BARS
     try:
         sessions = {k: ort.Session(api, p) for k, p in paths.items()}
@@ -122,7 +124,7 @@ def run(api, task, scheme, quantctl, folder, table, method):
     bar = BARS.get((task.name, scheme))
     ok = bar is None or score >= bar
     time = "" if ms is None else f"  {ms:8.2f} ms"
-    print(f"{'ok    ' if ok else 'not ok'} {task.name:12} {scheme:12} {n_bytes:9} bytes{time}  {text}", flush=True)
+    print(f"{'ok    ' if ok else 'not ok'} {task.name:12} {scheme:12} {n_bytes:9} bytes{time}  {text}  {forms}".rstrip(), flush=True)
     return ok
 
 
@@ -145,7 +147,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for task in tasks(peers, folder, a.stories, a.only.split(",") if a.only else []):
             print(f"# {task.name}: {task.unit}", flush=True)
-            for scheme in a.schemes.split(","):
+            for scheme in ["f32"] + [s for s in a.schemes.split(",") if s != "f32"]: # the others are compared with it
                 failed += not run(api, task, scheme, a.quantctl, folder, a.table, a.method)
     return failed > 0
 
