@@ -101,6 +101,14 @@ static int find_format(struct source *s, const struct format **ret, struct qd_er
     return 0;
 }
 
+int probe_add_files(const struct probe *p, struct source *s, struct qd_error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < p->n_files && r == 0; i++)
+        r = source_add_companion(s, p->files[i].role, p->files[i].name, p->files[i].required, err);
+    return r;
+}
+
 struct probe *probe_free(struct probe *p)
 {
     if (p)

@@ -65,6 +65,9 @@ struct probe {
  */
 int model_probe(struct source *s, struct probe **ret, struct qd_error *err);
 struct probe *probe_free(struct probe *p);
+
+/* Opens the files that the probe found to belong to it, beside the first. */
+int probe_add_files(const struct probe *p, struct source *s, struct qd_error *err);
 DEFINE_CLEANUP(probe_free, struct probe *)
 
 /*

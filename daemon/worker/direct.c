@@ -108,13 +108,7 @@ static int open_companions(struct direct *d, struct qd_error *err)
         return r;
     source_set_role(d->source, 0, probe->role);
     d->is_onnx = strcmp(probe->format, "onnx") == 0;
-    for (size_t i = 0; i < probe->n_files; i++) {
-        const struct probe_file *f = &probe->files[i];
-        r = source_add_companion(d->source, f->role, f->name, f->required, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    return probe_add_files(probe, d->source, err);
 }
 
 static int read_model(struct direct *d, struct qd_error *err)

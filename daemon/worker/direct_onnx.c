@@ -3,24 +3,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/worker/direct_report.h"
+#include "daemon/worker/onnx_report.h"
 #include "daemon/worker/outfile.h"
 #include "kernels/core/io.h"
-#include "kernels/core/name_set.h"
 #include "kernels/cpu.h"
-#include "quant/calib/calibrate.h"
-#include "quant/calib/dataset.h"
 #include "quant/limits.h"
+#include "quant/model.h"
 #include "quant/onnx/choose.h"
+#include "quant/onnx/samples.h"
 
-enum { WORST_SHOWN = 10, DATA_NAME_BYTES = LIMIT_FILE_NAME_BYTES + 1, PATH_BYTES = 4096 };
+enum { DATA_NAME_BYTES = LIMIT_FILE_NAME_BYTES + 1, PATH_BYTES = 4096 };
 
 static double seconds_since(double started)
 {
@@ -37,125 +34,6 @@ static int data_names(const struct direct_args *a, char name[DATA_NAME_BYTES], c
     if (snprintf(name, DATA_NAME_BYTES, "%s.data", last) >= DATA_NAME_BYTES ||
         snprintf(path, PATH_BYTES, "%s.data", out) >= PATH_BYTES)
         return err_new(err, QD_E_INVALID, "'%.100s...' is too long for a name", out);
-    return 0;
-}
-
-/* ---- reports ---- */
-
-static int by_sqnr(const void *a, const void *b)
-{
-    const struct onnx_decision *x = *(const struct onnx_decision *const *)a,
-                               *y = *(const struct onnx_decision *const *)b;
-    const double p = onnx_decision_sqnr(x), q = onnx_decision_sqnr(y);
-    return p < q ? -1 : p > q;
-}
-
-struct sums {
-    size_t n_quantized;
-    uint64_t before, after;
-    double signal, noise;
-};
-
-static struct sums sum_up(const struct onnx_plan *p)
-{
-    struct sums s = {.n_quantized = 0};
-    for (size_t i = 0; i < p->weights.n; i++) {
-        const struct onnx_decision *d = &p->decisions[i];
-        s.n_quantized += d->reason[0] == '\0';
-        s.before += d->bytes_before;
-        s.after += d->bytes_after;
-        s.signal += d->signal;
-        s.noise += d->noise;
-    }
-    return s;
-}
-
-static uint64_t bytes_written(const struct onnx_plan *p)
-{
-    return p->output->model.n + p->output->data_bytes;
-}
-
-static void print_shape(const struct onnx_tensor *t)
-{
-    for (size_t d = 0; d < t->n_dims; d++)
-        printf("%s%" PRId64, d ? "x" : "", t->dims[d]);
-}
-
-static void print_plan(const struct onnx_plan *p, const char *why)
-{
-    printf("%s: %s\n", onnx_scheme_name(p->recipe.scheme), why);
-    for (size_t i = 0; i < p->weights.n; i++) {
-        const struct onnx_decision *d = &p->decisions[i];
-        printf("%-40s %-14s ", d->weight->name, d->weight->user->op_type);
-        print_shape(d->weight->tensor);
-        printf("  %" PRIu64 " -> %" PRIu64 " bytes  %s%s%s\n", d->bytes_before, d->bytes_after, d->form,
-               d->reason[0] ? ": " : "", d->reason);
-    }
-    printf("%" PRIu64 " bytes become %" PRIu64 "\n", p->source_bytes, bytes_written(p));
-}
-
-static void print_result(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds)
-{
-    const struct sums s = sum_up(p);
-    const enum onnx_scheme scheme = p->recipe.scheme;
-    const bool narrow =
-        (scheme == ONNX_SCHEME_INT8_STATIC || scheme == ONNX_SCHEME_INT8_DYNAMIC) && p->recipe.bits == 7;
-    printf("%s: %s%s, %zu of %zu weights quantized, %" PRIu64 " bytes of %" PRIu64 " (%.1f %%), %.2f s\n", a->out,
-           onnx_scheme_name(p->recipe.scheme), narrow ? " (7 bits: this CPU adds products in 16)" : "", s.n_quantized,
-           p->weights.n, bytes_written(p), p->source_bytes, 100.0 * (double)bytes_written(p) / (double)p->source_bytes,
-           seconds);
-    printf("scheme: %s\n", why);
-    if (s.noise > 0.0)
-        printf("error: SQNR %.1f dB over all quantized weights; the worst:\n", 10.0 * log10(s.signal / s.noise));
-    CLEANUP(free) const struct onnx_decision **list = calloc(p->weights.n + 1, sizeof *list);
-    for (size_t i = 0; list && i < p->weights.n; i++)
-        list[i] = &p->decisions[i];
-    if (list)
-        qsort(list, p->weights.n, sizeof *list, by_sqnr);
-    for (size_t i = 0; list && i < p->weights.n && i < WORST_SHOWN && list[i]->noise > 0.0; i++)
-        printf("  %6.1f dB  %s (%s)\n", onnx_decision_sqnr(list[i]), list[i]->weight->name, list[i]->form);
-}
-
-static json_t *json_of_decision(const struct onnx_decision *d)
-{
-    const double sqnr = onnx_decision_sqnr(d);
-    return json_pack("{s:s%, s:s, s:s, s:I, s:I, s:s, s:s, s:o}", "name", d->weight->name, strlen(d->weight->name),
-                     "operator", d->weight->user->op_type, "form", d->form, "bytes_before", (json_int_t)d->bytes_before,
-                     "bytes", (json_int_t)d->bytes_after, "reason", d->reason, "type",
-                     onnx_type_name(d->weight->tensor->type), "sqnr_db",
-                     isfinite(sqnr) && d->noise > 0.0 ? json_real(sqnr) : json_null());
-}
-
-static int report_json(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds,
-                       struct qd_error *err)
-{
-    const struct sums s = sum_up(p);
-    json_t *tensors = json_array();
-    for (size_t i = 0; tensors && i < p->weights.n; i++)
-        (void)json_array_append_new(tensors, json_of_decision(&p->decisions[i])); /* NULL is refused */
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:o, s:f, s:o}", "output", a->out ? a->out : "", "scheme",
-                  onnx_scheme_name(p->recipe.scheme), "why", why, "source_bytes", (json_int_t)p->source_bytes, "bytes",
-                  (json_int_t)bytes_written(p), "weights", (int)p->weights.n, "quantized", (int)s.n_quantized,
-                  "sqnr_db", s.noise > 0.0 ? json_real(10.0 * log10(s.signal / s.noise)) : json_null(), "seconds",
-                  seconds, "tensors", tensors);
-    if (!root)
-        return err_new(err, QD_E_NO_MEMORY, "the report");
-    int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    json_decref(root);
-    putchar('\n');
-    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the report") : 0;
-}
-
-static int report(const struct direct_args *a, const struct onnx_plan *p, const char *why, double seconds,
-                  struct qd_error *err)
-{
-    if (a->json)
-        return report_json(a, p, why, seconds, err);
-    if (a->dry_run)
-        print_plan(p, why);
-    else if (!a->quiet)
-        print_result(a, p, why, seconds);
     return 0;
 }
 
@@ -181,57 +59,28 @@ static int write_files(const struct direct_args *a, const struct onnx_plan *p, s
     return r < 0 ? r : outfile_publish(&model, err);
 }
 
-/* ---- calibration ---- */
+/* ---- samples ---- */
 
-enum { CALIBRATION_MEMORY = 512 << 20, PROGRESS_EVERY_MS = 500 };
+enum { EXECUTOR_MEMORY = 512 << 20, COMPARED_SAMPLES = 16 };
 
-/* What the names of observed values are found in, and how far the samples are. */
+/* How far the samples are, for people. */
 struct watch {
-    struct name_set wanted;  /* owned: inputs of operators that meet integers */
-    struct dataset *dataset; /* owned */
+    const char *what; /* "calibrating" */
     bool quiet, terminal, told;
     double started, told_at;
 };
 
-static int want_inputs(struct name_set *wanted, const struct onnx_graph *g, struct qd_error *err)
-{
-    int r = 0;
-    for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
-        const struct onnx_node *n = &g->nodes[i];
-        size_t earlier;
-        if (n->n_inputs && onnx_static_wants(n, 0) && name_set_add(wanted, n->inputs[0], i, &earlier) < 0)
-            r = err_new(err, QD_E_NO_MEMORY, "the list of activations");
-        for (size_t a = 0; a < n->n_attrs; a++)
-            for (size_t k = 0; k < n->attrs[a].n_graphs && r == 0; k++)
-                r = want_inputs(wanted, &n->attrs[a].graphs[k], err);
-    }
-    return r;
-}
-
-static bool is_wanted(void *data, const char *name, const struct onnx_node *node)
-{
-    struct watch *w = data;
-    (void)node;
-    return name_set_find(&w->wanted, name) >= 0;
-}
-
-static int next_sample(void *data, struct value **inputs, const char **ret_name, struct qd_error *err)
-{
-    return dataset_next(((struct watch *)data)->dataset, inputs, ret_name, err);
-}
-
 /* On a terminal a line that is written over; elsewhere, after some seconds, one now and then. */
-static int tell_sample(void *data, uint64_t n_done, struct qd_error *err)
+static int tell_sample(void *data, uint64_t n_done, uint64_t n_samples)
 {
     struct watch *w = data;
     const double now = seconds_since(w->started), every = w->terminal ? 0.1 : 5.0;
-    (void)err;
     if (w->quiet || now - w->told_at < every)
         return 0;
     w->told_at = now;
     w->told = true;
-    fprintf(stderr, "%scalibrating: %" PRIu64 " of %" PRIu64 " samples%s", w->terminal ? "\r" : "", n_done,
-            dataset_n_samples(w->dataset), w->terminal ? "" : "\n");
+    fprintf(stderr, "%s%s: %" PRIu64 " of %" PRIu64 " samples%s", w->terminal ? "\r" : "", w->what, n_done, n_samples,
+            w->terminal ? "" : "\n");
     return 0;
 }
 
@@ -244,71 +93,78 @@ static int open_folder(const char *path, struct qd_error *err)
     return err_hint(err, r, "a folder with a .npy or .pb file for each sample is due");
 }
 
-static int run_samples(const struct direct_args *a, struct graph *g, struct watch *w, struct statistics *s, int folder,
-                       struct memory *memory, struct qd_error *err)
+/* The user's samples, opened for one pass; samples_close() ends it. */
+struct samples {
+    struct onnx_samples options;
+    struct watch watch;
+};
+
+static int samples_open(struct samples *s, const struct direct_args *a, const char *what, struct qd_error *err)
 {
-    struct qd_team *team = NULL;
-    struct digest set;
-    int r = dataset_open(folder, g, memory, &w->dataset, err);
-    if (r == 0)
-        r = dataset_digest(w->dataset, &set, err);
-    if (r == 0)
-        r = statistics_add_set(s, &set, err);
-    if (r == 0)
-        r = qd_team_new(a->n_threads, &team, err);
-    const struct calibration c = {.run = {.kernels = ops_native(), .team = team},
-                                  .histograms = true,
-                                  .next = next_sample,
-                                  .wants = is_wanted,
-                                  .progress = tell_sample,
-                                  .data = w};
-    if (r == 0)
-        r = calibrate(g, &c, s, err);
-    if (w->told && w->terminal)
-        fputc('\n', stderr);
-    qd_team_free(team);
-    return r;
+    *s = (struct samples){.watch = {.what = what, .quiet = a->quiet, .terminal = isatty(STDERR_FILENO) != 0}};
+    s->watch.started = seconds_since(0.0);
+    s->options = (struct onnx_samples){.folder_fd = open_folder(a->calibration, err),
+                                       .memory_bytes = EXECUTOR_MEMORY,
+                                       .progress = tell_sample,
+                                       .progress_data = &s->watch};
+    return s->options.folder_fd < 0 ? s->options.folder_fd : qd_team_new(a->n_threads, &s->options.team, err);
 }
 
-static int gather(const struct direct_args *a, const struct onnx_model *m, struct source *s, int folder,
-                  struct statistics **ret, struct qd_error *err)
+static void samples_close(struct samples *s)
 {
-    struct memory *memory = memory_new(CALIBRATION_MEMORY);
-    struct graph *g = NULL;
-    struct watch w = {.quiet = a->quiet, .terminal = isatty(STDERR_FILENO) != 0};
-    struct digest model = {0}; /* of whom does not matter: the statistics are used here and now */
-    struct statistics *made = statistics_new(&model);
-    w.started = seconds_since(0.0);
-    int r = memory && made && name_set_init(&w.wanted, 64) == 0 ? want_inputs(&w.wanted, m->graph, err)
-                                                                : err_new(err, QD_E_NO_MEMORY, "calibration");
-    if (r == 0)
-        r = graph_prepare(m, s, memory, &g, err);
-    if (r == 0)
-        r = run_samples(a, g, &w, made, folder, memory, err);
-    (void)dataset_free(w.dataset);
-    (void)graph_free(g);
-    (void)memory_free(memory);
-    name_set_clear(&w.wanted);
-    if (r < 0)
-        (void)statistics_free(made);
-    else
-        *ret = made;
-    return r;
+    if (s->watch.told && s->watch.terminal)
+        fputc('\n', stderr);
+    qd_team_free(s->options.team);
+    if (s->options.folder_fd >= 0)
+        (void)close(s->options.folder_fd);
+}
+
+/* Data that are not there are said before any work. */
+static int check_data(const struct direct_args *a, struct qd_error *err)
+{
+    CLEANUP(fd_close) int folder = a->calibration ? open_folder(a->calibration, err) : -1;
+    return a->calibration && folder < 0 ? folder : 0;
 }
 
 /* Statistics for int8-static; no other scheme has any. */
 static int calibrate_model(const struct direct_args *a, const struct onnx_model *m, struct source *s,
                            enum onnx_scheme scheme, struct statistics **ret, struct qd_error *err)
 {
-    const bool is_static = scheme == ONNX_SCHEME_INT8_STATIC;
-    if (is_static && !a->calibration)
+    struct samples samples;
+    if (scheme != ONNX_SCHEME_INT8_STATIC)
+        return 0;
+    if (!a->calibration)
         return err_hint(err, err_new(err, QD_E_INVALID, "int8-static needs calibration data"),
                         "--calibration FOLDER with samples of the model's inputs; int8-weight needs none");
-    if (!is_static)
-        return a->calibration ? err_new(err, QD_E_INVALID, "%s takes no calibration data", onnx_scheme_name(scheme))
-                              : 0;
-    CLEANUP(fd_close) int folder = open_folder(a->calibration, err);
-    return folder < 0 ? folder : gather(a, m, s, folder, ret, err);
+    int r = samples_open(&samples, a, "calibrating", err);
+    if (r == 0)
+        r = onnx_calibrate(m, s, &samples.options, ret, err);
+    samples_close(&samples);
+    return r;
+}
+
+/* The error of what was written, over the first of the samples. */
+static int compare_written(const struct direct_args *a, const struct onnx_model *m, struct source *s,
+                           struct comparison **ret, struct qd_error *err)
+{
+    CLEANUP(source_free) struct source *made = NULL;
+    CLEANUP(onnx_model_free) struct onnx_model *other = NULL;
+    CLEANUP(probe_free) struct probe *probe = NULL;
+    struct samples samples;
+    int r = source_open(a->out, &made, err);
+    if (r == 0)
+        r = model_probe(made, &probe, err);
+    if (r == 0)
+        r = probe_add_files(probe, made, err);
+    if (r == 0)
+        r = onnx_read(made, LIMIT_HEADER_BUDGET_BYTES, &other, err);
+    if (r < 0)
+        return r;
+    r = samples_open(&samples, a, "comparing", err);
+    if (r == 0)
+        r = onnx_compare(m, s, other, made, &samples.options, COMPARED_SAMPLES, ret, err);
+    samples_close(&samples);
+    return r;
 }
 
 /* x86 without VNNI adds pairs of products in 16 bits. */
@@ -372,10 +228,14 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     CLEANUP(onnx_model_free) struct onnx_model *m = NULL;
     CLEANUP(onnx_plan_free) struct onnx_plan *p = NULL;
     CLEANUP(statistics_free) struct statistics *statistics = NULL;
+    CLEANUP(comparison_free) struct comparison *comparison = NULL;
     struct onnx_recipe recipe;
     char name[DATA_NAME_BYTES], path[PATH_BYTES];
     struct int8_choice choice = {.why = ""};
+    struct qd_error not_compared = {0};
     int r = make_recipe(a, &recipe, err);
+    if (r == 0)
+        r = check_data(a, err);
     if (r == 0)
         r = data_names(a, name, path, err);
     if (r == 0)
@@ -386,5 +246,15 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
         r = make_plan(a, m, s, &recipe, statistics, name, &p, &choice, err);
     if (r == 0 && !a->dry_run)
         r = write_files(a, p, s, path, progress, data, err);
-    return r < 0 ? r : report(a, p, choice.why, seconds_since(started), err);
+    if (r < 0)
+        return r;
+    if (a->calibration && !a->dry_run) /* the files stand, whatever comes of it */
+        r = compare_written(a, m, s, &comparison, &not_compared);
+    const struct onnx_report report = {.args = a,
+                                       .plan = p,
+                                       .why = choice.why,
+                                       .comparison = comparison,
+                                       .not_compared = r < 0 ? not_compared.message : NULL,
+                                       .seconds = seconds_since(started)};
+    return onnx_report(&report, err);
 }

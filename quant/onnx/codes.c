@@ -41,7 +41,7 @@ int codes_open(struct codes *k, uint64_t offset, struct qd_error *err)
     if (offset != 0 || k->open)
         return 0;
     k->open = true;
-    k->decision->signal = k->decision->noise = 0.0;
+    k->decision->deviation = (struct deviation){0.0, 0.0, 0.0, 0.0};
     k->slice = malloc(WEIGHT_SLICE * sizeof *k->slice);
     if (!k->slice)
         return err_new(err, QD_E_NO_MEMORY, "a slice of weights");
@@ -60,8 +60,7 @@ void codes_close(struct codes *k, uint64_t elements_done)
 
 void codes_note(struct onnx_decision *d, float was, double is)
 {
-    d->signal += (double)was * (double)was;
-    d->noise += ((double)was - is) * ((double)was - is);
+    deviation_add(&d->deviation, (double)was, is);
 }
 
 struct codes *codes_new(struct builder *b, const struct weight *w, struct onnx_decision *d)

@@ -1,7 +1,6 @@
 #include "quant/onnx/scheme.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -222,9 +221,4 @@ struct onnx_plan *onnx_plan_free(struct onnx_plan *p)
     }
     free(p);
     return NULL;
-}
-
-double onnx_decision_sqnr(const struct onnx_decision *d)
-{
-    return d->noise > 0.0 ? 10.0 * log10(d->signal / d->noise) : INFINITY;
 }

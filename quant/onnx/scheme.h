@@ -5,6 +5,7 @@
 #ifndef QUANTD_ONNX_SCHEME_H
 #define QUANTD_ONNX_SCHEME_H
 
+#include "quant/calib/deviation.h"
 #include "quant/calib/range.h"
 #include "quant/calib/statistics.h"
 #include "quant/format/onnx_write.h"
@@ -55,7 +56,7 @@ struct onnx_decision {
     const char *note;   /* what else there is to say, or NULL */
     bool meets_codes;   /* int8-static: the operator's input is quantized, too */
     uint64_t bytes_before, bytes_after;
-    double signal, noise; /* sums of squares; set by the run */
+    struct deviation deviation; /* set by the run */
 };
 
 struct onnx_plan {
@@ -82,8 +83,5 @@ DEFINE_CLEANUP(onnx_plan_free, struct onnx_plan *)
 
 /* Does int8-static want to know the range of input @input of @n? */
 bool onnx_static_wants(const struct onnx_node *n, size_t input);
-
-/* Signal over noise of a decision in decibels; INFINITY where nothing was lost. */
-double onnx_decision_sqnr(const struct onnx_decision *d);
 
 #endif

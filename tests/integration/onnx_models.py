@@ -4,6 +4,7 @@
 usage: onnx_models.py WORKER RUN_MODEL
 """
 import json
+import math
 import os
 import random
 import shlex
@@ -117,6 +118,41 @@ def activations_too(folder):
         raise AssertionError("no activations or biases are quantized")
 
 
+def the_error_is_told(folder):
+    """Of outputs and of results within, over the samples: as these figures say when they are made here again."""
+    data, out = samples(folder), f"{folder}/told.onnx"
+    for scheme in ("int8-static", "int8-weight", "f16"):
+        done = quantize(f"{folder}/m.onnx", out, "--force", "--json", "--scheme", scheme, "--calibration", data)
+        expect(done, 0)
+        told = json.loads(done.stdout)["comparison"]
+        signal = noise = dot = other = 0.0
+        for name in sorted(os.listdir(data)):
+            with open(f"{data}/{name}", "rb") as f:
+                sample = f.read()[-4 * 3 * SIZE * SIZE:]
+            exact, made = run(f"{folder}/m.onnx", sample, folder), run(out, sample, folder)
+            signal += sum(x * x for x in exact)
+            other += sum(y * y for y in made)
+            dot += sum(x * y for x, y in zip(exact, made))
+            noise += sum((x - y) ** 2 for x, y in zip(exact, made))
+        sqnr, cosine = 10 * math.log10(signal / noise), dot / math.sqrt(signal * other)
+        first = told["outputs"][0]
+        if told["samples"] != 8 or abs(first["sqnr_db"] - sqnr) > 0.01 or abs(first["cosine"] - cosine) > 1e-6:
+            raise AssertionError(f"{scheme}: {first} of {told['samples']} samples, where {sqnr} dB and {cosine} are right")
+        if not told["worst"] or told["worst"] != sorted(told["worst"], key=lambda v: v["sqnr_db"]):
+            raise AssertionError(f"{scheme}: {told['worst']}")
+    os.makedirs(f"{folder}/empty", exist_ok=True)
+    expect(quantize(f"{folder}/m.onnx", out, "--force", "--scheme", "int8-weight", "--calibration", f"{folder}/empty"), 0,
+           "not compared with the source's")
+
+
+def int8_says_what_it_chose(folder):
+    done = quantize(f"{folder}/m.onnx", f"{folder}/any.onnx", "--json", "--scheme", "int8", "--calibration", samples(folder))
+    expect(done, 0)
+    told = json.loads(done.stdout)
+    if told["scheme"] != "int8-weight" or "of convolutions, where they are slower" not in told["why"]:
+        raise AssertionError(f"{told['scheme']}: {told['why']}")
+
+
 def an_old_opset_is_raised(folder):
     nodes = [onnx.node("Slice", ["x"], ["s"], starts=[0], ends=[2], axes=[1]), onnx.node("Conv", ["s", "w"], ["y"])]
     content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", 16, SIZE, SIZE])],
@@ -174,7 +210,7 @@ def refuses_what_makes_no_sense(folder):
     out, m = f"{folder}/no.onnx", f"{folder}/m.onnx"
     expect(quantize(m, out, "--scheme", "q4_0"), EX_USAGE, "q4_0 is a scheme of GGUF", "int8-weight")
     expect(quantize(m, out, "--scheme", "int8-static"), EX_USAGE, "needs calibration data", "--calibration")
-    expect(quantize(m, out, "--scheme", "int8-weight", "--calibration", folder), EX_USAGE, "takes no calibration data")
+    expect(quantize(m, out, "--scheme", "int8-weight", "--calibration", f"{folder}/none"), 66, "none")
     expect(quantize(m, out, "--scheme", "int8-static", "--calibration", f"{folder}/none"), 66, "none")
     expect(quantize(m, out, "--scheme", "int4", "--block", "48"), EX_USAGE, "48", "32, 64 and 128")
     expect(quantize(m, out, "--scheme", "int8-weight", "--keep", "nothing"), EX_USAGE, "nothing", "matches no weight")
@@ -206,7 +242,8 @@ def external_data(folder):
         expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", "--scheme", "int8-weight"), status, word)
 
 
-for check in (weights_alone, activations_too, an_old_opset_is_raised, same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
+for check in (weights_alone, activations_too, the_error_is_told, int8_says_what_it_chose, an_old_opset_is_raised,
+              same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data):
     with tempfile.TemporaryDirectory() as work:
         rng.seed(5)

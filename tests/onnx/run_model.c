@@ -158,8 +158,8 @@ static int open_model(const char *path, struct source **ret, struct qd_error *er
     int r = source_open(path, ret, err);
     if (r == 0)
         r = model_probe(*ret, &p, err);
-    for (size_t i = 0; r == 0 && i < p->n_files; i++)
-        r = source_add_companion(*ret, p->files[i].role, p->files[i].name, p->files[i].required, err);
+    if (r == 0)
+        r = probe_add_files(p, *ret, err);
     return r;
 }
 

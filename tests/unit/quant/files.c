@@ -47,9 +47,7 @@ static int add_companions(struct source *s, struct qd_error *err)
 {
     CLEANUP(probe_free) struct probe *p = NULL;
     int r = model_probe(s, &p, err);
-    for (size_t i = 0; r == 0 && i < p->n_files; i++)
-        r = source_add_companion(s, p->files[i].role, p->files[i].name, p->files[i].required, err);
-    return r;
+    return r < 0 ? r : probe_add_files(p, s, err);
 }
 
 int model_open(const char *folder, const char *name, struct model **ret, struct source **ret_source,

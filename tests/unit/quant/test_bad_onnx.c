@@ -42,8 +42,8 @@ static int open_onnx(const char *folder, const char *name, struct onnx_model **r
     int r = source_open(path, ret_source, err);
     if (r == 0)
         r = model_probe(*ret_source, &p, err);
-    for (size_t i = 0; r == 0 && i < p->n_files; i++)
-        r = source_add_companion(*ret_source, p->files[i].role, p->files[i].name, p->files[i].required, err);
+    if (r == 0)
+        r = probe_add_files(p, *ret_source, err);
     return r < 0 ? r : onnx_read(*ret_source, LIMIT_HEADER_BUDGET_BYTES, ret, err);
 }
 

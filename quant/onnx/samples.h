@@ -1,0 +1,32 @@
+/*
+ * What needs samples of a model's inputs: statistics for int8-static, and the error of what was made. The samples are a
+ * folder (quant/calib/dataset.h).
+ */
+#ifndef QUANTD_ONNX_SAMPLES_H
+#define QUANTD_ONNX_SAMPLES_H
+
+#include "quant/calib/compare.h"
+#include "quant/calib/statistics.h"
+
+/* After each sample. Non-zero ends the work with that result. */
+typedef int onnx_samples_fn(void *data, uint64_t n_done, uint64_t n_samples);
+
+struct onnx_samples {
+    int folder_fd;             /* borrowed */
+    struct qd_team *team;      /* borrowed */
+    uint64_t memory_bytes;     /* ceiling of the executor's values and constants */
+    onnx_samples_fn *progress; /* may be NULL */
+    void *progress_data;
+    const _Atomic int *cancel; /* may be NULL */
+};
+
+/* Statistics of all that int8-static wants to know of @m, over all samples. */
+int onnx_calibrate(const struct onnx_model *m, struct source *s, const struct onnx_samples *o, struct statistics **ret,
+                   struct qd_error *err);
+
+/* How far @other, made of @m, is from it, over at most @n_samples. */
+int onnx_compare(const struct onnx_model *m, struct source *s, const struct onnx_model *other,
+                 struct source *other_source, const struct onnx_samples *o, uint64_t n_samples, struct comparison **ret,
+                 struct qd_error *err);
+
+#endif
