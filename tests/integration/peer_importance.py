@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Weighed by an importance matrix, every tensor of our files is what llama.cpp makes of the same values.
 
-usage: peer_importance.py ROOT WORKER PEER-PROGRAMS-FOLDER
+usage: peer_importance.py ROOT WORKER PEER-PROGRAMS-FOLDER [--short]
 Models: the shipped one and ../shared/models/stories260K, in mixtures and pure, with a matrix made by seed (in GGUF, some tensors
 without an entry) and one of the model's own activations (the older form); some of tests/tools/mixed_models.py by seed, those with
 experts among them.
@@ -23,6 +23,8 @@ ROOT, WORKER, PEERS = sys.argv[1:4]
 LEFT_OUT = 77
 SCHEMES = ("q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
            "iq4_nl", "iq4_xs")
+if "--short" in sys.argv:
+    SCHEMES = SCHEMES[::4]
 MIXED = ("gqa4", "rows-320-172", "experts-8", "experts-8-odd", "experts-4")
 # Types whose encoders look at importance.
 WEIGHED = {"q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"}
