@@ -9,6 +9,13 @@
 
 enum { FIXTURE_TENSORS_MAX = 512, FIXTURE_FILES_MAX = 4 };
 
+/* Under a sanitizer everything takes ten times as long: fewer schemes, numbers of threads and deaths are tried. */
+#if defined __SANITIZE_THREAD__ || defined __SANITIZE_ADDRESS__
+enum { SLOW = 1 };
+#else
+enum { SLOW = 0 };
+#endif
+
 struct fixture {
     struct arena *arena; /* owned */
     struct tensor tensors[FIXTURE_TENSORS_MAX];
