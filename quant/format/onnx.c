@@ -636,7 +636,7 @@ static int function_finish(struct reader *r, void *object, uint64_t start)
 static int tensor_finish(struct reader *r, void *object, uint64_t start)
 {
     struct onnx_tensor *t = object;
-    return failed(r) ? failed(r) : onnx_tensor_settle(r->st, r->arena, r->probe, t, start);
+    return failed(r) ? failed(r) : onnx_tensor_settle(r->st, r->probe, t, start);
 }
 
 /* ---- whole files ---- */

@@ -242,10 +242,8 @@ static int settle_external(struct stream *st, struct probe *probe, struct onnx_t
     return probe ? note_companion(st, probe, x.location) : place_external(st, t, &x, start);
 }
 
-int onnx_tensor_settle(struct stream *st, struct arena *arena, struct probe *probe, struct onnx_tensor *t,
-                       uint64_t start)
+int onnx_tensor_settle(struct stream *st, struct probe *probe, struct onnx_tensor *t, uint64_t start)
 {
-    (void)arena;
     if (t->type <= ONNX_UNDEFINED || (unsigned)t->type >= sizeof types / sizeof types[0])
         return stream_fail(st, QD_E_UNSUPPORTED, start, "'%.200s' is of data type %d, which is unknown", t->name,
                            t->type);

@@ -10,7 +10,6 @@
  * Settles @t, all of whose fields are read; @start: of its message, for errors, which stick in @st. With @probe the
  * companions that hold external data are noted there and not looked for.
  */
-int onnx_tensor_settle(struct stream *st, struct arena *arena, struct probe *probe, struct onnx_tensor *t,
-                       uint64_t start);
+int onnx_tensor_settle(struct stream *st, struct probe *probe, struct onnx_tensor *t, uint64_t start);
 
 #endif

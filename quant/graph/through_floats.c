@@ -6,10 +6,6 @@
 
 #include "quant/graph/op.h"
 
-#define OP(domain, name, since, fn) op_fn fn;
-#include "quant/graph/ops.def"
-#undef OP
-
 enum { OPERANDS_MAX = 64, INNER_OPSET = 21 };
 
 /* @fn on other inputs, as an operator of ai.onnx; attributes stay. Outputs: a reference each. */
