@@ -9,12 +9,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
-#include <time.h>
 
 #include "daemon/worker/direct_args.h"
 #include "daemon/worker/direct_onnx.h"
 #include "daemon/worker/direct_report.h"
 #include "daemon/worker/outfile.h"
+#include "kernels/core/clock.h"
 #include "kernels/cpu.h"
 #include "kernels/layout/packed.h"
 #include "quant/limits.h"
@@ -56,13 +56,6 @@ static void on_signal(int number)
 {
     (void)number;
     cancelled = 1;
-}
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* --- progress: a bar on a terminal, a line every ten percent elsewhere --- */
@@ -274,7 +267,8 @@ static void read_boot_id(char *dst, size_t n)
 static int on_tensor(void *data, uint64_t done, uint64_t total, const char *tensor)
 {
     struct direct *d = data;
-    on_progress(&(struct run_progress){.done_bytes = done, .total_bytes = total, .tensor = tensor}, d);
+    if (!d->args.quiet)
+        on_progress(&(struct run_progress){.done_bytes = done, .total_bytes = total, .tensor = tensor}, d);
     return cancelled ? QD_E_CANCELLED : 0;
 }
 
@@ -286,7 +280,7 @@ static int run_onnx(struct direct *d, struct qd_error *err)
     if (r == 0 && d->args.out)
         r = refuse_own_source(d, err);
     if (r == 0)
-        r = direct_onnx_run(&d->args, d->source, d->started, d->args.quiet ? NULL : on_tensor, d, err);
+        r = direct_onnx_run(&d->args, d->source, d->started, &cancelled, on_tensor, d, err);
     return r == QD_E_CANCELLED ? err_new(err, r, "cancelled") : r;
 }
 

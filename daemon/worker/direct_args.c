@@ -26,7 +26,9 @@ static const char quantize_usage[] =
     "  -s, --scheme S    auto (default), f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...: see quantctl(1)\n"
     "                    of an ONNX model: int8 (default: says which), int8-weight, int8-static, int8-dynamic, int4, "
     "f16, bf16\n"
-    "      --calibration FOLDER   of int8-static: samples of the model's inputs, .npy or .pb\n"
+    "      --calibration FOLDER   samples of an ONNX model's inputs, .npy, .npz or .pb: for int8-static, and the "
+    "error\n"
+    "      --save-statistics FILE, --statistics FILE   what int8-static knows of activations, kept, and used again\n"
     "      --method M    of int8-static: min-max, average, percentile (default), entropy, mse\n"
     "      --bits N      of int8-static: 8, or 7 for CPUs that saturate (default on x86 without VNNI)\n"
     "      --block N     of int4: weights that share a scale, 32 (default), 64 or 128\n"
@@ -62,8 +64,8 @@ static const struct verb {
 } verbs[] = {
     [DIRECT_QUANTIZE] = {"quantize", quantize_usage, "quantctl quantize IN -o OUT --scheme q8_0", ":o:s:i:pt:fm:njqh",
                          "l"},
-    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBACMb"},
-    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBACMb"},
+    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBACMSWb"},
+    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBACMSWb"},
 };
 
 const char *direct_verb_name(enum direct_verb verb)
@@ -100,6 +102,8 @@ static const struct option other_options[] = {
     {"asymmetric", no_argument, NULL, 'A'},
     {"calibration", required_argument, NULL, 'C'},
     {"method", required_argument, NULL, 'M'},
+    {"statistics", required_argument, NULL, 'S'},
+    {"save-statistics", required_argument, NULL, 'W'},
     {"imatrix", required_argument, NULL, 'i'},
     {"layout", required_argument, NULL, 'l'},
     {"output", required_argument, NULL, 'o'},
@@ -196,6 +200,12 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         return 0;
     case 'C':
         a->calibration = optarg;
+        return 0;
+    case 'S':
+        a->statistics = optarg;
+        return 0;
+    case 'W':
+        a->save_statistics = optarg;
         return 0;
     case 'M':
         return range_method_by_name(optarg, &a->onnx.method, err);

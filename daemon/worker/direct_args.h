@@ -18,8 +18,10 @@ struct direct_args {
     bool onnx_given;      /* the scheme is one of ONNX models (f16 and bf16 are of both) */
     bool onnx_any;        /* "int8": whichever of its forms fits */
     struct onnx_recipe onnx;
-    const char *calibration; /* folder of samples for int8-static; NULL: none was given */
-    const char *layout;      /* to pack in, as asked for: may be "native" */
+    const char *calibration;     /* folder of samples of an ONNX model's inputs; NULL: none was given */
+    const char *statistics;      /* file of statistics for int8-static; NULL: none */
+    const char *save_statistics; /* file that they are kept in; NULL: they are not */
+    const char *layout;          /* to pack in, as asked for: may be "native" */
     bool force, dry_run, json, quiet, help;
     bool keep_cache; /* pages of the source that were not cached before stay, too */
     unsigned n_threads;

@@ -6,10 +6,10 @@
 #include "quant/source.h"
 
 /*
- * @source: opened, companions included. @progress (NULL: quiet) is told bytes done of bytes planned and the tensor. The
- * report goes to standard output.
+ * @source: opened, companions included. @cancel: not 0 ends it soon. @progress is told bytes done of bytes planned and
+ * the tensor. The report goes to standard output.
  */
-int direct_onnx_run(const struct direct_args *args, struct source *source, double started,
+int direct_onnx_run(const struct direct_args *args, struct source *source, double started, const _Atomic int *cancel,
                     int (*progress)(void *data, uint64_t done, uint64_t total, const char *tensor), void *data,
                     struct qd_error *err);
 

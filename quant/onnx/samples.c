@@ -96,10 +96,9 @@ static int gather(struct session *s, const struct onnx_model *m, struct statisti
 }
 
 int onnx_calibrate(const struct onnx_model *m, struct source *source, const struct onnx_samples *o,
-                   struct statistics **ret, struct qd_error *err)
+                   const struct digest *model, struct statistics **ret, struct qd_error *err)
 {
-    const struct digest model = {0}; /* of whom does not matter: the statistics are used here and now */
-    CLEANUP(statistics_free) struct statistics *made = statistics_new(&model);
+    CLEANUP(statistics_free) struct statistics *made = statistics_new(model);
     struct session s;
     int r = session_begin(&s, o, m, source, err);
     if (r == 0)

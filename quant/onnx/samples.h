@@ -20,9 +20,9 @@ struct onnx_samples {
     const _Atomic int *cancel; /* may be NULL */
 };
 
-/* Statistics of all that int8-static wants to know of @m, over all samples. */
-int onnx_calibrate(const struct onnx_model *m, struct source *s, const struct onnx_samples *o, struct statistics **ret,
-                   struct qd_error *err);
+/* Statistics of all that int8-static wants to know of @m, over all samples; @model: what they say they are of. */
+int onnx_calibrate(const struct onnx_model *m, struct source *s, const struct onnx_samples *o,
+                   const struct digest *model, struct statistics **ret, struct qd_error *err);
 
 /* How far @other, made of @m, is from it, over at most @n_samples. */
 int onnx_compare(const struct onnx_model *m, struct source *s, const struct onnx_model *other,

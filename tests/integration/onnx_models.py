@@ -8,10 +8,12 @@ import math
 import os
 import random
 import shlex
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import onnx_file as onnx
@@ -145,6 +147,61 @@ def the_error_is_told(folder):
            "not compared with the source's")
 
 
+def files_of(out):
+    return [open(p, "rb").read() for p in (out, out + ".data")]
+
+
+def statistics_are_kept(folder):
+    """From samples, from their statistics, and from those of some and the other samples: the same bytes."""
+    data, m, out = samples(folder), f"{folder}/m.onnx", f"{folder}/kept.onnx"
+    static = ["--force", "--scheme", "int8-static"]
+    for part, names in (("some", sorted(os.listdir(data))[:3]), ("rest", sorted(os.listdir(data))[3:])):
+        os.makedirs(f"{folder}/{part}")
+        for name in names:
+            os.link(f"{data}/{name}", f"{folder}/{part}/{name}")
+    expect(quantize(m, out, *static, "--calibration", data, "--save-statistics", f"{folder}/all.stats"), 0)
+    right = files_of(out)
+    expect(quantize(m, out, *static, "--statistics", f"{folder}/all.stats"), 0)
+    if files_of(out) != right:
+        raise AssertionError("from the statistics: other bytes")
+    expect(quantize(m, out, *static, "--calibration", f"{folder}/some", "--save-statistics", f"{folder}/some.stats"), 0)
+    if files_of(out) == right:
+        raise AssertionError("some samples make the same file as all")
+    expect(quantize(m, out, *static, "--statistics", f"{folder}/some.stats", "--calibration", f"{folder}/rest"), 0)
+    if files_of(out) != right:
+        raise AssertionError("from statistics and other samples: other bytes")
+    expect(quantize(m, out, *static, "--statistics", f"{folder}/some.stats", "--calibration", f"{folder}/some"), EX_USAGE, "some")
+    expect(quantize(m, f"{folder}/new.onnx", "--scheme", "int8-static", "--calibration", data, "--save-statistics",
+                    f"{folder}/all.stats"), EX_CANTCREAT, "all.stats", "--force")
+    put(f"{folder}/renamed.onnx", open(m, "rb").read())
+    expect(quantize(f"{folder}/renamed.onnx", out, *static, "--statistics", f"{folder}/all.stats"), 0)
+    put(f"{folder}/other.onnx", network(opset=18))
+    refused = f"{folder}/refused.onnx"
+    for model, arguments, status, word in ((f"{folder}/other.onnx", ["--statistics", f"{folder}/all.stats"], EX_USAGE, "another model"),
+                                           (m, ["--statistics", f"{folder}/none"], 66, "none"),
+                                           (m, ["--statistics", folder], EX_USAGE, "no file of statistics"),
+                                           (m, ["--statistics", m], EX_DATAERR, "m.onnx")):
+        expect(quantize(model, refused, "--scheme", "int8-static", *arguments), status, word)
+    cut = open(f"{folder}/all.stats", "rb").read()
+    put(f"{folder}/cut.stats", cut[:len(cut) // 2])
+    expect(quantize(m, refused, "--scheme", "int8-static", "--statistics", f"{folder}/cut.stats"), EX_DATAERR, "cut.stats")
+    expect(quantize(m, refused, "--scheme", "int8-weight", "--statistics", f"{folder}/all.stats"), EX_USAGE, "no use for statistics")
+    if os.path.exists(refused):
+        raise AssertionError("a file was made")
+
+
+def cancel_while_calibrating(folder):
+    """SIGINT ends it soon, and leaves nothing."""
+    data = samples(folder, 4000)
+    run = subprocess.Popen([WORKER, "--direct", f"{folder}/m.onnx", f"{folder}/c.onnx", "--scheme", "int8-static", "--calibration", data],
+                           stderr=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=20)[1]
+    if run.returncode == 0 or "cancelled" not in said or [n for n in os.listdir(folder) if n.startswith("c.onnx")]:
+        raise AssertionError(f"status {run.returncode}: {said}; {os.listdir(folder)}")
+
+
 def int8_says_what_it_chose(folder):
     done = quantize(f"{folder}/m.onnx", f"{folder}/any.onnx", "--json", "--scheme", "int8", "--calibration", samples(folder))
     expect(done, 0)
@@ -242,7 +299,7 @@ def external_data(folder):
         expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", "--scheme", "int8-weight"), status, word)
 
 
-for check in (weights_alone, activations_too, the_error_is_told, int8_says_what_it_chose, an_old_opset_is_raised,
+for check in (weights_alone, activations_too, the_error_is_told, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data):
     with tempfile.TemporaryDirectory() as work:
