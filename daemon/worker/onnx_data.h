@@ -1,4 +1,4 @@
-/* What a user gives beside an ONNX model in the one-shot form: samples of its inputs, and statistics of earlier ones. */
+/* What a user gives beside an ONNX model in the one-shot form: samples of its inputs, or statistics of earlier ones. */
 #ifndef QUANTD_WORKER_ONNX_DATA_H
 #define QUANTD_WORKER_ONNX_DATA_H
 

@@ -10,7 +10,8 @@
 bool dynamic_fit(const struct weight *w)
 {
     const struct onnx_node *n = w->user;
-    if (w->n_uses != 1 || w->log_follows || w->graph != w->user_graph || n->n_outputs != 1)
+    if (w->tensor->type != ONNX_FLOAT || w->n_uses != 1 || w->log_follows || w->graph != w->user_graph ||
+        n->n_outputs != 1)
         return false;
     if (strcmp(n->op_type, "MatMul") == 0)
         return w->tensor->n_dims == 2;

@@ -28,6 +28,11 @@ static int make_half(void *data, uint64_t offset, size_t n_bytes, void *dst, str
 int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d)
 {
     const bool f16 = b->plan->recipe.scheme == ONNX_SCHEME_F16;
+    if (onnx_type_bits(w->tensor->type) == 16) {
+        d->form = onnx_type_name(w->tensor->type);
+        d->reason = "of 16 bits already";
+        return 0;
+    }
     struct codes *k = codes_new(b, w, d);
     float most = 0.0f;
     int r = k ? channels_magnitudes(b, w->tensor, (struct channels){1, UINT64_MAX}, &most) : build_out_of_budget(b);
@@ -46,7 +51,7 @@ int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d
         return build_out_of_budget(b);
     h->make = make_half;
     h->make_data = k;
-    build_set_int(n, "to", ONNX_FLOAT);
+    build_set_int(n, "to", w->tensor->type);
     build_drop_weight(b, w);
     build_add(b, w->graph, build_place(w), n, NULL);
     build_add(b, w->graph, build_place(w), NULL, h);

@@ -104,17 +104,22 @@ static int put_dequantized(struct builder *b, const struct weight *w, const stru
     return 0;
 }
 
-/* The same as Cast and Mul of constants, which a runtime does once, when it loads the model. */
+/*
+ * The same as Cast and Mul of constants, which a runtime does once, when it loads the model. Weights that are not of
+ * float32 become what they were by another Cast.
+ */
 static int put_product(struct builder *b, const struct weight *w, const struct int8_weight *q)
 {
+    const bool narrow = w->tensor->type != ONNX_FLOAT;
     const size_t n_dims = w->tensor->n_dims - w->axis; /* the scales spread over the dimensions behind their axis */
     int64_t *dims = build_take(b, n_dims, sizeof *dims);
-    const char *wide = build_name(b, w->name, "wide");
-    struct onnx_node *cast =
-        wide ? build_node(b, "Cast", "", (const char *[]){q->codes->tensor.name}, 1, wide, 1) : NULL;
-    struct onnx_node *mul =
-        wide ? build_node(b, "Mul", "", (const char *[]){wide, q->scale->tensor.name}, 2, w->name, 0) : NULL;
-    if (!dims || !cast || !mul)
+    const char *wide = build_name(b, w->name, "wide"), *product = narrow ? build_name(b, w->name, "product") : w->name;
+    if (!dims || !wide || !product)
+        return build_out_of_budget(b);
+    struct onnx_node *cast = build_node(b, "Cast", "", (const char *[]){q->codes->tensor.name}, 1, wide, 1);
+    struct onnx_node *mul = build_node(b, "Mul", "", (const char *[]){wide, q->scale->tensor.name}, 2, product, 0);
+    struct onnx_node *back = narrow ? build_node(b, "Cast", "", &product, 1, w->name, 1) : NULL;
+    if (!cast || !mul || (narrow && !back))
         return build_out_of_budget(b);
     for (size_t i = 0; i < n_dims; i++)
         dims[i] = i ? 1 : (int64_t)q->n_scales;
@@ -123,6 +128,10 @@ static int put_product(struct builder *b, const struct weight *w, const struct i
     build_set_int(cast, "to", ONNX_FLOAT);
     build_add(b, w->graph, build_place(w), cast, NULL);
     build_add(b, w->graph, build_place(w), mul, NULL);
+    if (back) {
+        build_set_int(back, "to", w->tensor->type);
+        build_add(b, w->graph, build_place(w), back, NULL);
+    }
     return 0;
 }
 

@@ -133,7 +133,7 @@ static int quantize_nibbles(struct builder *b, const struct weight *w, struct ni
 bool nibbles_fit(const struct weight *w)
 {
     const struct onnx_node *n = w->user;
-    if (w->tensor->n_dims != 2 || w->n_uses != 1 || w->graph != w->user_graph)
+    if (w->tensor->type != ONNX_FLOAT || w->tensor->n_dims != 2 || w->n_uses != 1 || w->graph != w->user_graph)
         return false;
     if (strcmp(n->op_type, "MatMul") == 0)
         return true;

@@ -60,8 +60,10 @@ static int check_rules_used(struct builder *b)
 
 static int plan_weight(struct builder *b, const struct weight *w, struct onnx_decision *d)
 {
-    *d = (struct onnx_decision){
-        .weight = w, .form = "float32", .reason = w->left ? w->left : "", .bytes_before = onnx_tensor_bytes(w->tensor)};
+    *d = (struct onnx_decision){.weight = w,
+                                .form = onnx_type_name(w->tensor->type),
+                                .reason = w->left ? w->left : "",
+                                .bytes_before = onnx_tensor_bytes(w->tensor)};
     d->bytes_after = d->bytes_before;
     int r = apply_rules(b, w, d);
     if (r < 0 || d->reason[0])

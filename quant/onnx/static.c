@@ -213,6 +213,10 @@ int static_plan(struct builder *b, const struct weight *w, struct onnx_decision 
     d->note = "weights alone";
     if (!is_integer_op(w->user) || w->user_graph != w->graph || w->n_uses != 1)
         return 0;
+    if (w->tensor->type != ONNX_FLOAT) {
+        d->note = "weights alone: its operator does not compute in float32";
+        return 0;
+    }
     if (w->log_follows) {
         d->note = "weights alone: a logarithm of its result follows";
         return 0;

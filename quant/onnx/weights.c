@@ -176,8 +176,6 @@ static const char *why_left(const struct onnx_node *n, const struct onnx_tensor 
 {
     if (!is_float(t->type))
         return "not of floats";
-    if (t->type != ONNX_FLOAT)
-        return "float32 weights alone are quantized so far";
     if (t->storage == ONNX_SPARSE)
         return "sparse";
     if (t->n_elements < LEAST_ELEMENTS)

@@ -210,6 +210,30 @@ def int8_says_what_it_chose(folder):
         raise AssertionError(f"{told['scheme']}: {told['why']}")
 
 
+def other_floats(folder):
+    """Weights of float16, bfloat16 and float64 become int8, and what their operators take is of their type still."""
+    n = 3 * SIZE * SIZE
+    weights = [rng.gauss(0, 0.1) for _ in range(n * CLASSES)]
+    half = struct.pack(f"<{len(weights)}e", *weights)
+    brain = b"".join(struct.pack("<f", w)[2:] for w in weights)
+    for name, kind, raw in (("float16", 10, half), ("bfloat16", 16, brain), ("float64", 11, struct.pack(f"<{len(weights)}d", *weights))):
+        nodes = [onnx.node("Flatten", ["x"], ["f"]), onnx.node("Cast", ["f"], ["c"], to=kind),
+                 onnx.node("MatMul", ["c", "w"], ["p"]), onnx.node("Cast", ["p"], ["y"], to=1)]
+        content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", CLASSES])],
+                             [onnx.tensor("w", [n, CLASSES], raw, kind)])
+        put(f"{folder}/m.onnx", onnx.model(content))
+        for scheme, bar in (("int8-weight", 0.02), ("int8-static", 0.02), ("int8-dynamic", 0.02), ("int4", 0.02), ("f16", 0.002)):
+            more = ["--calibration", samples(folder)] if scheme == "int8-static" else []
+            done = quantize(f"{folder}/m.onnx", f"{folder}/q.onnx", "--force", "--json", "--scheme", scheme, *more)
+            if scheme == "f16" and name != "float64":
+                expect(done, EX_DATAERR, "no weight of the model can be quantized")
+                continue
+            expect(done, 0)
+            told = json.loads(done.stdout)
+            if told["quantized"] != 1 or told["tensors"][0]["type"] != name or loss(folder, f"{folder}/q.onnx") > bar:
+                raise AssertionError(f"{name} {scheme}: {told['tensors'][0]}, a loss of {loss(folder, folder + '/q.onnx')}")
+
+
 def an_old_opset_is_raised(folder):
     nodes = [onnx.node("Slice", ["x"], ["s"], starts=[0], ends=[2], axes=[1]), onnx.node("Conv", ["s", "w"], ["y"])]
     content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", 16, SIZE, SIZE])],
@@ -299,7 +323,7 @@ def external_data(folder):
         expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", "--scheme", "int8-weight"), status, word)
 
 
-for check in (weights_alone, activations_too, the_error_is_told, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, an_old_opset_is_raised,
+for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data):
     with tempfile.TemporaryDirectory() as work:
