@@ -149,16 +149,28 @@ static int take_entry(struct stream *st, const struct onnx_tensor *t, const stru
     return 0;
 }
 
-/* A plain name in the model's own folder; what else a location could be reaches for other files. */
+/* Does every component name something beneath where the path starts? Of forms that mean the same file only one does. */
+static bool stays_beneath(const char *path)
+{
+    bool stays = true;
+    for (const char *p = path; stays; p++) {
+        const size_t n = strcspn(p, "/");
+        stays = n > 0 && !(n == 1 && p[0] == '.') && !(n == 2 && p[0] == '.' && p[1] == '.');
+        p += n;
+        if (*p == '\0')
+            break;
+    }
+    return stays;
+}
+
+/* A name in the model's folder, or in one beneath it; what else a location could be reaches for other files. */
 static int check_location(struct stream *st, const struct onnx_tensor *t, const char *location, uint64_t start)
 {
     const char *reason = NULL;
     if (!location || !location[0])
         reason = "says no location";
-    else if (strchr(location, '/') || strchr(location, '\\'))
-        reason = "lies outside the model's folder, or in a folder within it";
-    else if (strcmp(location, ".") == 0 || strcmp(location, "..") == 0)
-        reason = "is a folder";
+    else if (strchr(location, '\\') || !stays_beneath(location))
+        reason = "is no path beneath the model's folder";
     else if (strlen(location) > LIMIT_FILE_NAME_BYTES)
         reason = "is longer than a file's name can be";
     if (!reason)

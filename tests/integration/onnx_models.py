@@ -316,7 +316,14 @@ def external_data(folder):
     expect(quantize(f"{folder}/m.onnx", f"{folder}/e.onnx", "--scheme", "int8-weight"), 0)
     if loss(folder, f"{folder}/e.onnx") > 0.02:
         raise AssertionError("a loss")
-    for wrong, status, word in (({"location": "../w.bin"}, 77, "outside"), ({"location": "/etc/passwd"}, 77, "outside"),
+    os.makedirs(f"{folder}/weights/deep")
+    put(f"{folder}/weights/deep/w.bin", b"x" * 64 + raw)
+    put(f"{folder}/m.onnx", network(external={**good, "location": "weights/deep/w.bin"}))
+    expect(quantize(f"{folder}/m.onnx", f"{folder}/e.onnx", "--force", "--scheme", "int8-weight"), 0)
+    if loss(folder, f"{folder}/e.onnx") > 0.02:
+        raise AssertionError("a loss with data in a folder beneath")
+    for wrong, status, word in (({"location": "../w.bin"}, 77, "beneath"), ({"location": "/etc/passwd"}, 77, "beneath"),
+                                ({"location": "weights/../w.bin"}, 77, "beneath"),
                                 ({"location": "gone.bin"}, 66, "gone.bin"), ({"length": "99999"}, EX_DATAERR, "99999"),
                                 ({"offset": "-1"}, EX_DATAERR, "no number"), ({"length": "4"}, EX_DATAERR, "4 bytes")):
         put(f"{folder}/m.onnx", network(external={**good, **wrong}))
