@@ -94,11 +94,6 @@ void row_moments(const struct row *r, double *ret_mean, double *ret_variance)
     *ret_variance = sum_fold(&squares) / (double)r->n;
 }
 
-double float_at(const struct value *v, uint64_t i)
-{
-    return v->type == ONNX_DOUBLE ? ((const double *)v->data)[i] : (double)((const float *)v->data)[i];
-}
-
 int call_floats_in(struct op_call *c, size_t i, const struct value **ret)
 {
     const struct value *v;

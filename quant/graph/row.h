@@ -47,7 +47,10 @@ void row_sum_squares(const struct row *r, double centre, struct sum *s);
 void row_moments(const struct row *r, double *ret_mean, double *ret_variance);
 
 /* Element @i of a tensor of float32 or float64. */
-double float_at(const struct value *v, uint64_t i);
+static inline double float_at(const struct value *v, uint64_t i)
+{
+    return v->type == ONNX_DOUBLE ? ((const double *)v->data)[i] : (double)((const float *)v->data)[i];
+}
 
 /* Input @i, which is a tensor of float32 or float64. */
 int call_floats_in(struct op_call *c, size_t i, const struct value **ret);
