@@ -168,10 +168,10 @@ int onnx_data_statistics(const struct direct_args *a, const struct onnx_model *m
                          enum onnx_scheme scheme, const _Atomic int *cancel, struct statistics **ret,
                          struct qd_error *err)
 {
-    struct digest model;
+    struct digest model = {0}; /* of whom does not matter while they are neither read nor kept */
     if (scheme != ONNX_SCHEME_INT8_STATIC || !(a->calibration || a->statistics))
         return refuse(a, scheme, err);
-    int r = identify(s, a->n_threads, &model, err);
+    int r = a->statistics || a->save_statistics ? identify(s, a->n_threads, &model, err) : 0;
     if (r < 0)
         return r;
     CLEANUP(statistics_free) struct statistics *sum = statistics_new(&model);

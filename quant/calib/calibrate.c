@@ -45,12 +45,6 @@ static int observe(void *data, const char *name, const struct value *v, const st
     return r < 0 ? err_in(err, r, "tensor '%.200s'", name) : r;
 }
 
-static void release_all(struct value **list, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        list[i] = value_release(list[i]);
-}
-
 /* One sample: 1, or 0 where there are no more. */
 static int run_sample(struct graph *g, struct watch *w, const struct graph_run_options *o, struct value **in,
                       struct value **out, struct qd_error *err)
@@ -59,7 +53,7 @@ static int run_sample(struct graph *g, struct watch *w, const struct graph_run_o
     if (r <= 0)
         return r;
     r = graph_run(g, o, in, out, err);
-    release_all(out, graph_n_outputs(g));
+    values_release(out, graph_n_outputs(g));
     return r < 0 ? err_in(err, r, "sample '%.200s'", w->sample) : 1;
 }
 
@@ -78,7 +72,7 @@ int calibrate(struct graph *g, const struct calibration *c, struct statistics *s
     int r;
     do {
         r = run_sample(g, &w, &o, ends, ends + n_in, err);
-        release_all(ends, n_in);
+        values_release(ends, n_in);
         if (r > 0 && c->progress) {
             const int stop = c->progress(c->data, ++n_done, err);
             r = stop ? stop : 1;

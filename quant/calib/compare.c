@@ -114,12 +114,6 @@ static int compare_value(void *data, const char *name, const struct value *v, co
 
 /* ---- samples ---- */
 
-static void release_all(struct value **list, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        list[i] = value_release(list[i]);
-}
-
 static int compare_outputs(struct comparison *c, struct value *const *exact, struct value *const *other,
                            struct qd_error *err)
 {
@@ -157,7 +151,7 @@ static int run_sample(struct comparing *k, const struct pair *p, const struct ca
         r = graph_run(p->other, &o, p->in, p->out + p->n_out, err);
     if (r == 0)
         r = compare_outputs(k->result, p->out, p->out + p->n_out, err);
-    release_all(p->out, 2 * p->n_out);
+    values_release(p->out, 2 * p->n_out);
     return r < 0 ? err_in(err, r, "sample '%.200s'", name) : 1;
 }
 
@@ -167,7 +161,7 @@ static int run_samples(struct comparing *k, const struct pair *p, const struct c
     int r = 1;
     while (r == 1 && k->result->n_samples < n_samples) {
         r = run_sample(k, p, c, err);
-        release_all(p->in, p->n_in);
+        values_release(p->in, p->n_in);
         if (r != 1)
             break;
         k->result->n_samples++;

@@ -13,12 +13,6 @@ static int truth(struct op_call *c, const struct value *v, bool *ret)
     return 0;
 }
 
-static void release_all(struct value **v, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        v[i] = value_release(v[i]);
-}
-
 int op_if(struct op_call *c)
 {
     bool yes = false;
@@ -72,7 +66,7 @@ static int pile_add(struct op_call *c, struct pile *p, struct value *v)
 
 static void pile_clear(struct pile *p)
 {
-    release_all(p->items, p->n);
+    values_release(p->items, p->n);
     free(p->items);
     *p = (struct pile){0};
 }
@@ -117,7 +111,7 @@ struct loop {
 static void loop_clear(struct loop *l)
 {
     if (l->in)
-        release_all(l->in, l->n_in);
+        values_release(l->in, l->n_in);
     for (size_t i = 0; l->piles && i < l->n_scans; i++)
         pile_clear(&l->piles[i]);
     free(l->in);
@@ -164,7 +158,7 @@ static int loop_step(struct op_call *c, struct loop *l, int64_t trip, bool *go_o
     }
     for (size_t i = 0; i < l->n_scans && r == 0; i++)
         r = pile_add(c, &l->piles[i], l->out[1 + l->n_carried + i]);
-    release_all(l->out, 1 + l->n_carried + l->n_scans);
+    values_release(l->out, 1 + l->n_carried + l->n_scans);
     return r;
 }
 
@@ -273,7 +267,7 @@ static int scan_step(struct scan *s, int64_t t, const struct value *const *sourc
     }
     for (size_t i = 0; i < s->n_outputs && r == 0; i++)
         r = pile_add(c, &piles[i], out[s->n_states + i]);
-    release_all(out, s->n_states + s->n_outputs);
+    values_release(out, s->n_states + s->n_outputs);
     return r;
 }
 
@@ -333,7 +327,7 @@ int op_scan(struct op_call *c)
     for (size_t i = 0; i < s.n_states; i++)
         ends[i] = value_take(call_in(c, i));
     r = scan_run(&s, (const struct value *const *)c->in + s.n_states, ends, ends + n_in, piles);
-    release_all(ends, n_in + n_out);
+    values_release(ends, n_in + n_out);
     for (size_t i = 0; i < s.n_outputs; i++)
         pile_clear(&piles[i]);
     return r;

@@ -64,6 +64,13 @@ struct value *value_take(struct value *v);    /* another reference; NULL for NUL
 struct value *value_release(struct value *v); /* NULL */
 DEFINE_CLEANUP(value_release, struct value *)
 
+/* Every reference in @list, each of which is NULL then. */
+static inline void values_release(struct value **list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        list[i] = value_release(list[i]);
+}
+
 /* Copies a string into element @i of a string tensor. */
 int value_set_string(struct value *v, uint64_t i, struct bytes text, struct qd_error *err);
 

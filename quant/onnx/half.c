@@ -29,7 +29,6 @@ int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d
 {
     const bool f16 = b->plan->recipe.scheme == ONNX_SCHEME_F16;
     if (onnx_type_bits(w->tensor->type) == 16) {
-        d->form = onnx_type_name(w->tensor->type);
         d->reason = "of 16 bits already";
         return 0;
     }

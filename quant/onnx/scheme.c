@@ -129,17 +129,12 @@ static int name_scheme(struct builder *b)
 static int refuse(struct builder *b)
 {
     const struct onnx_node *n = weights_quantized_node(b->model);
-    const char *made = b->plan->recipe.again ? NULL : scheme_of(b->model);
-    if (made)
-        return err_hint(
-            b->err, err_new(b->err, QD_E_UNSUPPORTED, "the model is quantized already: %s = %.64s", scheme_prop, made),
-            "quantize the original, or say --allow-requantize");
-    if (n && !b->plan->recipe.again) {
-        int r = err_new(b->err, QD_E_UNSUPPORTED, "the model is quantized already: node '%.100s' is a %s",
-                        n->name[0]     ? n->name
-                        : n->n_outputs ? n->outputs[0]
-                                       : "",
-                        n->op_type);
+    const char *made = scheme_of(b->model);
+    if ((made || n) && !b->plan->recipe.again) {
+        int r = made
+                    ? err_new(b->err, QD_E_UNSUPPORTED, "the model is quantized already: %s = %.64s", scheme_prop, made)
+                    : err_new(b->err, QD_E_UNSUPPORTED, "the model is quantized already: node '%.100s' is a %s",
+                              n->name[0] ? n->name : n->outputs[0], n->op_type);
         return err_hint(b->err, r, "quantize the original, or say --allow-requantize");
     }
     if (b->plan->recipe.scheme == ONNX_SCHEME_BF16 && build_opset(b, "") < BFLOAT16_SINCE)

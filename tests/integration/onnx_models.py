@@ -104,6 +104,8 @@ def weights_alone(folder):
         expect(quantize(f"{folder}/m.onnx", out, "--scheme", scheme), 0, "weights quantized")
         with open(out, "rb") as f:
             content = f.read()
+        if scheme == "int8-weight" and any(w not in content for w in (b"w1_quantized_", b"w1_scale_", b"w1_wide_", b"Mul")):
+            raise AssertionError("w1 is no product of codes and scales")
         if word not in content or os.path.getsize(out + ".data") % 4 or loss(folder, out) > bar:
             raise AssertionError(f"{scheme}: {word} or a loss of {loss(folder, out)}")
 
