@@ -7,10 +7,10 @@
  *     refs/<key>              signed envelope: the only commit point
  *     records/<key>           stat of each object when it was last verified
  *     pins/<key> used/<key>   empty files; the second one's mtime is the last use
- *     work/<key>.{part,journal}  unfinished jobs, resumable
+ *     work/<key>.{part,part1,journal}  unfinished jobs, resumable; part1 where there are two payload files
  *     quarantine/             what was found damaged, for people to look at; first to go for space
  *
- * A life: store_open sweeps -> store_lookup misses -> store_work_open gives two descriptors to a
+ * A life: store_open sweeps -> store_lookup misses -> store_work_open gives descriptors to a
  * worker -> store_commit -> store_lookup gives a lease with read-only descriptors.
  *
  * Threads: every function may be called from any thread at any time; store_open and store_close
@@ -29,6 +29,8 @@
 #include "artifact/envelope.h"
 #include "artifact/manifest.h"
 #include "cache/sign.h"
+
+enum { STORE_PARTS_MAX = 2 }; /* payload files that a job writes: an ONNX model and its data */
 
 struct store;
 struct store_io; /* cache/store_io.h: the system calls of a commit, replaced in tests only */
@@ -113,13 +115,15 @@ struct lease *lease_ref(struct lease *l);
 /* The files of an unfinished job, to be handed to a worker as descriptors. */
 struct store_work {
     struct digest key;
-    int part_fd;    /* O_RDWR, owned; -1 once given up */
-    int journal_fd; /* O_RDWR, owned; -1 once given up */
-    bool resumed;   /* the files were there already: the journal says how far they are */
+    size_t n_parts;
+    int part_fds[STORE_PARTS_MAX]; /* O_RDWR, owned; [n_parts]; -1 once given up */
+    int journal_fd;                /* O_RDWR, owned; -1 once given up */
+    bool resumed;                  /* the files were there already: the journal says how far they are */
 };
 
-/* Pool. QD_E_BUSY: the work of that key is open already. */
-int store_work_open(struct store *s, const struct digest *key, struct store_work **ret, struct qd_error *err);
+/* Pool. @n_parts: payload files, 1 to STORE_PARTS_MAX. QD_E_BUSY: the work of that key is open already. */
+int store_work_open(struct store *s, const struct digest *key, size_t n_parts, struct store_work **ret,
+                    struct qd_error *err);
 
 /* Pool. Closes and keeps the files for another time. Returns NULL. */
 struct store_work *store_work_close(struct store *s, struct store_work *w);
@@ -132,11 +136,15 @@ struct store_work *store_work_discard(struct store *s, struct store_work *w);
 int store_work_sweep(struct store *s, bool (*wanted)(const struct digest *key, void *data), void *data,
                      struct qd_error *err);
 
+struct store_part {
+    const char *name; /* "model.gguf" */
+    uint64_t bytes;   /* as planned */
+};
+
 struct store_commit {
     const struct manifest *manifest; /* all fields but format, files, n_files and created, which commit fills */
-    const char *payload_name;        /* "model.gguf" */
-    uint64_t payload_bytes;          /* as planned */
-    struct bytes tensors;            /* table blobs from the worker; decoded here before anything is signed */
+    struct store_part parts[STORE_PARTS_MAX]; /* as many as the work has */
+    struct bytes tensors;                     /* table blobs from the worker; decoded here before anything is signed */
     struct bytes metadata;
     const struct signing_key *key;
     unsigned n_threads;           /* for hashing, >= 1 */

@@ -13,36 +13,37 @@
 
 enum { TABLES_ARENA_BYTES = 512 << 20 }; /* a ceiling, not a reservation: a table of 256 MiB, decoded */
 
+enum { BLOBS = MANIFEST_N_ROLES - 1 /* files behind the payload, one of each role */ };
+
 /* A commit under way: what is to be undone when it fails. */
 struct commit {
     struct store *store;
     struct store_work *work;
     const struct store_commit *request;
-    char part[WORK_NAME_BYTES];
-    int fd;                /* owned; the part, O_RDONLY */
-    struct digest *leaves; /* owned */
+    char part_names[STORE_PARTS_MAX][WORK_NAME_BYTES];
+    int fds[STORE_PARTS_MAX]; /* owned; the parts, O_RDONLY */
+    struct buffer leaves;     /* owned; of all parts, 32 bytes each */
     struct manifest manifest;
-    struct manifest_file files[MANIFEST_N_ROLES]; /* of it */
-    bool made[MANIFEST_N_ROLES];                  /* objects that were not there before */
-    bool sealed;                                  /* by fs-verity: cannot be written again */
+    struct manifest_file files[STORE_PARTS_MAX + BLOBS]; /* of it */
+    bool made[STORE_PARTS_MAX + BLOBS];                  /* objects that were not there before */
+    bool sealed;                                         /* by fs-verity: cannot be written again */
 };
 
 /* --- The payload, before any lock: no writer left, size, digest, on disk --- */
 
-static int open_part(struct commit *c, struct qd_error *err)
+static int open_part(struct commit *c, size_t i, struct qd_error *err)
 {
-    struct store_work *w = c->work;
-    w->part_fd = fd_close(w->part_fd);
-    w->journal_fd = fd_close(w->journal_fd);
-    c->fd = openat(c->store->work, c->part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (c->fd < 0)
-        return err_sys(err, errno, "open work/%s", c->part);
+    const char *name = c->part_names[i];
+    const uint64_t planned = c->request->parts[i].bytes;
+    c->fds[i] = openat(c->store->work, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (c->fds[i] < 0)
+        return err_sys(err, errno, "open work/%s", name);
     struct stat st;
-    if (fstat(c->fd, &st) < 0)
-        return err_sys(err, errno, "stat work/%s", c->part);
-    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != c->request->payload_bytes)
+    if (fstat(c->fds[i], &st) < 0)
+        return err_sys(err, errno, "stat work/%s", name);
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != planned)
         return err_new(err, QD_E_CORRUPT, "the job wrote %llu bytes, %llu were planned", (unsigned long long)st.st_size,
-                       (unsigned long long)c->request->payload_bytes);
+                       (unsigned long long)planned);
     return 0;
 }
 
@@ -70,54 +71,69 @@ static int lease_still_held(int fd, struct qd_error *err)
                : err_new(err, QD_E_BUSY, "the job's file was opened for writing while it was hashed");
 }
 
-static int hash_part(struct commit *c, struct qd_error *err)
+static int hash_part(struct commit *c, size_t i, struct qd_error *err)
 {
     const struct store_commit *q = c->request;
-    int leased = lease_take(c->fd, err);
+    CLEANUP(free) struct digest *leaves = NULL;
+    int leased = lease_take(c->fds[i], err);
     if (leased < 0)
         return leased;
-    struct manifest_file *f = &c->manifest.files[0];
-    int r = digest_file(c->fd, q->payload_bytes, q->n_threads, &f->digest, &c->leaves, q->cancel, q->done_bytes, err);
+    int r = digest_file(c->fds[i], q->parts[i].bytes, q->n_threads, &c->files[i].digest, &leaves, q->cancel,
+                        q->done_bytes, err);
     if (r == 0 && leased == 0)
-        r = lease_still_held(c->fd, err);
+        r = lease_still_held(c->fds[i], err);
     if (leased == 0)
-        (void)fcntl(c->fd, F_SETLEASE, F_UNLCK); /* held by nobody else: cannot fail */
-    return r;
+        (void)fcntl(c->fds[i], F_SETLEASE, F_UNLCK); /* held by nobody else: cannot fail */
+    if (r == 0)
+        buffer_put(&c->leaves, leaves, shard_count(q->parts[i].bytes) * DIGEST_BYTES);
+    return r == 0 && c->leaves.failed ? err_new(err, QD_E_NO_MEMORY, "digests of shards") : r;
 }
 
 /* fs-verity comes last: it cannot be taken back. */
-static int settle_part(struct commit *c, struct qd_error *err)
+static int settle_part(struct commit *c, size_t i, struct qd_error *err)
 {
     const struct store_io *io = c->store->io;
-    int r = io->chmod(io->data, c->fd, 0444);
+    int r = io->chmod(io->data, c->fds[i], 0444);
     if (r == 0)
-        r = io->sync(io->data, c->fd);
+        r = io->sync(io->data, c->fds[i]);
     if (r < 0)
-        return err_sys(err, -r, "sync work/%s", c->part);
-    struct manifest_file *f = &c->manifest.files[0];
-    r = verity_enable(c->fd, err);
+        return err_sys(err, -r, "sync work/%s", c->part_names[i]);
+    struct manifest_file *f = &c->files[i];
+    r = verity_enable(c->fds[i], err);
     if (r == 1) {
         c->sealed = true;
-        r = verity_measure(c->fd, &f->verity, err);
+        r = verity_measure(c->fds[i], &f->verity, err);
     }
     f->has_verity = r == 1;
     return r < 0 ? r : 0;
 }
 
+static int each_part(struct commit *c, int (*step)(struct commit *c, size_t i, struct qd_error *err),
+                     struct qd_error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < c->work->n_parts && r == 0; i++)
+        r = step(c, i, err);
+    return r;
+}
+
 /* --- What the worker reported --- */
 
-static int check_tables(const struct store_commit *q, struct qd_error *err)
+static int check_tables(const struct commit *c, struct qd_error *err)
 {
+    const struct store_commit *q = c->request;
     CLEANUP(arena_free) struct arena *arena = arena_new(TABLES_ARENA_BYTES);
+    uint64_t payload_bytes[STORE_PARTS_MAX];
     struct tensor_table tensors;
     struct meta_table metadata;
     if (!arena)
         return err_new(err, QD_E_NO_MEMORY, "tables");
-    int r = tensor_table_decode(q->tensors, &q->payload_bytes, 1, arena, &tensors, err);
+    for (size_t i = 0; i < c->work->n_parts; i++)
+        payload_bytes[i] = q->parts[i].bytes;
+    int r = tensor_table_decode(q->tensors, payload_bytes, c->work->n_parts, arena, &tensors, err);
     return r < 0 ? r : meta_table_decode(q->metadata, arena, &metadata, err);
 }
 
-/* The fourth file: leaves of the payload, 32 bytes each. */
 static struct bytes blob_of(const struct commit *c, enum manifest_role role)
 {
     switch (role) {
@@ -126,7 +142,7 @@ static struct bytes blob_of(const struct commit *c, enum manifest_role role)
     case MANIFEST_METADATA:
         return c->request->metadata;
     case MANIFEST_SHARDS:
-        return (struct bytes){(const uint8_t *)c->leaves, shard_count(c->request->payload_bytes) * DIGEST_BYTES};
+        return buffer_span(&c->leaves);
     case MANIFEST_PAYLOAD:
     case MANIFEST_N_ROLES:
         break;
@@ -134,31 +150,34 @@ static struct bytes blob_of(const struct commit *c, enum manifest_role role)
     return (struct bytes){0};
 }
 
-/* The manifest but for the payload's digest, which hash_part fills in. */
+/* The manifest but for the payload's digests, which hash_part fills in. */
 static void begin_manifest(struct commit *c)
 {
     static const char *const names[] = {
         [MANIFEST_TENSORS] = "tensors", [MANIFEST_METADATA] = "metadata", [MANIFEST_SHARDS] = "shards"};
     struct manifest *m = &c->manifest;
+    const size_t n_parts = c->work->n_parts;
     *m = *c->request->manifest;
     m->format = MANIFEST_FORMAT;
     m->key = c->work->key;
     m->created = (uint64_t)time(NULL);
     m->files = c->files;
-    m->n_files = MANIFEST_N_ROLES;
-    m->files[0] = (struct manifest_file){
-        .role = MANIFEST_PAYLOAD, .name = c->request->payload_name, .bytes = c->request->payload_bytes};
+    m->n_files = n_parts + BLOBS;
+    for (size_t i = 0; i < n_parts; i++)
+        m->files[i] = (struct manifest_file){
+            .role = MANIFEST_PAYLOAD, .name = c->request->parts[i].name, .bytes = c->request->parts[i].bytes};
     for (unsigned role = MANIFEST_TENSORS; role < MANIFEST_N_ROLES; role++)
-        m->files[role] = (struct manifest_file){.role = (enum manifest_role)role, .name = names[role]};
+        m->files[n_parts + role - 1] = (struct manifest_file){.role = (enum manifest_role)role, .name = names[role]};
 }
 
 static int digest_blobs(struct commit *c, struct qd_error *err)
 {
     int r = 0;
-    for (unsigned role = MANIFEST_TENSORS; role < MANIFEST_N_ROLES && r == 0; role++) {
-        struct bytes blob = blob_of(c, (enum manifest_role)role);
-        c->manifest.files[role].bytes = blob.n;
-        r = digest_of_bytes(blob, &c->manifest.files[role].digest, err);
+    for (size_t i = c->work->n_parts; i < c->manifest.n_files && r == 0; i++) {
+        struct manifest_file *f = &c->files[i];
+        struct bytes blob = blob_of(c, f->role);
+        f->bytes = blob.n;
+        r = digest_of_bytes(blob, &f->digest, err);
     }
     return r;
 }
@@ -181,18 +200,23 @@ static int write_blob(struct store *s, const char *name, struct bytes blob, stru
     return r < 0 ? err_sys(err, -r, "write work/%s", name) : 0;
 }
 
-static int place_blob(struct commit *c, unsigned role, struct qd_error *err)
+static int place_blob(struct commit *c, size_t i, struct qd_error *err)
 {
     struct store *s = c->store;
-    const struct manifest_file *f = &c->manifest.files[role];
+    const struct manifest_file *f = &c->files[i];
     char name[WORK_NAME_BYTES];
     work_name(&c->work->key, f->name, name);
-    int r = write_blob(s, name, blob_of(c, (enum manifest_role)role), err);
+    int r = write_blob(s, name, blob_of(c, f->role), err);
     if (r == 0)
-        r = object_place(s, name, &f->digest, f->bytes, &c->made[role], err);
+        r = object_place(s, name, &f->digest, f->bytes, &c->made[i], err);
     if (r < 0)
         (void)s->io->unlink(s->io->data, s->work, name); /* it may be gone; start-up sweeps */
     return r;
+}
+
+static int place_part(struct commit *c, size_t i, struct qd_error *err)
+{
+    return object_place(c->store, c->part_names[i], &c->files[i].digest, c->files[i].bytes, &c->made[i], err);
 }
 
 /* Small files first: the payload is the one that is dear to take back. */
@@ -200,10 +224,10 @@ static int place_all(struct commit *c, struct qd_error *err)
 {
     struct store *s = c->store;
     int r = 0;
-    for (unsigned role = MANIFEST_TENSORS; role < MANIFEST_N_ROLES && r == 0; role++)
-        r = place_blob(c, role, err);
+    for (size_t i = c->work->n_parts; i < c->manifest.n_files && r == 0; i++)
+        r = place_blob(c, i, err);
     if (r == 0)
-        r = object_place(s, c->part, &c->manifest.files[0].digest, c->manifest.files[0].bytes, &c->made[0], err);
+        r = each_part(c, place_part, err);
     if (r < 0)
         return r;
     r = s->io->sync(s->io->data, s->work); /* the work's names are gone for good: ctimes are final */
@@ -211,22 +235,22 @@ static int place_all(struct commit *c, struct qd_error *err)
 }
 
 /* The job's file goes back to work/, writable, so that nothing is lost but the commit. */
-static void take_back_part(struct commit *c, const char *object)
+static void take_back_part(struct commit *c, const char *part, const char *object)
 {
     const struct store_io *io = c->store->io;
-    if (io->rename(io->data, c->store->objects, object, c->store->work, c->part, RENAME_NOREPLACE) < 0)
+    if (io->rename(io->data, c->store->objects, object, c->store->work, part, RENAME_NOREPLACE) < 0)
         (void)io->unlink(io->data, c->store->objects, object); /* the link to work/ was still there */
 }
 
 static void take_back(struct commit *c)
 {
     const struct store_io *io = c->store->io;
-    for (unsigned role = 0; role < MANIFEST_N_ROLES; role++) {
+    for (size_t i = 0; i < c->manifest.n_files; i++) {
         char object[OBJECT_NAME_BYTES];
-        object_name(&c->manifest.files[role].digest, object);
-        if (c->made[role] && role == MANIFEST_PAYLOAD)
-            take_back_part(c, object);
-        else if (c->made[role])
+        object_name(&c->files[i].digest, object);
+        if (c->made[i] && i < c->work->n_parts)
+            take_back_part(c, c->part_names[i], object);
+        else if (c->made[i])
             (void)io->unlink(io->data, c->store->objects, object); /* start-up sweeps what stays */
     }
 }
@@ -337,21 +361,30 @@ static void finish_work(struct commit *c)
     (void)store_work_close(c->store, c->work);
 }
 
+static void give_up_descriptors(struct store_work *w)
+{
+    for (size_t i = 0; i < w->n_parts; i++)
+        w->part_fds[i] = fd_close(w->part_fds[i]);
+    w->journal_fd = fd_close(w->journal_fd);
+}
+
 static int commit_steps(struct commit *c, struct qd_error *err)
 {
-    int r = check_tables(c->request, err);
+    int r = check_tables(c, err);
+    give_up_descriptors(c->work);
     if (r == 0)
-        r = open_part(c, err);
+        r = each_part(c, open_part, err);
     if (r == 0)
-        r = hash_part(c, err);
+        r = each_part(c, hash_part, err);
     if (r == 0)
         r = digest_blobs(c, err);
     if (r == 0)
-        r = settle_part(c, err);
+        r = each_part(c, settle_part, err);
     if (r == 0)
         r = commit_locked(c, err);
-    if (r < 0 && c->fd >= 0 && !c->sealed)
-        (void)c->store->io->chmod(c->store->io->data, c->fd, 0600); /* else the job starts over */
+    for (size_t i = 0; i < c->work->n_parts && r < 0 && !c->sealed; i++)
+        if (c->fds[i] >= 0)
+            (void)c->store->io->chmod(c->store->io->data, c->fds[i], 0600); /* else the job starts over */
     return r;
 }
 
@@ -363,14 +396,15 @@ int store_commit(struct store *s, struct store_work *w, const struct store_commi
     c->store = s;
     c->work = w;
     c->request = q;
-    c->fd = -1;
-    work_name(&w->key, "part", c->part);
+    for (size_t i = 0; i < w->n_parts; i++) {
+        c->fds[i] = -1;
+        work_name(&w->key, work_parts[i], c->part_names[i]);
+    }
     begin_manifest(c);
     int r = commit_steps(c, err);
-    c->fd = fd_close(c->fd);
-    free(c->leaves);
-    w->part_fd = fd_close(w->part_fd);
-    w->journal_fd = fd_close(w->journal_fd);
+    for (size_t i = 0; i < w->n_parts; i++)
+        c->fds[i] = fd_close(c->fds[i]);
+    buffer_clear(&c->leaves);
     if (r < 0)
         return err_in(err, r, "commit of model '%s', %s", q->manifest->model, q->manifest->scheme);
     finish_work(c);

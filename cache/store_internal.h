@@ -134,6 +134,9 @@ uint64_t folder_bytes(int folder); /* of the files in it */
 int folder_each(int folder, int (*each)(struct store *s, const char *name, void *data), struct store *s, void *data);
 
 /* --- store_work.c --- */
+/* Suffixes of the payload files of a work, in order. */
+extern const char *const work_parts[STORE_PARTS_MAX];
+
 void work_name(const struct digest *key, const char *suffix, char dst[WORK_NAME_BYTES]);
 bool work_name_parse(const char *name, struct digest *ret_key, const char **ret_suffix);
 bool work_is_open(const struct store *s, const struct digest *key); /* `lock` held */

@@ -59,14 +59,20 @@ void work_forget(struct store *s, const struct digest *key)
     }
 }
 
+const char *const work_parts[STORE_PARTS_MAX] = {"part", "part1"};
+
+static void unlink_one(struct store *s, const struct digest *key, const char *suffix)
+{
+    char name[WORK_NAME_BYTES];
+    work_name(key, suffix, name);
+    (void)unlinkat(s->work, name, 0); /* it may not be there */
+}
+
 static void work_unlink(struct store *s, const struct digest *key)
 {
-    static const char *const suffixes[] = {"part", "journal"};
-    for (size_t i = 0; i < 2; i++) {
-        char name[WORK_NAME_BYTES];
-        work_name(key, suffixes[i], name);
-        (void)unlinkat(s->work, name, 0); /* it may not be there */
-    }
+    for (size_t i = 0; i < STORE_PARTS_MAX; i++)
+        unlink_one(s, key, work_parts[i]);
+    unlink_one(s, key, "journal");
 }
 
 /*
@@ -81,42 +87,62 @@ static int open_one(struct store *s, const char *name, int *ret_fd, struct qd_er
     return err_sys(err, errno, "open work/%s", name);
 }
 
-/* Both files, or -1 and -1: half of a pair cannot be continued. */
-static int open_old(struct store *s, struct store_work *w, const char *part, const char *journal, struct qd_error *err)
+static void close_files(struct store_work *w)
 {
-    int r = open_one(s, part, &w->part_fd, err);
-    if (r == 0)
-        r = open_one(s, journal, &w->journal_fd, err);
-    w->resumed = r == 0 && w->part_fd >= 0 && w->journal_fd >= 0;
-    if (r < 0 || w->resumed)
-        return r;
-    w->part_fd = fd_close(w->part_fd);
+    for (size_t i = 0; i < STORE_PARTS_MAX; i++)
+        w->part_fds[i] = fd_close(w->part_fds[i]);
     w->journal_fd = fd_close(w->journal_fd);
+}
+
+/* All files, or none: with one missing there is nothing to continue. */
+static int open_old(struct store *s, struct store_work *w, struct qd_error *err)
+{
+    char name[WORK_NAME_BYTES];
+    work_name(&w->key, "journal", name);
+    int r = open_one(s, name, &w->journal_fd, err);
+    w->resumed = w->journal_fd >= 0;
+    for (size_t i = 0; i < w->n_parts && r == 0; i++) {
+        work_name(&w->key, work_parts[i], name);
+        r = open_one(s, name, &w->part_fds[i], err);
+        w->resumed = w->resumed && w->part_fds[i] >= 0;
+    }
+    if (r < 0 || w->resumed) {
+        w->resumed = r == 0;
+        return r;
+    }
+    close_files(w);
     work_unlink(s, &w->key);
     return 0;
 }
 
-static int open_files(struct store *s, struct store_work *w, struct qd_error *err)
+static int create_one(struct store *s, const struct store_work *w, const char *suffix, int *ret_fd,
+                      struct qd_error *err)
 {
-    char part[WORK_NAME_BYTES], journal[WORK_NAME_BYTES];
-    work_name(&w->key, "part", part);
-    work_name(&w->key, "journal", journal);
-    int r = open_old(s, w, part, journal, err);
-    if (r < 0 || w->resumed)
-        return r;
-    w->part_fd = openat(s->work, part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (w->part_fd < 0)
-        return err_sys(err, errno, "create work/%s", part);
-    w->journal_fd = openat(s->work, journal, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return w->journal_fd < 0 ? err_sys(err, errno, "create work/%s", journal) : 0;
+    char name[WORK_NAME_BYTES];
+    work_name(&w->key, suffix, name);
+    *ret_fd = openat(s->work, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return *ret_fd < 0 ? err_sys(err, errno, "create work/%s", name) : 0;
 }
 
-int store_work_open(struct store *s, const struct digest *key, struct store_work **ret, struct qd_error *err)
+static int open_files(struct store *s, struct store_work *w, struct qd_error *err)
+{
+    int r = open_old(s, w, err);
+    if (r < 0 || w->resumed)
+        return r;
+    for (size_t i = 0; i < w->n_parts && r == 0; i++)
+        r = create_one(s, w, work_parts[i], &w->part_fds[i], err);
+    return r < 0 ? r : create_one(s, w, "journal", &w->journal_fd, err);
+}
+
+int store_work_open(struct store *s, const struct digest *key, size_t n_parts, struct store_work **ret,
+                    struct qd_error *err)
 {
     CLEANUP(free) struct store_work *w = calloc(1, sizeof *w);
     if (!w)
         return err_new(err, QD_E_NO_MEMORY, "a work");
-    *w = (struct store_work){.key = *key, .part_fd = -1, .journal_fd = -1};
+    *w = (struct store_work){.key = *key, .n_parts = n_parts, .journal_fd = -1};
+    for (size_t i = 0; i < STORE_PARTS_MAX; i++)
+        w->part_fds[i] = -1;
     int r = work_note(s, key, err);
     if (r < 0)
         return r;
@@ -134,8 +160,7 @@ struct store_work *store_work_close(struct store *s, struct store_work *w)
 {
     if (!w)
         return NULL;
-    (void)fd_close(w->part_fd);
-    (void)fd_close(w->journal_fd);
+    close_files(w);
     work_forget(s, &w->key);
     free(w);
     return NULL;
@@ -215,13 +240,20 @@ static bool worth_keeping(struct store *s, const struct digest *key)
     return (uint64_t)time(NULL) < (uint64_t)newest + age_s;
 }
 
+static bool is_work_suffix(const char *suffix)
+{
+    bool is = strcmp(suffix, "journal") == 0;
+    for (size_t i = 0; i < STORE_PARTS_MAX; i++)
+        is = is || strcmp(suffix, work_parts[i]) == 0;
+    return is;
+}
+
 static int sweep_name(struct store *s, const char *name, void *data)
 {
     struct store_report *report = data;
     struct digest key;
     const char *suffix = "";
-    bool known =
-        work_name_parse(name, &key, &suffix) && (strcmp(suffix, "part") == 0 || strcmp(suffix, "journal") == 0);
+    bool known = work_name_parse(name, &key, &suffix) && is_work_suffix(suffix);
     if (known && worth_keeping(s, &key)) {
         report->n_work += strcmp(suffix, "part") == 0;
         return 0;

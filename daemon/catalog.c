@@ -238,6 +238,7 @@ static void fill(struct entry *e, const struct root *r, const struct scan_model 
     e->m.root = r->path;
     e->m.bytes = seen->bytes;
     e->m.stamp = seen->stamp;
+    e->m.calibration = seen->calibration;
     e->m.format = e->format ? e->format : "";
 }
 

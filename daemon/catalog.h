@@ -2,7 +2,7 @@
  * The catalog of models: what the watched folders hold. Events of the file system are only hints;
  * a model is ready when its files have been quiet for the configured time with a stable stat.
  *
- * A model is a *.gguf file (of split files, the first part), a *.safetensors file, or a folder
+ * A model is a *.gguf file (of split files, the first part), a *.safetensors file, an *.onnx file, or a folder
  * that holds model.safetensors or model.safetensors.index.json (daemon/scan.h). Its name is its path below the
  * root without the suffix ("llama/tiny" for <root>/llama/tiny.gguf) and without the number of a split part; where two
  * roots give the same name, the later one is called "<root's last component>/<name>"; still a clash: the first keeps it
@@ -38,6 +38,7 @@ struct catalog_model {
     uint64_t bytes;          /* of all files that look like its weights */
     struct file_stamp stamp; /* of the first file */
     uint64_t generation;     /* rises whenever any of its files changed */
+    uint64_t calibration;    /* tells one content of its calibration data from another; 0: there are none */
 };
 
 struct catalog;

@@ -40,6 +40,7 @@ struct config {
     uint64_t cache_budget;                                   /* bytes; 0: no limit */
     uint64_t keep_free;                                      /* bytes of disk left alone */
     uint64_t worker_memory;                                  /* ceiling of one job, default 256 MiB */
+    uint64_t calibration_memory;                             /* of a job on an ONNX model, default 512 MiB */
     uint32_t jobs_max;                                       /* at once; 0: by memory and cores */
     bool keep_page_cache;                                    /* of sources that were not cached before a job */
     uint32_t threads;                                        /* per job; 0: all allowed cores */

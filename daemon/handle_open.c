@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include "daemon/config.h"
 #include "daemon/handlers.h"
 #include "daemon/imatrix.h"
+#include "daemon/launcher.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pool.h"
@@ -40,7 +42,8 @@ struct ask {
     struct recipe recipe; /* its scheme may be auto */
     struct layout_wish layout;
     bool no_build, strict, background;
-    int source_fd; /* -1: by name */
+    int source_fd;                  /* -1: by name */
+    char source_name[NAME_MAX + 1]; /* that the descriptor was opened by, or "model" */
     uint64_t source_bytes;
     struct imatrix imatrix; /* its descriptor is owned */
     struct bytes have;      /* print of an envelope; borrows the packet: for an answer at once only */
@@ -50,6 +53,7 @@ struct ask {
 struct target {
     const char *model, *first_file; /* borrow the catalog */
     struct file_stamp stamp;        /* of the first file, as rights were judged; by name only */
+    uint64_t calibration;           /* as the catalog's */
     struct recipe recipe;
     enum qd_layout layout;
     bool portable_will_do; /* until what @layout says is there */
@@ -232,6 +236,7 @@ static struct job_request job_request_of(const struct peer *p, const struct ask 
                                 .first_file = t->first_file,
                                 .source_fd = a->source_fd,
                                 .imatrix_fd = a->imatrix.fd,
+                                .calibration = t->calibration,
                                 .recipe = t->recipe,
                                 .layout = t->layout,
                                 .stamp = a->source_fd >= 0 ? NULL : &t->stamp,
@@ -249,7 +254,9 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
     ret->model = m ? m->name : "fd";
     ret->first_file = m ? m->first_file : NULL;
     ret->stamp = m ? m->stamp : (struct file_stamp){0};
-    const struct policy_facts facts = policy_facts_here(p->daemon, m ? m->bytes : a->source_bytes);
+    ret->calibration = m ? m->calibration : 0;
+    const struct policy_facts facts =
+        policy_facts_here(p->daemon, m ? m->first_file : a->source_name, m ? m->bytes : a->source_bytes);
     policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why);
     imatrix_weigh(&a->imatrix, &ret->recipe);
     r = layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
@@ -792,6 +799,7 @@ static int check_source_fd(int fd, struct ask *a, struct qd_error *err)
     if ((flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH))
         return err_new(err, QD_E_DENIED, "the descriptor of the source is not open for reading");
     a->source_bytes = (uint64_t)st.st_size;
+    name_of_descriptor(fd, a->source_name);
     return 0;
 }
 

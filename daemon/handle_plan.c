@@ -15,6 +15,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
+#include "quant/format/onnx.h"
 
 enum { PLAN_PAGE_BYTES = 64 << 20 /* of a table; a million tensors need a hundred bytes each */ };
 
@@ -212,6 +213,7 @@ static int start_planning(struct peer *p, uint32_t id, const struct catalog_mode
                                   .source_fd = -1,
                                   .imatrix_fd = a->imatrix.fd,
                                   .stamp = &m->stamp,
+                                  .calibration = m->calibration,
                                   .recipe = decision->recipe,
                                   .interactive = true,
                                   .plan_only = true,
@@ -226,18 +228,20 @@ static int start_planning(struct peer *p, uint32_t id, const struct catalog_mode
 }
 
 /* The budget of a cache elsewhere is not known: none. */
-static struct policy_facts facts_of(const struct daemon *d, const struct plan_ask *a, uint64_t model_bytes)
+static struct policy_facts facts_of(const struct daemon *d, const struct plan_ask *a, const struct catalog_model *m)
 {
     if (!a->elsewhere)
-        return policy_facts_here(d, model_bytes);
-    return (struct policy_facts){
-        .memory_bytes = a->profile.memory_bytes, .model_bytes = model_bytes, .cpu_features = a->profile.features};
+        return policy_facts_here(d, m->first_file, m->bytes);
+    return (struct policy_facts){.memory_bytes = a->profile.memory_bytes,
+                                 .model_bytes = m->bytes,
+                                 .cpu_features = a->profile.features,
+                                 .is_onnx = onnx_is_named(m->first_file)};
 }
 
-static int decide(const struct daemon *d, const struct plan_ask *a, uint64_t model_bytes, struct decision *ret,
+static int decide(const struct daemon *d, const struct plan_ask *a, const struct catalog_model *m, struct decision *ret,
                   struct qd_error *err)
 {
-    const struct policy_facts facts = facts_of(d, a, model_bytes);
+    const struct policy_facts facts = facts_of(d, a, m);
     *ret = (struct decision){.layout = QD_LAYOUT_PORTABLE};
     if (a->elsewhere)
         (void)cpu_features_string_of(a->profile.architecture, a->profile.features, ret->features, sizeof ret->features);
@@ -258,7 +262,7 @@ static int plan_now(struct peer *peer, uint32_t id, struct plan_ask *a, struct q
         return err_new(err, QD_E_CORRUPT, "model '%s': %s", m->name, m->problem);
     if (m->state == MODEL_SETTLING)
         return err_new(err, QD_E_BUSY, "model '%s' is still being written", m->name);
-    r = decide(peer->daemon, a, m->bytes, &decision, err);
+    r = decide(peer->daemon, a, m, &decision, err);
     if (r < 0)
         return r;
     const struct kept_plan *k = find_plan(peer->daemon->serving, m->name, m->generation, &decision.recipe);

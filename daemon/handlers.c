@@ -14,6 +14,7 @@
 #include "daemon/rights.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
+#include "quant/format/onnx.h"
 
 /* ---- dispatch ---------------------------------------------------------------------------------- */
 
@@ -93,7 +94,19 @@ static int refuse_rule(const char *line, struct qd_error *err)
     return err_new(err, QD_E_INVALID, "rule '%.80s' is neither tensor=REGEX=TYPE nor keep=REGEX", line);
 }
 
-/* "tensor=REGEX=TYPE" and "keep=REGEX", a line each. */
+/* What a line of rules may set; each but the first two is of ONNX models. */
+static const char *const rule_keys[] = {"tensor", "keep", "bits", "block", "asymmetric", "method"};
+
+static bool is_rule(const char *line)
+{
+    const size_t n = strcspn(line, "=");
+    bool is = false;
+    for (size_t i = 0; line[n] && i < sizeof rule_keys / sizeof rule_keys[0]; i++)
+        is = is || (strlen(rule_keys[i]) == n && strncmp(line, rule_keys[i], n) == 0);
+    return is;
+}
+
+/* "tensor=REGEX=TYPE", "keep=REGEX", "method=mse", a line each. */
 static int add_rules(struct recipe *r, const char *rules, struct qd_error *err)
 {
     CLEANUP(free) char *copy = strdup(rules);
@@ -102,10 +115,9 @@ static int add_rules(struct recipe *r, const char *rules, struct qd_error *err)
         return err_new(err, QD_E_NO_MEMORY, "rules");
     for (char *line; (line = strsep(&rest, "\n"));) {
         char *value = strchr(line, '=');
-        bool known = strncmp(line, "tensor=", 7) == 0 || strncmp(line, "keep=", 5) == 0;
         if (!line[0])
             continue;
-        if (!known)
+        if (!is_rule(line))
             return refuse_rule(line, err);
         *value++ = '\0';
         int done = recipe_set(r, line, value, err);
@@ -132,11 +144,12 @@ int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_
     return done;
 }
 
-struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_bytes)
+struct policy_facts policy_facts_here(const struct daemon *d, const char *name, uint64_t model_bytes)
 {
     const struct hardware *h = d->hardware;
     return (struct policy_facts){.memory_bytes = h->memory_bytes,
                                  .model_bytes = model_bytes,
+                                 .is_onnx = onnx_is_named(name),
                                  .cpu_features = h->feature_bits,
                                  .cache_bytes = d->config->cache_budget};
 }

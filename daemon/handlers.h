@@ -113,8 +113,8 @@ struct recipe_words {
     }
 int recipe_of_words(const struct recipe_words *w, struct recipe *ret, struct qd_error *err);
 
-/* What this machine and a model of @model_bytes are to policy. */
-struct policy_facts policy_facts_here(const struct daemon *d, uint64_t model_bytes);
+/* What this machine and a model of @model_bytes are to policy; @name: of the model's first file, or its path. */
+struct policy_facts policy_facts_here(const struct daemon *d, const char *name, uint64_t model_bytes);
 
 /* The envelope with its print and a sealed memfd of it, borrowed from the kept ones. */
 int envelope_keep(struct serving *s, const struct digest *key, struct bytes envelope, const struct kept_envelope **ret,

@@ -36,7 +36,8 @@ static const unsigned job_next[JOB_STATES] = {
     [JOB_QUEUED] = BIT(JOB_PROBING) | BIT(JOB_PLANNING) | BIT(JOB_FAILED) | BIT(JOB_CANCELLED) | BIT(JOB_PAUSED),
     [JOB_PROBING] = BIT(JOB_HASHING) | ANY_END,
     [JOB_HASHING] = BIT(JOB_PLANNING) | BIT(JOB_READY) | ANY_END,
-    [JOB_PLANNING] = BIT(JOB_RUNNING) | BIT(JOB_READY) | ANY_END, /* READY: only the plan was wanted */
+    [JOB_PLANNING] = BIT(JOB_CALIBRATING) | BIT(JOB_RUNNING) | BIT(JOB_READY) | ANY_END, /* READY: for the plan alone */
+    [JOB_CALIBRATING] = BIT(JOB_RUNNING) | BIT(JOB_READY) | ANY_END,
     [JOB_RUNNING] = BIT(JOB_SEALING) | ANY_END,
     [JOB_SEALING] = BIT(JOB_READY) | BIT(JOB_FAILED), /* past cancelling: a finished file is kept */
     [JOB_PAUSED] = BIT(JOB_QUEUED) | BIT(JOB_CANCELLED),
@@ -44,9 +45,12 @@ static const unsigned job_next[JOB_STATES] = {
 };
 
 static const char *const state_names[JOB_STATES] = {
-    [JOB_QUEUED] = "queued",       [JOB_PROBING] = "probing", [JOB_HASHING] = "hashing", [JOB_PLANNING] = "planning",
-    [JOB_RUNNING] = "running",     [JOB_SEALING] = "sealing", [JOB_READY] = "ready",     [JOB_FAILED] = "failed",
-    [JOB_CANCELLED] = "cancelled", [JOB_PAUSED] = "paused",
+    [JOB_QUEUED] = "queued",           [JOB_PROBING] = "probing",
+    [JOB_HASHING] = "hashing",         [JOB_PLANNING] = "planning",
+    [JOB_CALIBRATING] = "calibrating", [JOB_RUNNING] = "running",
+    [JOB_SEALING] = "sealing",         [JOB_READY] = "ready",
+    [JOB_FAILED] = "failed",           [JOB_CANCELLED] = "cancelled",
+    [JOB_PAUSED] = "paused",
 };
 
 /* What becomes of a launch that was told to stop. */
@@ -62,6 +66,7 @@ struct job {
     int source_fd;            /* owned; -1: by path, or from an artifact */
     int imatrix_fd;           /* owned; -1: none, or given back until somebody asks again */
     struct file_stamp stamp;
+    uint64_t calibration;
     struct recipe recipe;
     enum qd_layout layout;
     struct digest portable; /* what it packs; where @layout is a packed one */
@@ -509,7 +514,9 @@ static void on_launch_done(void *data, const struct job_outcome *o)
 static unsigned most_at_once(const struct jobs *j)
 {
     const struct config *c = j->d->config;
-    uint64_t by_memory = c->worker_memory ? policy_memory_bytes() / 2 / c->worker_memory : JOBS_AT_ONCE_MAX;
+    uint64_t ceiling = c->worker_memory > c->calibration_memory ? c->worker_memory : c->calibration_memory;
+    uint64_t by_memory =
+        c->worker_memory && c->calibration_memory ? policy_memory_bytes() / 2 / ceiling : JOBS_AT_ONCE_MAX;
     uint64_t most = c->jobs_max ? c->jobs_max : (uv_available_parallelism() + 1) / 2;
     if (!c->jobs_max && most > JOBS_AT_ONCE_MAX)
         most = JOBS_AT_ONCE_MAX;
@@ -560,6 +567,7 @@ static void job_start(struct job *job)
                                      .source_fd = fd,
                                      .imatrix_fd = imatrix_fd,
                                      .stamp = job->stamp,
+                                     .calibration = job->calibration,
                                      .recipe = job->recipe,
                                      .layout = job->layout,
                                      .portable = job->portable,
@@ -641,8 +649,8 @@ static int stamp_request(const struct job_request *r, struct file_stamp *ret, st
 static struct job *find_same(struct jobs *j, const struct job_request *r, const struct file_stamp *stamp)
 {
     for (struct job *job = j->list; job; job = job->next)
-        if (stamp_equal(&job->stamp, stamp) && job->plan_only == r->plan_only && job->layout == r->layout &&
-            recipe_equal(&job->recipe, &r->recipe) && strcmp(job->model, r->model) == 0 &&
+        if (stamp_equal(&job->stamp, stamp) && job->calibration == r->calibration && job->plan_only == r->plan_only &&
+            job->layout == r->layout && recipe_equal(&job->recipe, &r->recipe) && strcmp(job->model, r->model) == 0 &&
             !job->first_file == !r->first_file)
             return job;
     return NULL;
@@ -684,6 +692,7 @@ static struct job *job_new(struct jobs *j, const struct job_request *r, const st
     *job = (struct job){.owner = j,
                         .number = ++j->n_numbers,
                         .stamp = *stamp,
+                        .calibration = r->calibration,
                         .recipe = r->recipe,
                         .layout = r->layout,
                         .portable = r->portable,
@@ -948,7 +957,8 @@ int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *r
         *ret_key = j->recent.key;
         return 1;
     }
-    if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, r->stamp, &source) ||
+    if (!known_identity(j->known, j->d->hints, r->first_file, r->first_file ? -1 : r->source_fd, r->stamp,
+                        r->calibration, &source) ||
         key_memo_get(&j->key_memo, &source, recipe, r->layout, recipe_encoder_revision(&r->recipe), ret_key, NULL) < 0)
         return 0;
     note_recent(j, r, recipe, ret_key);
@@ -965,7 +975,7 @@ bool jobs_packing(const struct jobs *j, const struct digest *portable, enum qd_l
 
 bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct digest *ret)
 {
-    return known_identity(j->known, j->d->hints, m->first_file, -1, &m->stamp, ret);
+    return known_identity(j->known, j->d->hints, m->first_file, -1, &m->stamp, m->calibration, ret);
 }
 
 /*

@@ -24,6 +24,7 @@ enum job_state {
     JOB_PROBING,
     JOB_HASHING,
     JOB_PLANNING,
+    JOB_CALIBRATING,
     JOB_RUNNING,
     JOB_SEALING,
     JOB_READY,
@@ -39,6 +40,7 @@ struct job_request {
     int source_fd;                  /* -1, or a descriptor that the job takes when it is submitted */
     int imatrix_fd;                 /* looked at where the recipe is weighted; taken as @source_fd is */
     const struct file_stamp *stamp; /* the first file as it was when rights were judged, borrowed; NULL: as it is */
+    uint64_t calibration;           /* of the catalog's model */
     struct recipe recipe;           /* resolved */
     enum qd_layout layout;          /* a packed one is made from the artifact @portable, not from a source */
     struct digest portable;         /* key; where packed */

@@ -13,6 +13,7 @@ enum { KNOWN_MAX = 4096 }; /* models remembered; the oldest go first */
 
 struct entry {
     struct file_stamp first;
+    uint64_t calibration;
     struct source_file_id *files; /* owned, and the texts in it; bytes and digests as they were asked for last */
     size_t n_files;
     bool has_identity;
@@ -39,12 +40,14 @@ static struct entry *entry_free(struct entry *e)
 }
 DEFINE_CLEANUP(entry_free, struct entry *)
 
-static struct entry *entry_new(const struct file_stamp *first, const struct source_file_id *files, size_t n)
+static struct entry *entry_new(const struct file_stamp *first, uint64_t calibration, const struct source_file_id *files,
+                               size_t n)
 {
     CLEANUP(entry_free) struct entry *e = calloc(1, sizeof *e);
     if (!e || !(e->files = calloc(n, sizeof *e->files)))
         return NULL;
     e->first = *first;
+    e->calibration = calibration;
     for (e->n_files = 0; e->n_files < n;) {
         struct source_file_id *f = &e->files[e->n_files++];
         f->role = strdup(files[e->n_files - 1].role);
@@ -81,7 +84,7 @@ static void insert(struct known *k, struct entry *e)
     k->n++;
 }
 
-/* ---- on disk: a line per source: stamp, then role and name of each file, separated by tabs ------ */
+/* ---- on disk: a line per source: stamp, calibration, then role and name of each file, separated by tabs */
 
 static bool writable(const struct entry *e)
 {
@@ -97,7 +100,7 @@ static void write_entry(FILE *f, const struct entry *e)
     if (!f || !writable(e))
         return;
     stamp_text(&e->first, stamp);
-    (void)fputs(stamp, f); /* a lost line costs a probe */
+    (void)fprintf(f, "%s\t%" PRIx64, stamp, e->calibration); /* a lost line costs a probe */
     for (size_t i = 0; i < e->n_files; i++)
         (void)fprintf(f, "\t%s\t%s", e->files[i].role, e->files[i].name);
     (void)fputc('\n', f);
@@ -109,8 +112,11 @@ static void read_line(struct known *k, char *line)
     struct source_file_id files[SOURCE_FILES_MAX];
     struct file_stamp first;
     size_t n = 0;
-    char *at = line, *stamp = strsep(&at, "\t");
-    if (!stamp_parse(stamp, &first))
+    char *at = line, *stamp = strsep(&at, "\t"), *calibration = at ? strsep(&at, "\t") : NULL, *end = NULL;
+    if (!calibration || !stamp_parse(stamp, &first))
+        return;
+    const uint64_t print = strtoull(calibration, &end, 16);
+    if (*end || end == calibration)
         return;
     while (at && n < SOURCE_FILES_MAX) {
         files[n].role = strsep(&at, "\t");
@@ -118,7 +124,7 @@ static void read_line(struct known *k, char *line)
             return;
         files[n++].name = strsep(&at, "\t");
     }
-    struct entry *e = n > 0 && !at ? entry_new(&first, files, n) : NULL;
+    struct entry *e = n > 0 && !at ? entry_new(&first, print, files, n) : NULL;
     if (e)
         insert(k, e);
 }
@@ -180,11 +186,11 @@ struct known *known_close(struct known *k)
 
 /* ---- use ------------------------------------------------------------------------------------------ */
 
-int known_put(struct known *k, const struct stat *first, const struct source_file_id *files, size_t n_files,
-              struct qd_error *err)
+int known_put(struct known *k, const struct stat *first, uint64_t calibration, const struct source_file_id *files,
+              size_t n_files, struct qd_error *err)
 {
     struct file_stamp stamp = stamp_of(first);
-    struct entry *e = entry_new(&stamp, files, n_files);
+    struct entry *e = entry_new(&stamp, calibration, files, n_files);
     if (!e)
         return err_new(err, QD_E_NO_MEMORY, "known sources");
     insert(k, e);
@@ -228,14 +234,14 @@ static bool digest_companions(struct entry *e, struct hints *hints, const char *
 }
 
 bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, const struct file_stamp *is,
-                    struct digest *ret)
+                    uint64_t calibration, struct digest *ret)
 {
     struct stat st;
     if ((fd >= 0 ? fstat(fd, &st) : stat(path, &st)) < 0)
         return false;
     struct file_stamp stamp = stamp_of(&st);
     struct entry *e = *find(k, &stamp);
-    if ((is && !stamp_equal(is, &stamp)) || !e || !stamp_equal(&e->first, &stamp))
+    if ((is && !stamp_equal(is, &stamp)) || !e || !stamp_equal(&e->first, &stamp) || e->calibration != calibration)
         return false;
     if (!digest_file_at(e, 0, hints, &st) || !digest_companions(e, hints, path))
         return false;

@@ -21,15 +21,18 @@ struct known;
 int known_open(const char *path, struct known **ret, struct qd_error *err);
 struct known *known_close(struct known *k);
 
-/* The source of the first file with stat @first is @files (@files[0] itself); digests are not kept here. */
-int known_put(struct known *k, const struct stat *first, const struct source_file_id *files, size_t n_files,
-              struct qd_error *err);
+/*
+ * The source of the first file with stat @first is @files (@files[0] itself); digests are not kept here. @calibration:
+ * of the catalog (catalog.h): a sample that comes changes no file of the list.
+ */
+int known_put(struct known *k, const struct stat *first, uint64_t calibration, const struct source_file_id *files,
+              size_t n_files, struct qd_error *err);
 
 /*
  * The identity of the source whose first file is @path (or @fd, when not negative), when its files
  * are known and all their stamps are in @hints: true and @ret. @is: the stamp that the first file must have, NULL: any.
  */
 bool known_identity(struct known *k, struct hints *hints, const char *path, int fd, const struct file_stamp *is,
-                    struct digest *ret);
+                    uint64_t calibration, struct digest *ret);
 
 #endif

@@ -62,14 +62,18 @@ struct launch {
     struct launch_file *files; /* owned; [0] is the first */
     size_t n_files, n_added;
     char format[16];
+    uint64_t calibration; /* of the catalog: what told one content of MODEL.calib from another */
     struct digest source_id, key;
     struct job_plan plan;
+    struct store_part parts[STORE_PARTS_MAX]; /* of what is planned */
+    size_t n_parts;
     int plan_fd;                      /* owned */
     struct store_work *work;          /* owned */
     char *tensors_raw, *metadata_raw; /* owned; copies of the worker's tables */
     size_t tensors_bytes, metadata_bytes;
     struct quality quality;
     char worst[WORST_NAME_MAX];
+    bool planning; /* the worker is asked for the plan and has said nothing yet */
     bool built, discard;
     bool nothing_to_pack; /* @key is that of the portable artifact */
     bool examined;        /* the portable artifact, after a failure */
@@ -107,6 +111,16 @@ void launch_plan(struct launch *l);
 
 /* launch_source.c: the first steps of a launch from the files of a model. */
 void launch_begin_source(struct launch *l);
+
+/* Pool. Opens the file @f of the launch, beneath the model's folder. */
+int launch_gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err);
+
+/* Pool. launch_samples.c: calibration data beside an ONNX model become files of the launch. */
+int samples_gather(struct launch *l, struct qd_error *err);
+
+/* How many there are, their bytes and identity; *@ret is not set where there are none. */
+int samples_identity(const struct launch *l, size_t *ret_n, uint64_t *ret_bytes, struct digest *ret,
+                     struct qd_error *err);
 
 /* launch_packing.c: the first steps of a launch from a portable artifact. */
 void launch_begin_packing(struct launch *l);

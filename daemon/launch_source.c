@@ -81,7 +81,8 @@ static void remember_source(struct launch *l)
 {
     CLEANUP(free) struct source_file_id *ids = calloc(l->n_files, sizeof *ids);
     if (ids && l->known)
-        (void)known_put(l->known, &l->files[0].st, ids, list_files(l, ids), NULL); /* forgotten: costs a probe */
+        (void)known_put(l->known, &l->files[0].st, l->calibration, ids, list_files(l, ids),
+                        NULL); /* forgotten: costs a probe */
 }
 
 static void step_key(struct launch *l)
@@ -116,11 +117,17 @@ static void step_hash(struct launch *l)
 
 /* ---- companions ---- */
 
+static bool is_onnx(const struct launch *l)
+{
+    return strcmp(l->format, "onnx") == 0;
+}
+
 /*
  * A companion with other links is taken only from the owner of the first file: whoever may write
- * into the folder could else link somebody's secret there and have us read it (CVE-2024-27318 and kin).
+ * into the folder could else link somebody's secret there and have us read it (CVE-2024-27318 and kin). An ONNX model
+ * names whatever file it likes: so it is only given what its owner, or everybody, may read.
  */
-static int gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err)
+int launch_gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err)
 {
     if (l->folder_fd < 0 && f->required)
         return err_new(err, QD_E_UNSUPPORTED,
@@ -138,6 +145,8 @@ static int gather_one(const struct launch *l, struct launch_file *f, struct qd_e
         return err_new(err, QD_E_CORRUPT, "'%s' is not a regular file", f->name);
     if (f->st.st_nlink > 1 && f->st.st_uid != l->files[0].st.st_uid)
         return err_new(err, QD_E_DENIED, "'%s' is a link to somebody else's file", f->name);
+    if (is_onnx(l) && f->st.st_uid != l->files[0].st.st_uid && !(f->st.st_mode & S_IROTH))
+        return err_new(err, QD_E_DENIED, "'%s' is somebody else's file, whom alone it is for", f->name);
     return 0;
 }
 
@@ -147,8 +156,8 @@ static int gather_on_pool(void *data, struct qd_error *err)
     int r = 0;
     for (size_t i = 1; r == 0 && i < l->n_files; i++)
         if (l->files[i].fd < 0)
-            r = gather_one(l, &l->files[i], err);
-    return r;
+            r = launch_gather_one(l, &l->files[i], err);
+    return r == 0 && is_onnx(l) && l->folder_fd >= 0 ? samples_gather(l, err) : r;
 }
 
 static void step_add(struct launch *l)
@@ -167,11 +176,25 @@ static bool is_one_of(const char *word, const char *const *words)
 
 static const char *const roles[] = {"weights", "index", "config", "tokenizer", NULL};
 
+/* A name beside the first file; of an ONNX model's data also in a folder beneath. The way there is open_beneath's. */
+static bool is_companion_name(const struct launch *l, const char *name)
+{
+    const size_t n = strlen(name);
+    if (n == 0 || n >= PATH_MAX || name[0] == '/' || name[n - 1] == '/')
+        return false;
+    for (const char *at = name; at; at = strchr(at, '/')) {
+        at += *at == '/';
+        const size_t part = strcspn(at, "/");
+        if (part == 0 || part > NAME_MAX || strncmp(at, "..", part) == 0)
+            return false;
+    }
+    return is_onnx(l) || !strchr(name, '/');
+}
+
 static int take_file(struct launch *l, const struct msg_w_file *w, struct qd_error *err)
 {
     struct launch_file *f = &l->files[l->n_files];
-    if (!is_one_of(w->role, roles) || !w->name[0] || strlen(w->name) > NAME_MAX || strchr(w->name, '/') ||
-        strcmp(w->name, "..") == 0 || strcmp(w->name, ".") == 0)
+    if (!is_one_of(w->role, roles) || !is_companion_name(l, w->name))
         return err_new(err, QD_E_PROTOCOL, "the worker asks for a file '%.64s' of role '%.16s'", w->name, w->role);
     for (size_t i = 0; i < l->n_files; i++)
         if (strcmp(l->files[i].name, w->name) == 0)
@@ -201,7 +224,7 @@ static int add_imatrix(struct launch *l, struct qd_error *err)
 
 static int take_probe(struct launch *l, struct incoming *in, struct qd_error *err)
 {
-    static const char *const formats[] = {"gguf", "safetensors", NULL};
+    static const char *const formats[] = {"gguf", "safetensors", "onnx", NULL};
     struct msg_w_probed probed;
     int r = incoming_decode(in, INTO(w_probed, &probed), err);
     if (r < 0)

@@ -17,6 +17,8 @@
 #include "kernels/core/io.h"
 #include "kernels/core/processors.h"
 #include "kernels/layout/packed.h"
+#include "quant/calib/dataset.h"
+#include "quant/format/onnx.h"
 #include "quant/run.h"
 
 enum {
@@ -151,14 +153,13 @@ static int commit_on_pool(void *data, struct qd_error *err)
                                       .encoder_revision = l->encoder_revision,
                                       .source = l->source_id,
                                       .quality = l->quality};
-    const struct store_commit commit = {.manifest = &manifest,
-                                        .payload_name = "model.gguf",
-                                        .payload_bytes = l->plan.file_bytes,
-                                        .tensors = {(const uint8_t *)l->tensors_raw, l->tensors_bytes},
-                                        .metadata = {(const uint8_t *)l->metadata_raw, l->metadata_bytes},
-                                        .key = l->d->key,
-                                        .n_threads = l->n_threads,
-                                        .done_bytes = &l->done_bytes};
+    struct store_commit commit = {.manifest = &manifest,
+                                  .tensors = {(const uint8_t *)l->tensors_raw, l->tensors_bytes},
+                                  .metadata = {(const uint8_t *)l->metadata_raw, l->metadata_bytes},
+                                  .key = l->d->key,
+                                  .n_threads = l->n_threads,
+                                  .done_bytes = &l->done_bytes};
+    memcpy(commit.parts, l->parts, sizeof commit.parts);
     r = store_commit(l->d->store, l->work, &commit, err);
     if (r == 0 || r == QD_E_EXISTS) {
         if (r == 0)
@@ -222,29 +223,55 @@ static const struct launch_file *find_file(const struct launch *l, const char *r
     return NULL;
 }
 
+static int check_bytes(const struct msg_w_file *w, const char *name, uint64_t bytes, const struct digest *digest,
+                       struct qd_error *err)
+{
+    if (w->has_bytes && w->bytes == bytes && w->digest.n == DIGEST_BYTES &&
+        memcmp(w->digest.data, digest->bytes, DIGEST_BYTES) == 0)
+        return 0;
+    (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was quantized", name);
+    return err_hint(err, QD_E_SOURCE_CHANGED, "nothing was signed; ask again when its writer is done");
+}
+
+/* Calibration data are witnessed together, as one entry. */
+static int check_samples(const struct launch *l, const struct msg_w_done *done, size_t *ret_n, struct qd_error *err)
+{
+    struct digest together;
+    uint64_t bytes;
+    int r = samples_identity(l, ret_n, &bytes, &together, err);
+    if (r < 0 || *ret_n == 0)
+        return r;
+    for (size_t i = 0; i < done->witness_n; i++)
+        if (strcmp(done->witness[i].role, CALIBRATION_ROLE) == 0 && strcmp(done->witness[i].name, "*") == 0)
+            return check_bytes(&done->witness[i], "calibration data", bytes, &together, err);
+    return err_new(err, QD_E_PROTOCOL, "the worker did not read the calibration data");
+}
+
 /* What the worker read is what we hashed, file by file; both lists have no doubles, so equal counts make equal sets. */
 static int check_witness(const struct launch *l, const struct msg_w_done *done, struct qd_error *err)
 {
-    size_t n = 0;
+    size_t n = 0, n_samples = 0;
+    int r = check_samples(l, done, &n_samples, err);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < l->n_files; i++)
         n += l->files[i].fd >= 0;
+    n = n - n_samples + (n_samples > 0);
     if (done->witness_n != n)
         return err_new(err, QD_E_PROTOCOL, "the worker read %zu files of %zu", done->witness_n, n);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && r == 0; i++) {
         const struct msg_w_file *w = &done->witness[i];
         const struct launch_file *f = find_file(l, w->role, w->name);
-        if (!f || w->digest.n != DIGEST_BYTES)
+        if (n_samples && strcmp(w->role, CALIBRATION_ROLE) == 0 && strcmp(w->name, "*") == 0)
+            continue;
+        if (!f)
             return err_new(err, QD_E_PROTOCOL, "the worker read a file that it was not given");
         for (size_t j = 0; j < i; j++)
             if (find_file(l, done->witness[j].role, done->witness[j].name) == f)
                 return err_new(err, QD_E_PROTOCOL, "the worker read a file twice");
-        if (!w->has_bytes || w->bytes != (uint64_t)f->st.st_size ||
-            memcmp(w->digest.data, f->digest.bytes, DIGEST_BYTES) != 0) {
-            (void)err_new(err, QD_E_SOURCE_CHANGED, "'%s' was changed while it was quantized", f->name);
-            return err_hint(err, QD_E_SOURCE_CHANGED, "nothing was signed; ask again when its writer is done");
-        }
+        r = check_bytes(w, f->name, (uint64_t)f->st.st_size, &f->digest, err);
     }
-    return 0;
+    return r;
 }
 
 static int take_done(struct launch *l, struct incoming *in, struct packet *p, struct qd_error *err)
@@ -310,7 +337,10 @@ static void step_run(struct launch *l)
     digest_hex(&l->key, hex);
     (void)snprintf(tag, sizeof tag, "%s %s", hex, l->boot_id);
     const struct msg_w_run params = {.journal_tag = tag, .threads = l->n_threads, .cache = page_cache_mode(l)};
-    const int fds[] = {l->work->part_fd, l->work->journal_fd};
+    int fds[STORE_PARTS_MAX + 1];
+    for (size_t i = 0; i < l->n_parts; i++)
+        fds[i] = l->work->part_fds[i];
+    fds[l->n_parts] = l->work->journal_fd;
     l->hooks.state(l->data, JOB_RUNNING);
     struct qd_error err;
     int r = l->worker ? workerproc_limit_file(l->worker, l->plan.file_bytes + TABLE_BYTES_MAX, &err) : 0;
@@ -319,7 +349,7 @@ static void step_run(struct launch *l)
         launch_finish(l);
         return;
     }
-    launch_ask(l, "w_run", MESSAGE(w_run, &params), fds, 2, RUN_STALL_MS, on_run_reply);
+    launch_ask(l, "w_run", MESSAGE(w_run, &params), fds, l->n_parts + 1, RUN_STALL_MS, on_run_reply);
 }
 
 /* Evicts what is used least: for the budget, or because the disk is full. */
@@ -337,11 +367,13 @@ static void make_room(struct launch *l, uint64_t bytes, bool disk_full)
 static int prepare_on_pool(void *data, struct qd_error *err)
 {
     struct launch *l = data;
-    int r = store_work_open(l->d->store, &l->key, &l->work, err);
+    int r = store_work_open(l->d->store, &l->key, l->n_parts, &l->work, err);
     if (r < 0)
         return r;
     struct stat st;
-    uint64_t have = fstat(l->work->part_fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0; /* of an earlier run */
+    uint64_t have = 0; /* of an earlier run */
+    for (size_t i = 0; i < l->n_parts; i++)
+        have += fstat(l->work->part_fds[i], &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
     uint64_t want = l->plan.file_bytes > have ? l->plan.file_bytes - have : 0;
     make_room(l, l->plan.file_bytes, false);
     r = store_has_room(l->d->store, want, l->keep_free, err);
@@ -368,6 +400,24 @@ static int check_plan_table(int fd, struct qd_error *err)
     return 0;
 }
 
+/* What a worker may write, by the format of the source: one list of names, and each but the first may be missing. */
+static int take_parts(struct launch *l, const struct msg_w_planned *planned, struct qd_error *err)
+{
+    static const char *const gguf[STORE_PARTS_MAX] = {"model.gguf"};
+    static const char *const onnx[STORE_PARTS_MAX] = {"model.onnx", "model.onnx.data"};
+    const char *const *names = strcmp(l->format, "onnx") == 0 ? onnx : gguf;
+    uint64_t sum = 0;
+    bool fits = planned->files_n > 0 && planned->files_n <= STORE_PARTS_MAX;
+    for (size_t i = 0; fits && i < planned->files_n; i++) {
+        const struct msg_w_file *f = &planned->files[i];
+        fits = names[i] && strcmp(f->name, names[i]) == 0 && f->has_bytes && f->bytes > 0 && f->bytes <= INT64_MAX / 4;
+        l->parts[i] = (struct store_part){.name = names[i], .bytes = f->bytes};
+        sum += f->bytes;
+    }
+    l->n_parts = planned->files_n;
+    return fits && sum == planned->file_bytes ? 0 : err_new(err, QD_E_PROTOCOL, "the worker plans files that are none");
+}
+
 static int take_plan(struct launch *l, struct incoming *in, struct packet *p, struct qd_error *err)
 {
     struct msg_w_planned planned;
@@ -381,6 +431,9 @@ static int take_plan(struct launch *l, struct incoming *in, struct packet *p, st
     if (planned.file_bytes == 0 || planned.file_bytes > INT64_MAX / 2 || planned.n_tensors > TABLE_TENSORS_MAX)
         return err_new(err, QD_E_LIMIT, "the worker plans %" PRIu64 " bytes in %u tensors", planned.file_bytes,
                        planned.n_tensors);
+    r = take_parts(l, &planned, err);
+    if (r < 0)
+        return r;
     l->plan = (struct job_plan){.file_bytes = planned.file_bytes,
                                 .source_bytes = planned.source_bytes,
                                 .n_tensors = planned.n_tensors,
@@ -392,6 +445,7 @@ static void on_plan_reply(struct launch *l, struct incoming *in, struct packet *
 {
     struct qd_error err;
     int r = in->failed ? incoming_error(in, &err) : take_plan(l, in, p, &err);
+    l->planning = false;
     if (r < 0)
         launch_fail(l, r, &err);
     if (r < 0 || l->plan_only)
@@ -405,9 +459,12 @@ void launch_plan(struct launch *l)
     char text[RECIPE_TEXT_MAX];
     recipe_text(&l->recipe, text);
     l->hooks.state(l->data, JOB_PLANNING);
+    l->planning = true;
     const char *layout = l->lease ? qd_layout_info(l->layout)->name : NULL;
-    const struct msg_w_plan params = {.recipe = layout ? NULL : text, .layout = layout};
-    launch_ask(l, "w_plan", MESSAGE(w_plan, &params), NULL, 0, STEP_STALL_MS, on_plan_reply);
+    const struct msg_w_plan params = {.recipe = layout ? NULL : text, .layout = layout, .threads = l->n_threads};
+    const bool calibrates = strcmp(l->format, "onnx") == 0;
+    launch_ask(l, "w_plan", MESSAGE(w_plan, &params), NULL, 0, calibrates ? RUN_STALL_MS : STEP_STALL_MS,
+               on_plan_reply);
 }
 
 /* ---- files behind the first ---- */
@@ -458,8 +515,12 @@ static void on_worker_reply(void *data, struct incoming *in, struct packet *p)
 static void on_worker_progress(void *data, const struct msg_w_progress *p)
 {
     struct launch *l = data;
-    if (!l->ending && p->done_bytes <= p->total_bytes)
-        l->hooks.progress(l->data, p->tensor, p->done_bytes, p->total_bytes);
+    if (l->ending || p->done_bytes > p->total_bytes)
+        return;
+    if (l->planning)
+        l->hooks.state(l->data, JOB_CALIBRATING);
+    l->planning = false;
+    l->hooks.progress(l->data, p->tensor, p->done_bytes, p->total_bytes);
 }
 
 static void on_worker_ended(void *data, const struct qd_error *why)
@@ -564,19 +625,24 @@ void launch_finish(struct launch *l)
 /* ---- start ---------------------------------------------------------------------------------------------------------
  */
 
+void name_of_descriptor(int fd, char dst[NAME_MAX + 1])
+{
+    char link[64], path[PATH_MAX];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    path[n > 0 ? n : 0] = '\0';
+    const char *slash = strrchr(path, '/');
+    (void)snprintf(dst, NAME_MAX + 1, "%s", slash && slash[1] ? slash + 1 : "model"); /* a component: fits */
+}
+
 static char *first_name(const struct launch_spec *s)
 {
     const char *slash = s->first_file ? strrchr(s->first_file, '/') : NULL;
     if (s->first_file)
         return strdup(slash ? slash + 1 : s->first_file);
-    char link[64], path[PATH_MAX]; /* the name it was opened by, so that its key is that of the path */
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", s->source_fd);
-    ssize_t n = readlink(link, path, sizeof path - 1);
-    if (n <= 0)
-        return strdup("model");
-    path[n] = '\0';
-    slash = strrchr(path, '/');
-    return strdup(slash && slash[1] ? slash + 1 : "model");
+    char name[NAME_MAX + 1];
+    name_of_descriptor(s->source_fd, name);
+    return strdup(name);
 }
 
 static unsigned threads_of(const struct config *c)
@@ -622,7 +688,7 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
                          .portable = s->portable,
                          .idle = s->idle,
                          .plan_only = s->plan_only,
-                         .memory_bytes = d->config->worker_memory,
+                         .calibration = s->calibration,
                          .keep_free = d->config->keep_free,
                          .folder_fd = -1,
                          .imatrix_fd = -1,
@@ -637,6 +703,8 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
     int r = s->layout == QD_LAYOUT_PORTABLE ? take_first(l, s, err) : 0;
     if (r < 0)
         return r;
+    l->memory_bytes =
+        l->n_files && onnx_is_named(l->files[0].name) ? d->config->calibration_memory : d->config->worker_memory;
     (void)uv_timer_init(d->loop, &l->ticker); /* these cannot fail */
     l->ticker.data = l;
     (void)uv_timer_start(&l->ticker, on_started, 0, 0);

@@ -19,6 +19,8 @@
 #ifndef QUANTD_DAEMON_LAUNCHER_H
 #define QUANTD_DAEMON_LAUNCHER_H
 
+#include <limits.h>
+
 #include "daemon/daemon.h"
 #include "daemon/job.h"
 #include "daemon/known.h"
@@ -29,6 +31,7 @@ struct launch_spec {
     int source_fd;           /* taken by launch_start when it succeeds; or -1 */
     int imatrix_fd;          /* as @source_fd: what the recipe is weighted by */
     struct file_stamp stamp; /* of the first file as asked for */
+    uint64_t calibration;    /* as the catalog's */
     struct recipe recipe;
     enum qd_layout layout;
     struct digest portable; /* key of what is to be packed, where @layout is a packed one */
@@ -48,6 +51,9 @@ struct launch_hooks {
 };
 
 struct launch;
+
+/* The last component of what @fd was opened by, so that its key is the path's; "model" where that is not known. */
+void name_of_descriptor(int fd, char dst[NAME_MAX + 1]);
 
 /* Strings of @s are copied. */
 int launch_start(struct daemon *d, const struct launch_spec *s, const struct launch_hooks *hooks, void *data,

@@ -291,12 +291,14 @@ static int open_socket(struct run *run, int *ret_fd, struct qd_error *err)
 
 static int build_ahead(struct daemon *d, const struct catalog_model *m, const char *scheme, struct qd_error *err)
 {
-    const struct policy_facts facts = policy_facts_here(d, m->bytes);
+    const struct policy_facts facts = policy_facts_here(d, m->first_file, m->bytes);
     struct recipe recipe = {0};
     char why[POLICY_WHY_MAX];
     int r = recipe_set(&recipe, "scheme", scheme, err);
     if (r < 0)
         return r;
+    if (!(scheme_families(recipe.scheme) & (facts.is_onnx ? FAMILY_ONNX : FAMILY_GGUF)))
+        return 0; /* a folder of models of both kinds: those that the scheme is for */
     policy_resolve(&recipe, &facts, &recipe, why);
     return build_in_background(d, m->name, &recipe, QD_LAYOUT_PORTABLE, err);
 }

@@ -30,14 +30,45 @@ static bool is_ignored(const char *name)
     return name[0] == '.' || name[0] == '\0';
 }
 
+static bool is_onnx(const char *name)
+{
+    return ends_with(name, ".onnx");
+}
+
+/* "model.onnx.data" of "model.onnx": @n is the length of the latter, 0 where @name is of no model by its name. */
+static bool is_onnx_data(const char *name, size_t *ret_n)
+{
+    const char *at = strstr(name, ".onnx");
+    *ret_n = at ? (size_t)(at - name) + strlen(".onnx") : 0;
+    return at && at > name && (name[*ret_n] == '.' || name[*ret_n] == '_');
+}
+
+/* What a model weighs by. */
 static bool is_weights(const char *name)
 {
-    return ends_with(name, ".gguf") || ends_with(name, ".safetensors");
+    size_t n;
+    return ends_with(name, ".gguf") || ends_with(name, ".safetensors") || is_onnx(name) || is_onnx_data(name, &n);
+}
+
+/* One that is a model by itself, or the first file of one. */
+static bool is_model(const char *name)
+{
+    size_t n;
+    return is_weights(name) && !is_onnx_data(name, &n);
+}
+
+static bool is_of_model(const char *name)
+{
+    return !is_ignored(name) && (is_weights(name) || ends_with(name, ".json"));
 }
 
 bool scan_cares(const char *name)
 {
-    return !is_ignored(name) && (is_weights(name) || ends_with(name, ".json"));
+    static const char *const samples[] = {".npy", ".npz", ".pb"};
+    bool is_sample = false;
+    for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++)
+        is_sample = is_sample || ends_with(name, samples[i]);
+    return is_of_model(name) || (is_sample && !is_ignored(name));
 }
 
 /* "<stem>-00002-of-00005.<suffix>": length of the stem, and both numbers; 0 for any other name. */
@@ -64,9 +95,18 @@ struct scan_file {
     bool readable;
 };
 
+/* A folder of calibration data: of the model whose name begins alike. */
+struct scan_samples {
+    char *stem; /* owned */
+    uint64_t print;
+    struct timespec newest;
+};
+
 struct folder {
-    struct scan_file *files; /* owned; those that scan_cares, sorted by name */
+    struct scan_file *files; /* owned; those of models, sorted by name */
     size_t n_files;
+    struct scan_samples *samples; /* owned */
+    size_t n_samples, samples_room;
     const char *path; /* absolute */
 };
 
@@ -84,7 +124,10 @@ static void folder_clear_cleanup(struct folder *f)
 {
     for (size_t i = 0; i < f->n_files; i++)
         free(f->files[i].name);
+    for (size_t i = 0; i < f->n_samples; i++)
+        free(f->samples[i].stem);
     free(f->files);
+    free(f->samples);
 }
 
 static char *arena_printf(struct walk *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -139,17 +182,24 @@ static bool later(struct timespec a, struct timespec b)
     return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
 }
 
+static const uint64_t print_seed = 0xcbf29ce484222325ull;
+
+static uint64_t print_file(uint64_t print, const char *name, const struct stat *st, bool readable)
+{
+    uint64_t facts[] = {st->st_dev,
+                        st->st_ino,
+                        (uint64_t)st->st_size,
+                        (uint64_t)st->st_mtim.tv_sec,
+                        (uint64_t)st->st_mtim.tv_nsec,
+                        (uint64_t)st->st_ctim.tv_sec,
+                        (uint64_t)st->st_ctim.tv_nsec,
+                        readable};
+    return mix(mix(print, name, strlen(name) + 1), facts, sizeof facts);
+}
+
 static void add_file_to_print(struct scan_model *m, const struct scan_file *f)
 {
-    uint64_t facts[] = {f->st.st_dev,
-                        f->st.st_ino,
-                        (uint64_t)f->st.st_size,
-                        (uint64_t)f->st.st_mtim.tv_sec,
-                        (uint64_t)f->st.st_mtim.tv_nsec,
-                        (uint64_t)f->st.st_ctim.tv_sec,
-                        (uint64_t)f->st.st_ctim.tv_nsec,
-                        f->readable};
-    m->print = mix(mix(m->print, f->name, strlen(f->name) + 1), facts, sizeof facts);
+    m->print = print_file(m->print, f->name, &f->st, f->readable);
     if (later(f->st.st_ctim, m->newest))
         m->newest = f->st.st_ctim;
     if (is_weights(f->name))
@@ -180,8 +230,11 @@ static bool is_member(const struct group *g, const struct folder *d, size_t i)
     const char *name = d->files[i].name;
     if (!g->suffix)
         return ends_with(name, ".safetensors") || ends_with(name, ".json");
+    size_t n;
+    const char *first = d->files[g->first].name;
     if (g->parts == 1)
-        return i == g->first;
+        return i == g->first ||
+               (is_onnx(first) && is_onnx_data(name, &n) && n == strlen(first) && strncmp(name, first, n) == 0);
     return ends_with(name, g->suffix) && split_name(name, &part, &parts) == g->n_stem && parts == g->parts &&
            strncmp(name, g->stem, g->n_stem) == 0;
 }
@@ -224,6 +277,19 @@ static void collect_members(struct walk *w, const struct folder *d, const struct
         m->problem = arena_printf(w, "%u of %u parts are there", n_parts, g->parts);
 }
 
+static void add_samples(const struct folder *d, const struct group *g, struct scan_model *m)
+{
+    for (size_t i = 0; i < d->n_samples; i++) {
+        const struct scan_samples *s = &d->samples[i];
+        if (strlen(s->stem) != g->n_stem || strncmp(s->stem, g->stem, g->n_stem) != 0)
+            continue;
+        m->calibration = s->print ? s->print : 1;
+        m->print = mix(m->print, &s->print, sizeof s->print);
+        if (later(s->newest, m->newest))
+            m->newest = s->newest;
+    }
+}
+
 static void add_model(struct walk *w, const struct folder *d, const struct group *g)
 {
     struct scan *s = w->scan;
@@ -232,11 +298,13 @@ static void add_model(struct walk *w, const struct folder *d, const struct group
         return;
     }
     struct scan_model *m = &s->models[s->n_models];
-    *m = (struct scan_model){.print = 0xcbf29ce484222325ull, .stamp = stamp_of(&d->files[g->first].st)};
+    *m = (struct scan_model){.print = print_seed, .stamp = stamp_of(&d->files[g->first].st)};
     m->name = model_name(w, d, g);
     m->first_file = arena_printf(w, "%s/%s", d->path, d->files[g->first].name);
     m->path = g->suffix ? m->first_file : arena_printf(w, "%s", d->path);
     collect_members(w, d, g, m);
+    if (is_onnx(m->first_file ? m->first_file : ""))
+        add_samples(d, g, m);
     if (m->files && !m->problem && g->suffix && g->parts > 1 && strcmp(g->suffix, ".safetensors") == 0)
         m->problem = arena_printf(w, "model.safetensors.index.json is not there");
     if (!w->no_memory)
@@ -264,10 +332,10 @@ static void add_file_models(struct walk *w, const struct folder *d, bool in_mode
 {
     for (size_t i = 0; i < d->n_files && !w->no_memory; i++) {
         const char *name = d->files[i].name, *dot = strrchr(name, '.');
-        if (!is_weights(name) || (in_model_folder && ends_with(name, ".safetensors")))
+        if (!is_model(name) || (in_model_folder && ends_with(name, ".safetensors")))
             continue;
         unsigned part = 1, parts = 1;
-        size_t n_stem = split_name(name, &part, &parts);
+        size_t n_stem = is_onnx(name) ? 0 : split_name(name, &part, &parts);
         struct group g = {.stem = name,
                           .n_stem = n_stem && parts > 1 ? n_stem : (size_t)(dot - name),
                           .suffix = dot,
@@ -343,14 +411,69 @@ static void walk_below(struct walk *w, int fd, const char *path, const char *nam
         walk_folder(w, child, below, depth + 1);
 }
 
+/* ---- calibration data ---- */
+
+enum { SAMPLES_DEPTH = 2 /* a folder for each input */ };
+
+/* Takes @fd. Sums of prints do not hang on the order of a folder. */
+static void print_samples(struct walk *w, int fd, struct scan_samples *s, unsigned depth)
+{
+    remember_wd(w, fd);
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        (void)fd_close(fd);
+        return;
+    }
+    for (struct dirent *e; (e = readdir(dir)) && ++w->n_files <= SCAN_FILES_MAX;) {
+        struct stat st;
+        if (is_ignored(e->d_name) || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        s->print += print_file(print_seed + depth, e->d_name, &st, true);
+        if (later(st.st_ctim, s->newest))
+            s->newest = st.st_ctim;
+        int child = S_ISDIR(st.st_mode) && depth < SAMPLES_DEPTH
+                        ? openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                        : -1;
+        if (child >= 0)
+            print_samples(w, child, s, depth + 1);
+    }
+    (void)closedir(dir); /* only read */
+}
+
+/* True for "MODEL.calib" beside "MODEL.onnx": it is no folder to look for models in. */
+static bool take_samples(struct walk *w, int fd, struct folder *d, const char *name)
+{
+    char model[NAME_MAX + 1];
+    struct stat st;
+    if (!ends_with(name, ".calib"))
+        return false;
+    const int n = (int)(strlen(name) - strlen(".calib"));
+    if (snprintf(model, sizeof model, "%.*s.onnx", n, name) >= (int)sizeof model || fstatat(fd, model, &st, 0) < 0)
+        return false;
+    int folder = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0)
+        return true;
+    struct scan_samples s = {.stem = strndup(name, (size_t)n)};
+    print_samples(w, folder, &s, 1);
+    if (s.stem && grow(&d->samples, d->n_samples, &d->samples_room, sizeof *d->samples)) {
+        d->samples[d->n_samples++] = s;
+        return true;
+    }
+    free(s.stem);
+    w->no_memory = true;
+    return true;
+}
+
 static void take_entry(struct walk *w, int fd, struct folder *d, size_t *room, const char *name, unsigned depth)
 {
     struct stat st;
     if (is_ignored(name) || fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return;
+    if (S_ISDIR(st.st_mode) && take_samples(w, fd, d, name))
+        return;
     if (S_ISDIR(st.st_mode))
         walk_below(w, fd, d->path, name, depth);
-    else if (scan_cares(name) &&
+    else if (is_of_model(name) &&
              (!S_ISLNK(st.st_mode) || (leads_beneath(w, d->path, name, &st) && !S_ISDIR(st.st_mode))))
         take_file(w, fd, d, room, name, &st);
 }

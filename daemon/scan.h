@@ -3,6 +3,9 @@
  * Runs on a pool thread and touches nothing but its arguments. Every folder met is watched
  * before it is read, so nothing that is made meanwhile is missed.
  *
+ * An ONNX model's data are files of its folder called after it (model.onnx.data, model.onnx_data); a folder MODEL.calib
+ * beside MODEL.onnx holds its calibration data, in which no models are looked for.
+ *
  * Ignored: hidden names, names that end in .part .tmp .incomplete .crdownload .download ~, symlinks
  * that lead out of the root, symlinks to folders (what lies beneath the root is found there),
  * anything deeper than SCAN_DEPTH_MAX or beyond SCAN_FILES_MAX.
@@ -32,6 +35,7 @@ struct scan_model {
     struct file_stamp stamp;  /* of the first file */
     struct timespec newest;   /* latest ctime of its files */
     uint64_t print;           /* of names and stamps of all its files: differs when any was changed */
+    uint64_t calibration;     /* the same of its calibration data; 0: there are none */
 };
 
 struct scan {

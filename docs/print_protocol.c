@@ -34,7 +34,7 @@ static const char *kind_name(const struct field *f)
 
 static void print_fields(enum message type)
 {
-    const struct shape *shape = shape_of(type);
+    const struct message_shape *shape = shape_of(type);
     if (shape->n_fields == 0)
         return;
     printf("| key | type | | |\n|---|---|---|---|\n");

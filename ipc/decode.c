@@ -132,7 +132,7 @@ static bool key_is(const msgpack_object *object, const char *key)
 }
 
 /* The index of the field of that key, or n_fields: an unknown key, to be skipped. */
-static size_t field_of_key(const struct shape *shape, const msgpack_object *key)
+static size_t field_of_key(const struct message_shape *shape, const msgpack_object *key)
 {
     size_t i = 0;
     while (i < shape->n_fields && !key_is(key, shape->fields[i].key))
@@ -140,8 +140,8 @@ static size_t field_of_key(const struct shape *shape, const msgpack_object *key)
     return i;
 }
 
-static int unpack_pair(const msgpack_object_kv *pair, const struct shape *shape, msgpack_zone *zone, uint64_t *seen,
-                       void *ret, struct qd_error *err)
+static int unpack_pair(const msgpack_object_kv *pair, const struct message_shape *shape, msgpack_zone *zone,
+                       uint64_t *seen, void *ret, struct qd_error *err)
 {
     if (pair->key.type != MSGPACK_OBJECT_STR)
         return err_new(err, QD_E_PROTOCOL, "%s: a key is not a string", shape->name);
@@ -164,7 +164,7 @@ static int unpack_pair(const msgpack_object_kv *pair, const struct shape *shape,
 
 int unpack_fields(const msgpack_object *object, enum message type, msgpack_zone *zone, void *ret, struct qd_error *err)
 {
-    const struct shape *shape = shape_of(type);
+    const struct message_shape *shape = shape_of(type);
     if (object->type != MSGPACK_OBJECT_MAP)
         return err_new(err, QD_E_PROTOCOL, "%s is not a map", shape->name);
     memset(ret, 0, shape->struct_bytes);

@@ -129,7 +129,7 @@ static int pack_member(msgpack_packer *pk, const struct field *f, const void *ms
 
 int wire_fields(msgpack_packer *pk, enum message type, const void *msg, struct qd_error *err)
 {
-    const struct shape *shape = shape_of(type);
+    const struct message_shape *shape = shape_of(type);
     size_t n = 0;
     for (size_t i = 0; i < shape->n_fields; i++)
         n += is_present(&shape->fields[i], msg);
@@ -218,7 +218,7 @@ int error_encode(struct buffer *dst, uint32_t id, const struct qd_error *why, st
 
 /* ---- pages ------------------------------------------------------------------------------------- */
 
-static const struct field *list_of(const struct shape *shape)
+static const struct field *list_of(const struct message_shape *shape)
 {
     const struct field *found = NULL;
     for (size_t i = 0; i < shape->n_fields; i++)
@@ -227,7 +227,7 @@ static const struct field *list_of(const struct shape *shape)
     return found;
 }
 
-static void set_next(const struct shape *shape, void *msg, uint32_t next)
+static void set_next(const struct message_shape *shape, void *msg, uint32_t next)
 {
     for (size_t i = 0; i < shape->n_fields; i++) {
         const struct field *f = &shape->fields[i];
@@ -248,7 +248,7 @@ static size_t packed_bytes(struct buffer *scratch, enum message type, const void
 
 size_t message_page(enum message type, void *msg, uint32_t from, size_t total)
 {
-    const struct shape *shape = shape_of(type);
+    const struct message_shape *shape = shape_of(type);
     const struct field *list = list_of(shape);
     size_t *n = (size_t *)((uint8_t *)msg + list->beside);
     const uint8_t *items = *(const uint8_t *const *)member_of(msg, list->offset);

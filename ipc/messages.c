@@ -30,11 +30,11 @@
 
 /* A row too many, so that a message without fields has an array too. */
 #define SHAPE_FUNCTION(name_)                                                                      \
-    static const struct shape *name_##_shape(void)                                                 \
+    static const struct message_shape *name_##_shape(void)                                                 \
     {                                                                                              \
         typedef struct msg_##name_ owner;                                                          \
         static const struct field fields[] = {FIELDS_##name_(FIELD_ROW, LIST_ROW){.key = NULL}};   \
-        static const struct shape shape = {.name = #name_, .struct_bytes = sizeof(owner),          \
+        static const struct message_shape shape = {.name = #name_, .struct_bytes = sizeof(owner),          \
             .fields = fields, .n_fields = sizeof fields / sizeof fields[0] - 1};                   \
         return &shape;                                                                             \
     }
@@ -44,7 +44,7 @@ MESSAGES(SHAPE_FUNCTION)
 WORKER_MESSAGES(SHAPE_FUNCTION)
 
 #define SHAPE_ENTRY(name_) [MSG_##name_] = name_##_shape,
-static const struct shape *(*const shapes[N_MESSAGES])(void) = {
+static const struct message_shape *(*const shapes[N_MESSAGES])(void) = {
     RECORDS(SHAPE_ENTRY) WORKER_RECORDS(SHAPE_ENTRY) MESSAGES(SHAPE_ENTRY) WORKER_MESSAGES(SHAPE_ENTRY)
 };
 
@@ -57,7 +57,7 @@ const struct event events[N_EVENTS] = {EVENTS(EVENT_ROW)};
 const struct event worker_events[N_WORKER_EVENTS] = {WORKER_EVENTS(EVENT_ROW)};
 /* clang-format on */
 
-const struct shape *shape_of(enum message type)
+const struct message_shape *shape_of(enum message type)
 {
     return shapes[type]();
 }

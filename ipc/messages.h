@@ -83,7 +83,7 @@ struct field {
     const char *doc;
 };
 
-struct shape {
+struct message_shape {
     const char *name;
     size_t struct_bytes;
     const struct field *fields;
@@ -91,7 +91,7 @@ struct shape {
 };
 
 /* Static storage, never NULL. */
-const struct shape *shape_of(enum message type);
+const struct message_shape *shape_of(enum message type);
 
 /* Methods and events by index in the order of protocol.def; static storage. */
 struct method {

@@ -279,6 +279,10 @@ int plan_build(const struct model *m, const struct recipe *r, const struct impor
         return err_new(err, QD_E_INTERNAL, "the importance matrix is not the recipe's");
     if (packed_is(m))
         return packed_refuse(m, err);
+    if (!(scheme_families(r->scheme) & FAMILY_GGUF)) {
+        int e = err_new(err, QD_E_INVALID, "%s is a scheme of ONNX models", scheme_name(r->scheme));
+        return err_hint(err, e, "of this model ask for q8_0, q4_k_m, ...: see quantctl(1)");
+    }
     CLEANUP(plan_free) struct plan *p = plan_new(m, arena_budget(m));
     if (!p)
         return no_memory(err);

@@ -127,13 +127,50 @@ static void resolve_auto(const struct policy_facts *facts, struct recipe *ret, c
     say_why(rule, m, facts, ret_why);
 }
 
+/* --- ONNX models --- */
+
+/* The first whose features are all there. */
+static const struct codes {
+    uint64_t needs;
+    uint32_t bits, speed;
+} codes[] = {
+#define CODES(needs, bits, speed, facts) {needs, bits, speed},
+#include "quant/policy.def"
+};
+
+static const struct codes *codes_of(uint64_t features)
+{
+    const struct codes *c = codes;
+    while ((features & c->needs) != c->needs)
+        c++; /* the last needs nothing */
+    return c;
+}
+
+/* What the scheme needs, by this CPU where it was not said, and nothing else. */
+static void settle_onnx(const struct policy_facts *facts, struct recipe *r)
+{
+    const struct codes *c = codes_of(facts->cpu_features);
+    const bool any = r->scheme == SCHEME_INT8, calibrated = any || r->scheme == SCHEME_INT8_STATIC;
+    const bool meets_codes = calibrated || r->scheme == SCHEME_INT8_DYNAMIC, nibbles = r->scheme == SCHEME_INT4;
+    r->bits = !meets_codes ? 0 : r->bits ? r->bits : c->bits;
+    r->method = !calibrated ? RANGE_MIN_MAX : r->has_method ? r->method : RANGE_PERCENTILE;
+    r->has_method = calibrated;
+    r->speed = !any ? 0 : facts->int8_speed ? facts->int8_speed : c->speed;
+    r->block = !nibbles ? 0 : r->block ? r->block : 32;
+    r->asymmetric = nibbles && r->asymmetric;
+}
+
 void policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why)
 {
     struct recipe recipe = *asked;
-    if (asked->scheme == SCHEME_AUTO)
+    if (asked->scheme == SCHEME_AUTO && facts->is_onnx) {
+        recipe.scheme = SCHEME_INT8;
+        (void)snprintf(ret_why, POLICY_WHY_MAX, "auto: of an ONNX model that is int8"); /* fits by far */
+    } else if (asked->scheme == SCHEME_AUTO)
         resolve_auto(facts, &recipe, ret_why);
     else
         (void)snprintf(ret_why, POLICY_WHY_MAX, "%s was asked for", scheme_name(asked->scheme)); /* fits by far */
+    settle_onnx(facts, &recipe);
     *ret = recipe;
 }
 

@@ -19,13 +19,16 @@ struct policy_facts {
     uint64_t n_elements;   /* of matrices; 0 where unknown */
     uint64_t cpu_features;
     uint64_t cache_bytes; /* budget of the store; 0: no limit but the disk */
+    bool is_onnx;         /* the source is an ONNX model */
+    uint32_t int8_speed;  /* as struct recipe's speed, where it was measured; 0: by the table */
 };
 
 /*
- * Resolves what was asked for to a recipe (@ret may be @asked): only the scheme may change. @ret_why[POLICY_WHY_MAX]
+ * Resolves what was asked for to a recipe (@ret may be @asked): the scheme may change, and what a scheme of ONNX models
+ * needs and was not said gets its default; what it has no use for goes. @ret_why[POLICY_WHY_MAX]
  * receives the rule in words, for `plan` and `show`; table version POLICY_VERSION.
  */
-enum { POLICY_VERSION = 3, POLICY_WHY_MAX = 256 };
+enum { POLICY_VERSION = 4, POLICY_WHY_MAX = 256 };
 void policy_resolve(const struct recipe *asked, const struct policy_facts *facts, struct recipe *ret, char *ret_why);
 
 /*

@@ -1,7 +1,9 @@
 #include "quant/recipe.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -22,18 +24,26 @@ static const uint32_t type_revision[QD_N_TYPES] = {
 /* Rises when the planner gives some tensor another type, or the header other keys. 2: mixtures with k-quants. */
 enum { PLAN_REVISION = 2 };
 
+/* The same of the schemes of ONNX models alone: rises when their bytes change. */
+enum { ONNX_REVISION = 1 };
+
 /* --- schemes and types by name --- */
 
 struct scheme_info {
     const char *name;
     enum qd_type type;
     uint32_t file_type;
+    unsigned families;
 };
 
-static const struct scheme_info schemes[N_SCHEMES] = {[SCHEME_AUTO] = {"auto", QD_TYPE_F32, 0},
-#define S(name, NAME, type, file_type) [SCHEME_##NAME] = {#name, QD_TYPE_##type, file_type},
-                                                      SCHEMES(S)
+static const struct scheme_info schemes[N_SCHEMES] = {
+    [SCHEME_AUTO] = {"auto", QD_TYPE_F32, 0, FAMILY_GGUF | FAMILY_ONNX},
+#define S(name, NAME, type, file_type) [SCHEME_##NAME] = {#name, QD_TYPE_##type, file_type, FAMILY_GGUF},
+    SCHEMES(S)
 #undef S
+#define O(name, NAME) [SCHEME_##NAME] = {name, QD_TYPE_I8, 0, FAMILY_ONNX},
+        ONNX_ONLY_SCHEMES(O)
+#undef O
 };
 
 static const char *const scheme_names[N_SCHEMES + 1] = {
@@ -41,7 +51,10 @@ static const char *const scheme_names[N_SCHEMES + 1] = {
 #define S(name, NAME, type, file_type) #name,
     SCHEMES(S)
 #undef S
-        NULL,
+#define O(name, NAME) name,
+        ONNX_ONLY_SCHEMES(O)
+#undef O
+            NULL,
 };
 
 /* What llama-quantize calls the middle one of three. */
@@ -55,6 +68,11 @@ const char *scheme_name(enum scheme s)
     return schemes[s].name;
 }
 
+unsigned scheme_families(enum scheme s)
+{
+    return s == SCHEME_F16 || s == SCHEME_BF16 ? FAMILY_GGUF | FAMILY_ONNX : schemes[s].families;
+}
+
 enum qd_type scheme_type(enum scheme s)
 {
     return schemes[s].type;
@@ -65,7 +83,7 @@ uint32_t scheme_file_type(enum scheme s)
     return schemes[s].file_type;
 }
 
-enum { SQUEEZED_BYTES = 32 };
+enum { SQUEEZED_BYTES = 32, SPEED_MAX = 1000, ONNX_TEXT_MAX = 96 };
 
 /* A name as people type it: without '_', '-', '.' and case. */
 static const char *squeeze(const char *name, char dst[SQUEEZED_BYTES])
@@ -179,6 +197,40 @@ static int set_keep(struct recipe *r, const char *value, struct qd_error *err)
     return tensor_rules_add(r->rules, value, NULL, err);
 }
 
+static int set_bits(struct recipe *r, const char *value, struct qd_error *err)
+{
+    if (strcmp(value, "7") != 0 && strcmp(value, "8") != 0)
+        return err_new(err, QD_E_INVALID, "'%.40s' bits: 7 and 8 are possible", value);
+    r->bits = (uint32_t)(value[0] - '0');
+    return 0;
+}
+
+static int set_block(struct recipe *r, const char *value, struct qd_error *err)
+{
+    const uint32_t n = (uint32_t)strtoul(value, NULL, 10);
+    if (strcmp(value, "32") != 0 && strcmp(value, "64") != 0 && strcmp(value, "128") != 0)
+        return err_new(err, QD_E_INVALID, "'%.40s' is no size of blocks: 32, 64 and 128 are possible", value);
+    r->block = n;
+    return 0;
+}
+
+static int set_method(struct recipe *r, const char *value, struct qd_error *err)
+{
+    int done = range_method_by_name(value, &r->method, err);
+    r->has_method = r->has_method || done == 0;
+    return done;
+}
+
+static int set_speed(struct recipe *r, const char *value, struct qd_error *err)
+{
+    char *end;
+    const unsigned long speed = strtoul(value, &end, 10);
+    if (*end || value[0] < '1' || value[0] > '9' || speed > SPEED_MAX)
+        return err_new(err, QD_E_INVALID, "'%.40s' is no speed of codes", value);
+    r->speed = (uint32_t)speed;
+    return 0;
+}
+
 static const struct setter {
     const char *key;
     int (*set)(struct recipe *r, const char *value, struct qd_error *err); /* or: */
@@ -186,6 +238,11 @@ static const struct setter {
 } setters[] = {
     {"scheme", set_scheme, 0},
     {"pure", NULL, offsetof(struct recipe, pure)},
+    {"bits", set_bits, 0},
+    {"block", set_block, 0},
+    {"asymmetric", NULL, offsetof(struct recipe, asymmetric)},
+    {"method", set_method, 0},
+    {"speed", set_speed, 0},
     {"output", set_output, 0},
     {"embedding", set_embedding, 0},
     {"leave_output", NULL, offsetof(struct recipe, leave_output)},
@@ -213,16 +270,35 @@ int recipe_set(struct recipe *r, const char *key, const char *value, struct qd_e
 
 /* --- canonical text --- */
 
+/* " bits=8 method=percentile": what ONNX models have beside, or nothing. */
+static void onnx_text(const struct recipe *r, char dst[ONNX_TEXT_MAX])
+{
+    size_t n = 0;
+    dst[0] = 0; /* all of it fits */
+    if (r->bits)
+        n += (size_t)snprintf(dst + n, ONNX_TEXT_MAX - n, " bits=%" PRIu32, r->bits);
+    if (r->block)
+        n += (size_t)snprintf(dst + n, ONNX_TEXT_MAX - n, " block=%" PRIu32, r->block);
+    if (r->asymmetric)
+        n += (size_t)snprintf(dst + n, ONNX_TEXT_MAX - n, " asymmetric=1");
+    if (r->has_method)
+        n += (size_t)snprintf(dst + n, ONNX_TEXT_MAX - n, " method=%s", range_method_name(r->method));
+    if (r->speed)
+        (void)snprintf(dst + n, ONNX_TEXT_MAX - n, " speed=%" PRIu32, r->speed);
+}
+
 void recipe_text(const struct recipe *r, char *dst)
 {
-    char hex[DIGEST_HEX_BYTES] = "";
+    char hex[DIGEST_HEX_BYTES] = "", onnx[ONNX_TEXT_MAX];
     if (r->weighted)
         digest_hex(&r->importance, hex);
-    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d%s%s%s%s%s%s%s%s%s", scheme_name(r->scheme), r->pure ? 1 : 0,
-                   r->has_output ? " output=" : "", r->has_output ? qd_type_info(r->output)->name : "",
-                   r->has_embedding ? " embedding=" : "", r->has_embedding ? qd_type_info(r->embedding)->name : "",
-                   r->leave_output ? " leave_output=1" : "", r->requantize ? " requantize=1" : "",
-                   r->weighted ? " imatrix=" : "", hex, r->rules); /* fits by far */
+    onnx_text(r, onnx);
+    (void)snprintf(dst, RECIPE_TEXT_MAX, "scheme=%s pure=%d%s%s%s%s%s%s%s%s%s%s", scheme_name(r->scheme),
+                   r->pure ? 1 : 0, onnx, r->has_output ? " output=" : "",
+                   r->has_output ? qd_type_info(r->output)->name : "", r->has_embedding ? " embedding=" : "",
+                   r->has_embedding ? qd_type_info(r->embedding)->name : "", r->leave_output ? " leave_output=1" : "",
+                   r->requantize ? " requantize=1" : "", r->weighted ? " imatrix=" : "", hex,
+                   r->rules); /* fits by far */
 }
 
 bool recipe_equal(const struct recipe *a, const struct recipe *b)
@@ -277,6 +353,8 @@ static uint64_t types_of(const struct recipe *r)
 /* The sum over all types that some model's tensors can become rises when any of them does. */
 uint32_t recipe_encoder_revision(const struct recipe *r)
 {
+    if (scheme_families(r->scheme) == FAMILY_ONNX)
+        return ONNX_REVISION;
     uint32_t sum = PLAN_REVISION;
     uint64_t types = types_of(r);
     for (int t = 0; t < QD_N_TYPES; t++)

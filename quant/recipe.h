@@ -13,6 +13,7 @@
 
 #include "artifact/digest.h"
 #include "kernels/core/error.h"
+#include "quant/calib/range.h"
 
 enum {
     /* Of one's own rules, as canonical text: with the rest it is in every packet, journal and manifest of a job. */
@@ -49,13 +50,27 @@ enum {
     S(mxfp4_moe, MXFP4_MOE, MXFP4, 38) \
     S(f32, F32, F32, 0)
 
+/* O(name, NAME): those of ONNX models alone (docs/formats/onnx-quantized.md); f16 and bf16 are of both. Append only. */
+#define ONNX_ONLY_SCHEMES(O)        \
+    O("int8", INT8)                 \
+    O("int8-weight", INT8_WEIGHT)   \
+    O("int8-static", INT8_STATIC)   \
+    O("int8-dynamic", INT8_DYNAMIC) \
+    O("int4", INT4)
+
 enum scheme {
     SCHEME_AUTO, /* what a request may say; a resolved recipe never holds it */
 #define S(name, NAME, type, file_type) SCHEME_##NAME,
     SCHEMES(S)
 #undef S
-        N_SCHEMES
+#define O(name, NAME) SCHEME_##NAME,
+        ONNX_ONLY_SCHEMES(O)
+#undef O
+            N_SCHEMES
 };
+
+/* What a model is written as: a tensor file (GGUF; safetensors become one), or an ONNX model. Bits. */
+enum model_family { FAMILY_GGUF = 1, FAMILY_ONNX = 2 };
 
 struct recipe {
     enum scheme scheme;
@@ -66,10 +81,17 @@ struct recipe {
     bool has_output, has_embedding;
     enum qd_type output, embedding; /* of the output matrix and of the token embedding */
     struct digest importance;       /* of the importance matrix, where weighted */
+    /* Of ONNX models (quant/onnx/scheme.h); 0 where the scheme does not ask. */
+    uint32_t bits;  /* of a code that meets codes: 8, or 7 */
+    uint32_t block; /* of int4: 32, 64 or 128 */
+    bool asymmetric, has_method;
+    enum range_method method;
+    uint32_t speed; /* of int8: products with codes in the time of ten with floats, what it chooses by */
     char rules[RECIPE_RULES_BYTES]; /* tensor_rules.h; "" for none */
 };
 
 const char *scheme_name(enum scheme s);
+unsigned scheme_families(enum scheme s); /* of enum model_family; auto is of both */
 enum qd_type scheme_type(enum scheme s);
 uint32_t scheme_file_type(enum scheme s); /* general.file_type */
 
@@ -83,8 +105,9 @@ int scheme_parse(const char *name, enum scheme *ret, struct qd_error *err);
 int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err);
 
 /*
- * Sets one choice by the key that canonical texts, messages and options share: scheme, pure, output, embedding,
- * leave_output, requantize (0 or 1), imatrix (64 hex digits), tensor (REGEX=TYPE, adds a rule), keep (REGEX, adds one).
+ * Sets one choice by the key that canonical texts, messages and options share: scheme, pure, bits, block, asymmetric,
+ * method, speed, output, embedding, leave_output, requantize (0 or 1), imatrix (64 hex digits), tensor (REGEX=TYPE,
+ * adds a rule), keep (REGEX, adds one).
  * A wrong value: QD_E_INVALID or QD_E_LIMIT, and @r as it was.
  */
 int recipe_set(struct recipe *r, const char *key, const char *value, struct qd_error *err);

@@ -43,7 +43,9 @@ struct source {
     size_t cached_room; /* as large as the largest granule so far: configuration files are small */
     size_t cached_file;
     uint64_t cached_granule;
-    size_t cached_bytes; /* 0: nothing is cached */
+    size_t cached_bytes;  /* 0: nothing is cached */
+    struct source *whole; /* borrowed: of a view */
+    size_t whole_file;
 };
 
 struct source *source_free(struct source *s)
@@ -400,8 +402,28 @@ static int cache_granule(struct source *s, size_t file, uint64_t granule, struct
     return 0;
 }
 
+int source_view(struct source *whole, size_t file, struct source **ret, struct qd_error *err)
+{
+    const struct source_file *of = &whole->files[file];
+    CLEANUP(source_free) struct source *s = calloc(1, sizeof *s);
+    if (s) {
+        *s = (struct source){.folder_fd = -1, .open_one = open_beneath, .whole = whole, .whole_file = file};
+        s->files = calloc(1, sizeof *s->files);
+    }
+    if (!s || !s->files)
+        return err_new(err, QD_E_NO_MEMORY, "source '%s'", of->name);
+    s->files[0] = (struct source_file){.fd = -1, .name = strdup(of->name), .at_open = of->at_open};
+    s->n_files = 1;
+    if (!s->files[0].name)
+        return err_new(err, QD_E_NO_MEMORY, "source '%s'", of->name);
+    *ret = steal(&s);
+    return 0;
+}
+
 int source_read_meta(struct source *s, size_t file, uint64_t offset, void *dst, size_t n, struct qd_error *err)
 {
+    if (s->whole)
+        return source_read_meta(s->whole, s->whole_file, offset, dst, n, err);
     if (!range_inside(offset, n, source_bytes(s, file)))
         return err_new(err, QD_E_CORRUPT, "'%s' ends at byte %llu; %zu bytes at %llu were asked for",
                        s->files[file].name, (unsigned long long)source_bytes(s, file), n, (unsigned long long)offset);
@@ -428,6 +450,48 @@ ssize_t source_read_granule(struct source *s, size_t file, uint64_t granule, voi
     if (r == 0 && s->witness)
         r = witness_check(f, granule, (struct bytes){dst, n}, false, err);
     return r < 0 ? r : (ssize_t)n;
+}
+
+/* ---- the witness ---- */
+
+/* Leaf @shard of @file; @granule [SOURCE_GRANULE_BYTES] is scratch. */
+static int digest_shard(struct source *s, size_t file, uint64_t shard, struct leaf_hasher *h, uint8_t *granule,
+                        struct digest *ret, struct qd_error *err)
+{
+    const uint64_t per_shard = SHARD_BYTES / SOURCE_GRANULE_BYTES;
+    int r = leaf_hasher_start(h, shard, err);
+    for (uint64_t g = shard * per_shard; r == 0 && g < (shard + 1) * per_shard; g++) {
+        if (g * SOURCE_GRANULE_BYTES >= source_bytes(s, file))
+            break;
+        const ssize_t n = source_read_granule(s, file, g, granule, err);
+        r = n < 0 ? (int)n : leaf_hasher_add(h, (struct bytes){granule, (size_t)n}, err);
+    }
+    return r < 0 ? r : leaf_hasher_finish(h, ret, err);
+}
+
+static int testify_file(struct source *s, size_t file, const _Atomic int *cancel, struct leaf_hasher *h,
+                        uint8_t *granule, struct digest *ret, struct qd_error *err)
+{
+    const uint64_t n_shards = shard_count(source_bytes(s, file));
+    CLEANUP(free) struct digest *leaves = calloc(n_shards + 1, sizeof *leaves);
+    int r = leaves ? 0 : err_new(err, QD_E_NO_MEMORY, "witness of '%s'", source_name(s, file));
+    for (uint64_t i = 0; r == 0 && i < n_shards; i++)
+        r = cancel && *cancel ? err_new(err, QD_E_CANCELLED, "cancelled")
+                              : digest_shard(s, file, i, h, granule, &leaves[i], err);
+    return r < 0 ? r : digest_of_leaves(source_bytes(s, file), leaves, ret, err);
+}
+
+int source_testify(struct source *s, const _Atomic int *cancel, struct source_file_id *ret, struct qd_error *err)
+{
+    CLEANUP(leaf_hasher_free) struct leaf_hasher *h = leaf_hasher_new();
+    CLEANUP(free) uint8_t *granule = malloc(SOURCE_GRANULE_BYTES);
+    int r = h && granule ? 0 : err_new(err, QD_E_NO_MEMORY, "the witness");
+    for (size_t i = 0; r == 0 && i < s->n_files; i++) {
+        ret[i] =
+            (struct source_file_id){.role = source_role(s, i), .name = source_name(s, i), .bytes = source_bytes(s, i)};
+        r = testify_file(s, i, cancel, h, granule, &ret[i].digest, err);
+    }
+    return r < 0 ? r : source_check_unchanged(s, err);
 }
 
 static bool same_time(struct timespec a, struct timespec b)

@@ -41,8 +41,14 @@ struct source *source_free(struct source *s);
 DEFINE_CLEANUP(source_free, struct source *)
 
 /*
- * Adds a companion with its role ("weights" "index" "config" "tokenizer"). Takes @fd, also on failure. Returns its
- * index.
+ * File @file of @whole as a source of its own, which must outlive it: what is read of it is read, and witnessed, by
+ * @whole. For readers of single files.
+ */
+int source_view(struct source *whole, size_t file, struct source **ret, struct qd_error *err);
+
+/*
+ * Adds a companion with its role ("weights" "index" "config" "tokenizer" "calibration"). Takes @fd, also on failure.
+ * Returns its index.
  */
 int source_add(struct source *s, int fd, const char *role, const char *name, struct qd_error *err);
 
@@ -90,6 +96,12 @@ int source_read_meta(struct source *s, size_t file, uint64_t offset, void *dst, 
  * granules at once. Returns bytes read. Shorter than the size at open: QD_E_SOURCE_CHANGED.
  */
 ssize_t source_read_granule(struct source *s, size_t file, uint64_t granule, void *dst, struct qd_error *err);
+
+/*
+ * The witness of all files: every byte is read once more, compared with what was seen of it, and digested.
+ * @ret[source_n_files]: roles and names are borrowed. @cancel may be NULL.
+ */
+int source_testify(struct source *s, const _Atomic int *cancel, struct source_file_id *ret, struct qd_error *err);
 
 /* fstat of every file equals the one at open, else QD_E_SOURCE_CHANGED. */
 int source_check_unchanged(const struct source *s, struct qd_error *err);

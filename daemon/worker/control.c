@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <sysexits.h>
 
+#include "daemon/worker/control_onnx.h"
 #include "daemon/worker/sandbox.h"
 #include "ipc/codec.h"
 #include "ipc/conn.h"
@@ -31,7 +32,8 @@
 #include "quant/run.h"
 
 enum {
-    REQUEST_FDS_MAX = 2, /* a request carries two at most: output and journal */
+    REQUEST_FDS_MAX = 3, /* a request carries three at most: two files of the output, and the journal */
+    HANGUP_MS = 200,     /* how soon a step that says nothing notices that quantd has shut its side */
     THREAD_STACK_BYTES =
         512 << 10, /* stacks count against the ceiling; the default of 8 MiB is for programs that recurse */
     FILES_BESIDE_SOURCE = 32,
@@ -42,6 +44,8 @@ struct session {
     uint64_t memory_bytes; /* 0: no ceiling */
     bool idle, no_sandbox;
     struct source *source; /* owned, as all below */
+    bool is_onnx;
+    struct onnx_job *onnx; /* all of a job on an ONNX model; NULL: none is planned */
     struct model *model;
     struct importance *importance;   /* NULL: the recipe has none */
     struct portable_table *portable; /* of what is packed; NULL: nothing is */
@@ -125,6 +129,7 @@ int handle_w_probe(struct session *s, struct request *rq, const struct msg_w_pro
     if (r < 0)
         return r;
     source_set_role(s->source, 0, probe->role);
+    s->is_onnx = strcmp(probe->format, "onnx") == 0;
 
     CLEANUP(free) struct msg_w_file *files = calloc(probe->n_files + 1, sizeof *files);
     if (!files)
@@ -139,7 +144,7 @@ int handle_w_probe(struct session *s, struct request *rq, const struct msg_w_pro
 
 int handle_w_add(struct session *s, struct request *rq, const struct msg_w_add *p, struct qd_error *err)
 {
-    if (!s->source || s->model)
+    if (!s->source || s->model || s->onnx)
         return out_of_turn("w_add", err);
     int r = source_add(s->source, packet_steal_fd(rq->packet, 0), p->role, p->name, err);
     const struct msg_nothing taken = {};
@@ -149,7 +154,7 @@ int handle_w_add(struct session *s, struct request *rq, const struct msg_w_add *
 /* ---- plan --------------------------------------------------------------------------------- */
 
 /* "4096x32000": row length first. */
-static void shape_text(const struct tensor *t, char *dst, size_t n_bytes)
+static void dims_text(const struct tensor *t, char *dst, size_t n_bytes)
 {
     size_t used = 0;
     dst[0] = '\0';
@@ -163,7 +168,7 @@ static int plan_table(const struct plan *plan, struct buffer *dst, struct qd_err
     for (size_t i = 0; r == 0 && i < plan->n_tensors; i++) {
         const struct plan_tensor *t = &plan->tensors[i];
         char shape[MODEL_DIMS_MAX * 24];
-        shape_text(t->source, shape, sizeof shape);
+        dims_text(t->source, shape, sizeof shape);
         const struct msg_tensor_plan row = {
             .name = t->source->name,
             .shape = shape,
@@ -220,77 +225,180 @@ static int plan_layout(struct session *s, const char *name, struct qd_error *err
     return r < 0 ? r : plan_pack(s->model, layout, s->portable, &s->plan, err);
 }
 
+/* ---- progress, cancelling --------------------------------------------------------------------- */
+
+static void look_for_hangup(struct session *s, int timeout_ms)
+{
+    struct pollfd control = {CONTROL_FD, POLLRDHUP, 0};
+    if (poll(&control, 1, timeout_ms) > 0 && (control.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+        s->cancel = 1;
+}
+
+/* An event that finds no room is left out: the next one says more. */
+static void tell(void *data, uint64_t done_bytes, uint64_t total_bytes, const char *what)
+{
+    struct session *s = data;
+    struct qd_error err;
+    const struct msg_w_progress event = {.done_bytes = done_bytes, .total_bytes = total_bytes, .tensor = what};
+    s->message.n = 0;
+    if (event_encode(&s->message, "w_progress", MESSAGE(w_progress, &event), &err) == 0 &&
+        conn_send(CONTROL_FD, buffer_span(&s->message), NULL, 0, &err) == QD_E_UNAVAILABLE)
+        s->cancel = 1;
+    look_for_hangup(s, 0);
+}
+
+static void on_progress(const struct run_progress *p, void *data)
+{
+    tell(data, p->done_bytes, p->total_bytes, p->tensor);
+}
+
+/* Beside steps that may say nothing for long: a sample of a large model. */
+struct hangup_watch {
+    struct session *session;
+    pthread_t thread;
+    _Atomic int over;
+};
+
+static void *watch_hangup(void *data)
+{
+    struct hangup_watch *w = data;
+    while (!w->over && !w->session->cancel)
+        look_for_hangup(w->session, HANGUP_MS);
+    return NULL;
+}
+
+static int hangup_watch_begin(struct hangup_watch *w, struct session *s, struct qd_error *err)
+{
+    *w = (struct hangup_watch){.session = s};
+    const int r = pthread_create(&w->thread, NULL, watch_hangup, w);
+    return r ? err_sys(err, r, "a thread") : 0;
+}
+
+static void hangup_watch_end(struct hangup_watch *w)
+{
+    w->over = 1;
+    (void)pthread_join(w->thread, NULL); /* it is there and ends */
+}
+
+/* ---- ONNX models ---------------------------------------------------------------------------------- */
+
+static struct onnx_job_env onnx_env(struct session *s, uint32_t n_threads)
+{
+    return (struct onnx_job_env){.source = s->source,
+                                 .memory_bytes = s->memory_bytes,
+                                 .n_threads = n_threads ? n_threads : 1,
+                                 .cancel = &s->cancel,
+                                 .progress = tell,
+                                 .data = s};
+}
+
+static int plan_onnx(struct session *s, const char *recipe, uint32_t n_threads, struct qd_error *err)
+{
+    const struct onnx_job_env env = onnx_env(s, n_threads);
+    struct hangup_watch watch;
+    int r = hangup_watch_begin(&watch, s, err);
+    if (r < 0)
+        return r;
+    r = onnx_job_plan(&env, recipe, &s->onnx, err);
+    hangup_watch_end(&watch);
+    return r;
+}
+
+/* ---- plan, answered --------------------------------------------------------------------------------- */
+
+static int reply_plan(struct session *s, const struct request *rq, const struct buffer *table,
+                      struct msg_w_planned *result, struct qd_error *err)
+{
+    CLEANUP(fd_close) int fd = -1;
+    for (size_t i = 0; i < result->files_n; i++)
+        result->file_bytes += result->files[i].bytes;
+    int r = table_fd("plan", table, &fd, err);
+    return r < 0 ? r : reply(s, rq, MESSAGE(w_planned, result), &fd, 1, err);
+}
+
+static struct msg_w_file planned_file(const char *name, uint64_t bytes)
+{
+    return (struct msg_w_file){.role = "payload", .name = name, .has_bytes = true, .bytes = bytes};
+}
+
+static int reply_onnx_plan(struct session *s, const struct request *rq, struct qd_error *err)
+{
+    const struct onnx_plan *plan = s->onnx->made.plan;
+    CLEANUP(buffer_clear) struct buffer table = {0};
+    struct msg_w_file files[] = {planned_file(ONNX_MODEL_NAME, plan->output->model.n),
+                                 planned_file(ONNX_DATA_NAME, plan->output->data_bytes)};
+    struct msg_w_planned result = {.files = files,
+                                   .files_n = plan->output->data_bytes ? 2 : 1,
+                                   .source_bytes = plan->source_bytes,
+                                   .n_tensors = (uint32_t)plan->weights.n};
+    int r = onnx_job_table(s->onnx, &table, err);
+    return r < 0 ? r : reply_plan(s, rq, &table, &result, err);
+}
+
 int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan *p, struct qd_error *err)
 {
-    if (!s->source || s->model)
+    if (!s->source || s->model || s->onnx)
         return out_of_turn("w_plan", err);
     if (!p->layout && !p->recipe)
         return err_new(err, QD_E_PROTOCOL, "w_plan: neither a recipe nor a layout");
+    if (s->is_onnx) {
+        int r = p->recipe ? plan_onnx(s, p->recipe, p->threads, err)
+                          : err_new(err, QD_E_UNSUPPORTED, "an ONNX model has no packed form");
+        return r < 0 ? r : reply_onnx_plan(s, rq, err);
+    }
     int r = model_read(s->source, LIMIT_HEADER_BUDGET_BYTES, &s->model, err);
     if (r == 0)
         r = p->layout ? plan_layout(s, p->layout, err) : plan_recipe(s, p->recipe, err);
     if (r < 0)
         return r;
-
     CLEANUP(buffer_clear) struct buffer table = {0};
-    CLEANUP(fd_close) int fd = -1;
+    struct msg_w_file file = planned_file(s->plan->file_name, s->plan->file_bytes);
+    struct msg_w_planned result = {
+        .files = &file, .files_n = 1, .source_bytes = s->plan->source_bytes, .n_tensors = (uint32_t)s->plan->n_tensors};
     r = plan_table(s->plan, &table, err);
-    if (r == 0)
-        r = table_fd("plan", &table, &fd, err);
-    if (r < 0)
-        return r;
-    const struct msg_w_planned result = {.file_bytes = s->plan->file_bytes,
-                                         .source_bytes = s->plan->source_bytes,
-                                         .n_tensors = (uint32_t)s->plan->n_tensors};
-    return reply(s, rq, MESSAGE(w_planned, &result), &fd, 1, err);
+    return r < 0 ? r : reply_plan(s, rq, &table, &result, err);
 }
 
 /* ---- run ---------------------------------------------------------------------------------- */
 
-/* An event that finds no room is left out: the next one says more. */
-static void on_progress(const struct run_progress *p, void *data)
-{
-    struct session *s = data;
-    struct qd_error err;
-    const struct msg_w_progress event = {
-        .done_bytes = p->done_bytes, .total_bytes = p->total_bytes, .tensor = p->tensor};
-    struct pollfd control = {CONTROL_FD, POLLRDHUP, 0};
-    s->message.n = 0;
-    if (event_encode(&s->message, "w_progress", MESSAGE(w_progress, &event), &err) == 0 &&
-        conn_send(CONTROL_FD, buffer_span(&s->message), NULL, 0, &err) == QD_E_UNAVAILABLE)
-        s->cancel = 1;
-    if (poll(&control, 1, 0) > 0 && (control.revents & (POLLRDHUP | POLLHUP | POLLERR)))
-        s->cancel = 1;
-}
+/* What a run came to; borrows all of it. */
+struct done {
+    const struct tensor_table *tensors;
+    const struct meta_table *meta;
+    const struct quality_sums *quality;
+    const struct source_file_id *witness;
+    size_t n_witness;
+    uint64_t resumed_bytes;
+};
 
-static int send_done(struct session *s, const struct request *rq, const struct run_result *res, struct qd_error *err)
+static int send_done(struct session *s, const struct request *rq, const struct done *d, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer tensors = {0}, metadata = {0};
     CLEANUP(fd_close) int tensors_fd = -1;
     CLEANUP(fd_close) int metadata_fd = -1;
-    CLEANUP(free) struct msg_w_file *witness = calloc(res->n_witness + 1, sizeof *witness);
+    CLEANUP(free) struct msg_w_file *witness = calloc(d->n_witness + 1, sizeof *witness);
     if (!witness)
         return err_new(err, QD_E_NO_MEMORY, "witness");
-    for (size_t i = 0; i < res->n_witness; i++)
-        witness[i] = (struct msg_w_file){.role = res->witness[i].role,
-                                         .name = res->witness[i].name,
+    for (size_t i = 0; i < d->n_witness; i++)
+        witness[i] = (struct msg_w_file){.role = d->witness[i].role,
+                                         .name = d->witness[i].name,
                                          .required = true,
                                          .has_bytes = true,
-                                         .bytes = res->witness[i].bytes,
-                                         .digest = {res->witness[i].digest.bytes, DIGEST_BYTES}};
-    int r = tensor_table_encode(&res->tensors, &tensors, err);
+                                         .bytes = d->witness[i].bytes,
+                                         .digest = {d->witness[i].digest.bytes, DIGEST_BYTES}};
+    int r = tensor_table_encode(d->tensors, &tensors, err);
     if (r == 0)
-        r = meta_table_encode(&s->plan->meta, &metadata, err);
+        r = meta_table_encode(d->meta, &metadata, err);
     if (r == 0)
         r = table_fd("tensors", &tensors, &tensors_fd, err);
     if (r == 0)
         r = table_fd("metadata", &metadata, &metadata_fd, err);
     if (r < 0)
         return r;
-    const struct quality_sums *q = &res->quality;
+    const struct quality_sums *q = d->quality;
     const struct msg_w_done done = {.witness = witness,
-                                    .witness_n = res->n_witness,
-                                    .resumed_bytes = res->resumed_bytes,
+                                    .witness_n = d->n_witness,
+                                    .resumed_bytes = d->resumed_bytes,
                                     .n_tensors = q->n_tensors,
                                     .sqnr_db = q->sqnr_db,
                                     .rel_rmse = q->rel_rmse,
@@ -300,8 +408,33 @@ static int send_done(struct session *s, const struct request *rq, const struct r
     return reply(s, rq, MESSAGE(w_done, &done), (const int[]){tensors_fd, metadata_fd}, 2, err);
 }
 
+/* The packet carries the output's files, then a journal that stays empty. */
+static int run_onnx(struct session *s, struct request *rq, const struct msg_w_run *p, struct qd_error *err)
+{
+    const struct onnx_job_env env = onnx_env(s, p->threads);
+    const bool has_data = s->onnx->made.plan->output->data_bytes > 0;
+    struct hangup_watch watch;
+    int r = hangup_watch_begin(&watch, s, err);
+    if (r < 0)
+        return r;
+    r = onnx_job_run(s->onnx, &env, packet_steal_fd(rq->packet, 0), has_data ? packet_steal_fd(rq->packet, 1) : -1,
+                     err);
+    hangup_watch_end(&watch);
+    if (r < 0)
+        return r;
+    const struct onnx_tables *t = s->onnx->tables;
+    const struct done done = {.tensors = &t->tensors,
+                              .meta = &t->meta,
+                              .quality = &t->quality,
+                              .witness = s->onnx->witness,
+                              .n_witness = s->onnx->n_witness};
+    return send_done(s, rq, &done, err);
+}
+
 int handle_w_run(struct session *s, struct request *rq, const struct msg_w_run *p, struct qd_error *err)
 {
+    if (s->onnx)
+        return run_onnx(s, rq, p, err);
     if (!s->plan)
         return out_of_turn("w_run", err);
     CLEANUP(fd_close) int out_fd = packet_steal_fd(rq->packet, 0);
@@ -325,7 +458,15 @@ int handle_w_run(struct session *s, struct request *rq, const struct msg_w_run *
                                         .cancel = &s->cancel};
     CLEANUP(run_result_free) struct run_result *res = NULL;
     r = plan_run(s->source, s->plan, &options, &res, err);
-    return r < 0 ? r : send_done(s, rq, res, err);
+    if (r < 0)
+        return r;
+    const struct done done = {.tensors = &res->tensors,
+                              .meta = &s->plan->meta,
+                              .quality = &res->quality,
+                              .witness = res->witness,
+                              .n_witness = res->n_witness,
+                              .resumed_bytes = res->resumed_bytes};
+    return send_done(s, rq, &done, err);
 }
 
 /* ---- the conversation ------------------------------------------------------------------------ */
@@ -452,7 +593,8 @@ int control_main(int argc, char **argv)
     int r = session_run(&s, argc, argv, &err);
     if (r < 0)
         (void)fprintf(stderr, "%s%s%s\n", err.message, err.hint[0] ? "; " : "", err.hint);
-    (void)plan_free(s.plan); /* these return NULL by convention */
+    (void)onnx_job_free(s.onnx); /* these return NULL by convention */
+    (void)plan_free(s.plan);
     (void)importance_free(s.importance);
     (void)portable_table_free(s.portable);
     (void)model_free(s.model);

@@ -284,13 +284,16 @@ static int run_onnx(struct direct *d, struct qd_error *err)
     return r == QD_E_CANCELLED ? err_new(err, r, "cancelled") : r;
 }
 
-/* A scheme of ONNX models alone was asked for. */
-static int refuse_scheme(const struct direct *d, struct qd_error *err)
+static int refuse_data(const struct direct_args *a, struct qd_error *err)
 {
-    if (!d->args.onnx_given || d->args.recipe.scheme != SCHEME_AUTO)
+    const char *given = a->calibration       ? "--calibration"
+                        : a->statistics      ? "--statistics"
+                        : a->save_statistics ? "--save-statistics"
+                                             : NULL;
+    if (!given)
         return 0;
-    int r = err_new(err, QD_E_INVALID, "%s is a scheme of ONNX models", onnx_scheme_name(d->args.onnx.scheme));
-    return err_hint(err, r, "of this model ask for q8_0, q4_k_m, ...: see quantctl(1)");
+    int r = err_new(err, QD_E_INVALID, "%s is for ONNX models", given);
+    return err_hint(err, r, "errors of this model are weighed by --imatrix FILE");
 }
 
 static int direct_run(struct direct *d, struct qd_error *err)
@@ -300,7 +303,7 @@ static int direct_run(struct direct *d, struct qd_error *err)
         r = run_onnx(d, err);
     if (r < 0 || d->is_onnx)
         return r < 0 ? err_in(err, r, "%s", d->args.in) : 0;
-    r = refuse_scheme(d, err);
+    r = refuse_data(&d->args, err);
     if (r == 0)
         r = read_importance(d, err);
     if (r == 0)

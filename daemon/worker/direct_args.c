@@ -64,8 +64,8 @@ static const struct verb {
 } verbs[] = {
     [DIRECT_QUANTIZE] = {"quantize", quantize_usage, "quantctl quantize IN -o OUT --scheme q8_0", ":o:s:i:pt:fm:njqh",
                          "l"},
-    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isBACMSWb"},
-    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsBACMSWb"},
+    [DIRECT_PACK] = {"pack", pack_usage, "quantctl pack IN -o OUT --layout native", ":o:l:t:fm:njqh", "isCSW"},
+    [DIRECT_UNPACK] = {"unpack", unpack_usage, "quantctl unpack IN -o OUT", ":o:t:fm:njqh", "ilsCSW"},
 };
 
 const char *direct_verb_name(enum direct_verb verb)
@@ -86,6 +86,10 @@ static const struct {
     const char *key;
 } recipe_options[] = {
     {"pure", no_argument, "pure"},
+    {"bits", required_argument, "bits"},
+    {"block", required_argument, "block"},
+    {"asymmetric", no_argument, "asymmetric"},
+    {"method", required_argument, "method"},
     {"tensor", required_argument, "tensor"},
     {"keep", required_argument, "keep"},
     {"output-type", required_argument, "output"},
@@ -97,11 +101,7 @@ enum { N_RECIPE_OPTIONS = sizeof recipe_options / sizeof recipe_options[0] };
 
 static const struct option other_options[] = {
     {"scheme", required_argument, NULL, 's'},
-    {"block", required_argument, NULL, 'B'},
-    {"bits", required_argument, NULL, 'b'},
-    {"asymmetric", no_argument, NULL, 'A'},
     {"calibration", required_argument, NULL, 'C'},
-    {"method", required_argument, NULL, 'M'},
     {"statistics", required_argument, NULL, 'S'},
     {"save-statistics", required_argument, NULL, 'W'},
     {"imatrix", required_argument, NULL, 'i'},
@@ -152,37 +152,6 @@ static int parse_bytes(const char *text, uint64_t *ret, struct qd_error *err)
     return 0;
 }
 
-/* A scheme of ONNX models, of GGUF, or of both. */
-static int parse_scheme(const char *name, struct direct_args *a, struct qd_error *err)
-{
-    a->onnx_any = strcmp(name, "int8") == 0;
-    a->onnx_given = a->onnx_any || onnx_scheme_find(name, &a->onnx.scheme);
-    if (a->onnx_given && a->onnx.scheme != ONNX_SCHEME_F16 && a->onnx.scheme != ONNX_SCHEME_BF16)
-        return recipe_set(&a->recipe, "scheme", "auto", err);
-    return recipe_set(&a->recipe, "scheme", name, err);
-}
-
-static int parse_block(const char *text, uint32_t *ret, struct qd_error *err)
-{
-    for (uint32_t n = 32; n <= 128; n *= 2) {
-        char known[8];
-        (void)snprintf(known, sizeof known, "%u", n);
-        if (strcmp(text, known) == 0) {
-            *ret = n;
-            return 0;
-        }
-    }
-    return err_new(err, QD_E_INVALID, "'%s' is no size of blocks: 32, 64 and 128 are possible", text);
-}
-
-static int parse_bits(const char *text, uint32_t *ret, struct qd_error *err)
-{
-    if (strcmp(text, "7") != 0 && strcmp(text, "8") != 0)
-        return err_new(err, QD_E_INVALID, "'%s' bits: 7 and 8 are possible", text);
-    *ret = (uint32_t)(text[0] - '0');
-    return 0;
-}
-
 static int parse_option(int c, struct direct_args *a, struct qd_error *err)
 {
     switch (c) {
@@ -190,14 +159,7 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
         a->out = optarg;
         return 0;
     case 's':
-        return parse_scheme(optarg, a, err);
-    case 'B':
-        return parse_block(optarg, &a->onnx.block, err);
-    case 'b':
-        return parse_bits(optarg, &a->onnx.bits, err);
-    case 'A':
-        a->onnx.asymmetric = true;
-        return 0;
+        return recipe_set(&a->recipe, "scheme", optarg, err);
     case 'C':
         a->calibration = optarg;
         return 0;
@@ -207,8 +169,6 @@ static int parse_option(int c, struct direct_args *a, struct qd_error *err)
     case 'W':
         a->save_statistics = optarg;
         return 0;
-    case 'M':
-        return range_method_by_name(optarg, &a->onnx.method, err);
     case 'i':
         a->imatrix = optarg;
         return 0;
@@ -280,11 +240,8 @@ static void list_options(enum direct_verb verb, struct option dst[N_RECIPE_OPTIO
 int direct_args_parse(enum direct_verb verb, int argc, char **argv, struct direct_args *ret, struct qd_error *err)
 {
     struct option options[N_RECIPE_OPTIONS + N_OTHER_OPTIONS];
-    struct direct_args a = {.verb = verb,
-                            .layout = "native",
-                            .n_threads = default_threads(),
-                            .max_memory_bytes = DEFAULT_MEMORY,
-                            .onnx = {.scheme = ONNX_SCHEME_INT8_WEIGHT, .block = 32, .method = RANGE_PERCENTILE}};
+    struct direct_args a = {
+        .verb = verb, .layout = "native", .n_threads = default_threads(), .max_memory_bytes = DEFAULT_MEMORY};
     list_options(verb, options);
     int c;
     optind = 0; /* glibc: start over */

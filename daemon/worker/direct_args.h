@@ -4,7 +4,6 @@
 
 #include <quantd/layout.h>
 
-#include "quant/onnx/scheme.h"
 #include "quant/recipe.h"
 
 enum direct_verb { DIRECT_QUANTIZE, DIRECT_PACK, DIRECT_UNPACK };
@@ -12,12 +11,9 @@ enum direct_verb { DIRECT_QUANTIZE, DIRECT_PACK, DIRECT_UNPACK };
 struct direct_args {
     enum direct_verb verb;
     const char *in;
-    const char *out;      /* NULL with --dry-run */
-    const char *imatrix;  /* file of an importance matrix; NULL: none */
-    struct recipe recipe; /* as asked for: its scheme may be auto */
-    bool onnx_given;      /* the scheme is one of ONNX models (f16 and bf16 are of both) */
-    bool onnx_any;        /* "int8": whichever of its forms fits */
-    struct onnx_recipe onnx;
+    const char *out;             /* NULL with --dry-run */
+    const char *imatrix;         /* file of an importance matrix; NULL: none */
+    struct recipe recipe;        /* as asked for: its scheme may be auto */
     const char *calibration;     /* folder of samples of an ONNX model's inputs; NULL: none was given */
     const char *statistics;      /* file of statistics for int8-static; NULL: none */
     const char *save_statistics; /* file that they are kept in; NULL: they are not */

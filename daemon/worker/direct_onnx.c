@@ -12,7 +12,8 @@
 #include "kernels/core/io.h"
 #include "kernels/cpu.h"
 #include "quant/limits.h"
-#include "quant/onnx/choose.h"
+#include "quant/onnx/make.h"
+#include "quant/policy.h"
 
 enum { DATA_NAME_BYTES = LIMIT_FILE_NAME_BYTES + 1, PATH_BYTES = 4096 };
 
@@ -49,58 +50,19 @@ static int write_files(const struct direct_args *a, const struct onnx_plan *p, s
     return r < 0 ? r : outfile_publish(&model, err);
 }
 
-/* x86 without VNNI adds pairs of products in 16 bits. */
-static bool saturates(uint64_t features)
+/* What was asked for, with what this CPU decides; its speed is measured where the choice of int8 hangs on it. */
+static int resolve(const struct direct_args *a, struct recipe *ret, char why[POLICY_WHY_MAX], bool *ret_wants,
+                   struct qd_error *err)
 {
-#if defined __x86_64__
-    return !(features & (CPU_AVX512VNNI | CPU_AVXVNNI));
-#else
-    (void)features;
-    return false;
-#endif
-}
-
-/* Whichever form of int8 suits. */
-static bool is_any(const struct direct_args *a)
-{
-    return a->onnx_any || (!a->onnx_given && a->recipe.scheme == SCHEME_AUTO);
-}
-
-static int make_recipe(const struct direct_args *a, struct onnx_recipe *ret, struct qd_error *err)
-{
-    *ret = a->onnx;
-    ret->again = a->recipe.requantize;
-    ret->rules = a->recipe.rules;
-    if (!ret->bits)
-        ret->bits = saturates(cpu_features()) ? 7 : 8;
-    if (is_any(a))
-        ret->scheme = a->calibration || a->statistics ? ONNX_SCHEME_INT8_STATIC : ONNX_SCHEME_INT8_WEIGHT;
-    if (a->onnx_given || a->recipe.scheme == SCHEME_AUTO)
-        return 0;
-    int r = err_new(err, QD_E_INVALID, "%s is a scheme of GGUF; this is an ONNX model", scheme_name(a->recipe.scheme));
-    return err_hint(err, r, "ONNX models take int8, int8-weight, int8-static, int8-dynamic, int4, f16 and bf16");
-}
-
-/* The plan of @recipe, or of the form of int8 that suits, and why it is that. */
-static int make_plan(const struct direct_args *a, const struct onnx_model *m, struct source *s,
-                     const struct onnx_recipe *recipe, const struct statistics *statistics, const char *data_name,
-                     struct onnx_plan **ret, struct int8_choice *ret_choice, struct qd_error *err)
-{
-    const struct ops *ops = ops_native();
-    CLEANUP(onnx_plan_free) struct onnx_plan *p = NULL;
-    int r = onnx_plan_build(m, s, recipe, statistics, ops, data_name, &p, err);
-    (void)snprintf(ret_choice->why, sizeof ret_choice->why, "%s",
-                   is_any(a) ? "no calibration data: weights alone lose least" : "asked for");
-    if (r == 0 && is_any(a) && statistics)
-        int8_choose(p, statistics, int8_speed(), ret_choice);
-    if (r == 0 && is_any(a) && statistics && ret_choice->scheme != recipe->scheme) {
-        struct onnx_recipe chosen = *recipe;
-        chosen.scheme = ret_choice->scheme;
-        p = onnx_plan_free(p);
-        r = onnx_plan_build(m, s, &chosen, NULL, ops, data_name, &p, err);
-    }
-    if (r == 0)
-        *ret = steal(&p);
+    const bool has_samples = a->calibration || a->statistics;
+    const bool any = a->recipe.scheme == SCHEME_INT8 || a->recipe.scheme == SCHEME_AUTO;
+    const double speed = any && has_samples ? int8_speed() : 0.0;
+    const struct policy_facts facts = {
+        .cpu_features = cpu_features(), .is_onnx = true, .int8_speed = (uint32_t)(10.0 * speed + 0.5)};
+    policy_resolve(&a->recipe, &facts, ret, why);
+    int r = make_wants_statistics(ret, has_samples, ret_wants, err);
+    if (r == 0 && !*ret_wants && (a->statistics || a->save_statistics))
+        r = err_new(err, QD_E_INVALID, "%s has no use for statistics", scheme_name(ret->scheme));
     return r;
 }
 
@@ -111,21 +73,23 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     CLEANUP(onnx_plan_free) struct onnx_plan *p = NULL;
     CLEANUP(statistics_free) struct statistics *statistics = NULL;
     CLEANUP(comparison_free) struct comparison *comparison = NULL;
-    struct onnx_recipe recipe;
-    char name[DATA_NAME_BYTES], path[PATH_BYTES];
-    struct int8_choice choice = {.why = ""};
+    struct recipe recipe;
+    struct made made = {.why = ""};
+    char name[DATA_NAME_BYTES], path[PATH_BYTES], why[POLICY_WHY_MAX];
     struct qd_error not_compared = {0};
-    int r = make_recipe(a, &recipe, err);
+    bool wants = false;
+    int r = resolve(a, &recipe, why, &wants, err);
     if (r == 0)
         r = onnx_data_check(a, err);
     if (r == 0)
         r = data_names(a, name, path, err);
     if (r == 0)
         r = onnx_read(s, LIMIT_HEADER_BUDGET_BYTES, &m, err);
+    if (r == 0 && wants)
+        r = onnx_data_statistics(a, m, s, cancel, &statistics, err);
     if (r == 0)
-        r = onnx_data_statistics(a, m, s, recipe.scheme, cancel, &statistics, err);
-    if (r == 0)
-        r = make_plan(a, m, s, &recipe, statistics, name, &p, &choice, err);
+        r = make_plan(m, s, &recipe, statistics, ops_native(), name, &made, err);
+    p = made.plan;
     if (r == 0 && !a->dry_run)
         r = write_files(a, p, s, path, progress, data, err);
     if (r < 0)
@@ -134,7 +98,7 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
         r = onnx_data_compare(a, m, s, cancel, &comparison, &not_compared);
     const struct onnx_report report = {.args = a,
                                        .plan = p,
-                                       .why = choice.why,
+                                       .why = made.why[0] ? made.why : "asked for",
                                        .comparison = comparison,
                                        .not_compared = r < 0 ? not_compared.message : NULL,
                                        .seconds = seconds_now() - started};

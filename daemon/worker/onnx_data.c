@@ -153,30 +153,16 @@ static int gather(const struct direct_args *a, const struct onnx_model *m, struc
     return r < 0 ? err_in(err, r, "calibration data '%s'", a->calibration) : 0;
 }
 
-static int refuse(const struct direct_args *a, enum onnx_scheme scheme, struct qd_error *err)
-{
-    if (scheme == ONNX_SCHEME_INT8_STATIC)
-        return err_hint(err, err_new(err, QD_E_INVALID, "int8-static needs calibration data"),
-                        "--calibration FOLDER with samples of the model's inputs, or --statistics FILE; int8-weight "
-                        "needs none");
-    return a->statistics || a->save_statistics
-               ? err_new(err, QD_E_INVALID, "%s has no use for statistics", onnx_scheme_name(scheme))
-               : 0;
-}
-
 int onnx_data_statistics(const struct direct_args *a, const struct onnx_model *m, struct source *s,
-                         enum onnx_scheme scheme, const _Atomic int *cancel, struct statistics **ret,
-                         struct qd_error *err)
+                         const _Atomic int *cancel, struct statistics **ret, struct qd_error *err)
 {
     struct digest model = {0}; /* of whom does not matter while they are neither read nor kept */
-    if (scheme != ONNX_SCHEME_INT8_STATIC || !(a->calibration || a->statistics))
-        return refuse(a, scheme, err);
     int r = a->statistics || a->save_statistics ? identify(s, a->n_threads, &model, err) : 0;
     if (r < 0)
         return r;
     CLEANUP(statistics_free) struct statistics *sum = statistics_new(&model);
     r = sum ? gather(a, m, s, cancel, sum, err) : err_new(err, QD_E_NO_MEMORY, "statistics");
-    if (r == 0 && a->save_statistics)
+    if (r == 0 && a->save_statistics && !a->dry_run)
         r = write_statistics(a->save_statistics, sum, a->force, err);
     if (r == 0)
         *ret = steal(&sum);

@@ -4,18 +4,18 @@
 
 #include "daemon/worker/direct_args.h"
 #include "quant/calib/compare.h"
+#include "quant/calib/statistics.h"
 #include "quant/source.h"
 
 /* Data that are not there are said before any work. */
 int onnx_data_check(const struct direct_args *a, struct qd_error *err);
 
 /*
- * Statistics for int8-static, from a file, from samples or from both, and kept where that is asked for: *ret, NULL for
- * another scheme. @cancel: not 0 ends it soon. QD_E_INVALID where there should be some and are none, or the reverse.
+ * Statistics for int8-static, from a file, from samples or from both, and kept where that is asked for and it is no dry
+ * run. @cancel: not 0 ends it soon.
  */
 int onnx_data_statistics(const struct direct_args *a, const struct onnx_model *m, struct source *s,
-                         enum onnx_scheme scheme, const _Atomic int *cancel, struct statistics **ret,
-                         struct qd_error *err);
+                         const _Atomic int *cancel, struct statistics **ret, struct qd_error *err);
 
 /* How far what was written is from the source, over the first of the samples. */
 int onnx_data_compare(const struct direct_args *a, const struct onnx_model *m, struct source *s,

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WORST_SHOWN = 10 };
+#include "quant/onnx/tables.h"
+
+enum { WORST_SHOWN = TABLES_WORST };
 
 struct sums {
     size_t n_quantized;
@@ -39,23 +41,6 @@ static int by_weight(const void *a, const void *b)
 {
     return by_sqnr(deviation_sqnr(&(*(const struct onnx_decision *const *)a)->deviation),
                    deviation_sqnr(&(*(const struct onnx_decision *const *)b)->deviation));
-}
-
-static int by_value(const void *a, const void *b)
-{
-    return by_sqnr(deviation_sqnr(&(*(const struct value_error *const *)a)->deviation),
-                   deviation_sqnr(&(*(const struct value_error *const *)b)->deviation));
-}
-
-/* The values by their error; a list that the caller frees, NULL when memory is out. */
-static const struct value_error **worst_values(const struct comparison *c)
-{
-    const struct value_error **list = calloc(c->n_values + 1, sizeof *list);
-    for (size_t i = 0; list && i < c->n_values; i++)
-        list[i] = &c->values[i];
-    if (list)
-        qsort(list, c->n_values, sizeof *list, by_value);
-    return list;
 }
 
 /* ---- for people ---- */

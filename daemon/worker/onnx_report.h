@@ -4,6 +4,7 @@
 
 #include "daemon/worker/direct_args.h"
 #include "quant/calib/compare.h"
+#include "quant/onnx/scheme.h"
 
 struct onnx_report { /* borrows all of it */
     const struct direct_args *args;

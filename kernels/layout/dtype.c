@@ -23,7 +23,7 @@ int qd_type_by_name(const char *name)
 
 int qd_type_by_ggml_id(int32_t id)
 {
-    for (int i = 0; i < QD_N_TYPES; i++)
+    for (int i = 0; i < QD_N_TYPES && id >= 0; i++)
         if (types[i].ggml_id == id)
             return i;
     return -1;

@@ -20,7 +20,8 @@ struct files {
 };
 
 struct dataset {
-    int folder; /* borrowed */
+    int folder;            /* borrowed; -1: files of @source */
+    struct source *source; /* borrowed */
     const struct graph *graph;
     struct memory *memory;
     struct files *inputs; /* [graph_n_inputs]; of @archives, which hold all inputs, the first alone */
@@ -105,6 +106,36 @@ static int by_bytes(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static int none_in(const char *folder, struct qd_error *err)
+{
+    return err_new(err, QD_E_INVALID, "the folder '%s' of calibration data is empty", folder ? folder : ".");
+}
+
+/* A name in the dataset's folder of a file of the source; NULL where it is none of its own. */
+static const char *name_in_source(const struct dataset *d, size_t file)
+{
+    const char *slash = strchr(source_name(d->source, file), '/');
+    return slash && strcmp(source_role(d->source, file), CALIBRATION_ROLE) == 0 ? slash + 1 : NULL;
+}
+
+/* As list_folder, of the source's files. */
+static int list_source(const struct dataset *d, const char *folder, struct files *f, struct qd_error *err)
+{
+    const size_t n_folder = folder ? strlen(folder) : 0;
+    int r = 0;
+    for (size_t i = 0; i < source_n_files(d->source) && r == 0; i++) {
+        const char *name = name_in_source(d, i);
+        if (!name || (folder && (strncmp(name, folder, n_folder) != 0 || name[n_folder] != '/')))
+            continue;
+        r = add_file(f, folder, folder ? name + n_folder + 1 : name, err);
+    }
+    if (r == 0 && f->n == 0)
+        return none_in(folder, err);
+    if (r == 0)
+        qsort(f->names, f->n, sizeof *f->names, by_bytes);
+    return r;
+}
+
 /* Lists the folder at @fd, which is taken. @folder: its name, NULL for the dataset's own. */
 static int list_folder(int fd, const char *folder, struct files *f, struct qd_error *err)
 {
@@ -122,7 +153,7 @@ static int list_folder(int fd, const char *folder, struct files *f, struct qd_er
     if (r == 0 && errno)
         return err_sys(err, errno, "read the folder '%s' of calibration data", folder ? folder : ".");
     if (r == 0 && f->n == 0)
-        return err_new(err, QD_E_INVALID, "the folder '%s' of calibration data is empty", folder ? folder : ".");
+        return none_in(folder, err);
     if (r == 0)
         qsort(f->names, f->n, sizeof *f->names, by_bytes);
     return r;
@@ -137,6 +168,8 @@ static int open_own(const struct dataset *d, struct qd_error *err)
 
 static int list_own(struct dataset *d, struct qd_error *err)
 {
+    if (d->folder < 0)
+        return list_source(d, NULL, &d->inputs[0], err);
     const int fd = open_own(d, err);
     return fd < 0 ? fd : list_folder(fd, NULL, &d->inputs[0], err);
 }
@@ -144,6 +177,12 @@ static int list_own(struct dataset *d, struct qd_error *err)
 /* Does the folder hold archives? Then it holds nothing else. */
 static int find_archives(struct dataset *d, struct qd_error *err)
 {
+    for (size_t i = 0; d->folder < 0 && i < source_n_files(d->source); i++) {
+        const char *name = name_in_source(d, i);
+        d->archives = d->archives || (name && ends_with(name, ".npz"));
+    }
+    if (d->folder < 0)
+        return 0;
     int fd = open_own(d, err);
     if (fd < 0)
         return fd;
@@ -174,6 +213,8 @@ static int list_input(struct dataset *d, size_t i, struct qd_error *err)
     int fd = -1;
     if (strchr(name, '/') || name[0] == '.' || name[0] == '\0')
         return err_new(err, QD_E_UNSUPPORTED, "input '%.200s': no folder can have that name", name);
+    if (d->folder < 0)
+        return list_source(d, name, &d->inputs[i], err);
     int r = open_beneath(d->folder, name, &fd, err);
     if (r == 0 && fd < 0)
         return err_new(err, QD_E_INVALID, "the calibration data has no folder '%.200s', the name of an input", name);
@@ -219,11 +260,12 @@ static int list_all(struct dataset *d, struct qd_error *err)
     return r;
 }
 
-int dataset_open(int folder_fd, const struct graph *g, struct memory *m, struct dataset **ret, struct qd_error *err)
+int dataset_open(int folder_fd, struct source *source, const struct graph *g, struct memory *m, struct dataset **ret,
+                 struct qd_error *err)
 {
     CLEANUP(dataset_free) struct dataset *d = calloc(1, sizeof *d);
     if (d) {
-        *d = (struct dataset){.folder = folder_fd, .graph = g, .memory = m};
+        *d = (struct dataset){.folder = folder_fd, .source = source, .graph = g, .memory = m};
         d->inputs = calloc(graph_n_inputs(g) + 1, sizeof *d->inputs);
     }
     if (!d || !d->inputs)
@@ -235,6 +277,15 @@ int dataset_open(int folder_fd, const struct graph *g, struct memory *m, struct 
 }
 
 /* ---- samples ------------------------------------------------------------------------------ */
+
+/* The file of the source that is called @name in the dataset's folder: it was listed. */
+static size_t find_in_source(const struct dataset *d, const char *name)
+{
+    size_t i = 0;
+    for (const char *is; !(is = name_in_source(d, i)) || strcmp(is, name) != 0;)
+        i++;
+    return i;
+}
 
 static int open_file(const struct dataset *d, const char *name, int *ret_fd, struct qd_error *err)
 {
@@ -283,15 +334,24 @@ static int read_member(const struct dataset *d, struct source *s, size_t input, 
     return r < 0 ? err_in(err, r, "array '%.200s'", (const char *)name.data) : r;
 }
 
+static int open_source(const struct dataset *d, const char *name, struct source **ret, struct qd_error *err)
+{
+    if (d->folder < 0)
+        return source_view(d->source, find_in_source(d, name), ret, err);
+    int fd = -1, r = open_file(d, name, &fd, err);
+    if (r == 0)
+        r = source_from_fd(fd, name, ret, err);
+    if (r == 0)
+        source_set_witness(*ret, 0); /* dataset_digest has been over the whole file */
+    return r;
+}
+
 static int read_file(const struct dataset *d, const char *name, size_t input, struct value **ret, struct qd_error *err)
 {
     CLEANUP(source_free) struct source *s = NULL;
-    int fd = -1, r = open_file(d, name, &fd, err);
-    if (r == 0)
-        r = source_from_fd(fd, name, &s, err);
+    int r = open_source(d, name, &s, err);
     if (r < 0)
         return r;
-    source_set_witness(s, 0); /* dataset_digest has been over the whole file */
     if (d->archives)
         return read_member(d, s, input, ret, err);
     struct position p = {.source = s};
@@ -335,12 +395,13 @@ int dataset_next(void *dataset, struct value **inputs, const char **ret_name, st
 
 static int pack_file(const struct dataset *d, const char *name, struct buffer *b, struct qd_error *err)
 {
-    CLEANUP(fd_close) int fd = -1;
+    CLEANUP(fd_close) int own = -1;
     struct digest digest;
     struct stat st;
-    int r = open_file(d, name, &fd, err);
+    int r = d->folder < 0 ? 0 : open_file(d, name, &own, err);
     if (r < 0)
         return r;
+    const int fd = d->folder < 0 ? source_fd(d->source, find_in_source(d, name)) : own;
     if (fstat(fd, &st) < 0)
         return err_sys(err, errno, "stat");
     if (!S_ISREG(st.st_mode))

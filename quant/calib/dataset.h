@@ -8,7 +8,8 @@
  *
  * .npy is NumPy's format, .pb a TensorProto as ONNX's own test data has it. Samples come in the order of the bytes of
  * their names. Names that begin with a dot are left alone; any other file is an error, so that nobody calibrates with
- * less than was meant. Files are opened beneath the folder's descriptor; no path is ever made.
+ * less than was meant. Files are opened beneath the folder's descriptor; no path is ever made. The folder's files may
+ * also be files of a source, with the role CALIBRATION_ROLE and names that begin with the folder's.
  */
 #ifndef QUANTD_CALIB_DATASET_H
 #define QUANTD_CALIB_DATASET_H
@@ -20,13 +21,17 @@ enum {
     DATASET_SAMPLES_MAX = 1 << 16, /* accuracy stops to gain at some hundreds */
 };
 
+#define CALIBRATION_ROLE "calibration"
+
 struct dataset;
 
 /*
- * @folder_fd stays the caller's and open; @g and @m outlive the dataset. Samples that are missing for an input,
+ * The folder that @folder_fd has open, or, where that is negative, files of @source. Both stay the caller's; they, @g
+ * and @m outlive the dataset. Samples that are missing for an input,
  * a file of another kind, an empty folder: QD_E_INVALID by name.
  */
-int dataset_open(int folder_fd, const struct graph *g, struct memory *m, struct dataset **ret, struct qd_error *err);
+int dataset_open(int folder_fd, struct source *source, const struct graph *g, struct memory *m, struct dataset **ret,
+                 struct qd_error *err);
 struct dataset *dataset_free(struct dataset *d);
 DEFINE_CLEANUP(dataset_free, struct dataset *)
 

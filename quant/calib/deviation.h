@@ -7,6 +7,7 @@
 struct deviation {
     double signal, noise; /* sums of squares: of the exact numbers, of the differences */
     double dot, other;    /* of products of both; of squares of the other numbers */
+    double max_abs;       /* largest difference */
 };
 
 static inline void deviation_add(struct deviation *d, double exact, double other)
@@ -15,6 +16,7 @@ static inline void deviation_add(struct deviation *d, double exact, double other
     d->noise += (exact - other) * (exact - other);
     d->dot += exact * other;
     d->other += other * other;
+    d->max_abs = fmax(d->max_abs, fabs(exact - other));
 }
 
 static inline void deviation_merge(struct deviation *d, const struct deviation *more)
@@ -23,6 +25,7 @@ static inline void deviation_merge(struct deviation *d, const struct deviation *
     d->noise += more->noise;
     d->dot += more->dot;
     d->other += more->other;
+    d->max_abs = fmax(d->max_abs, more->max_abs);
 }
 
 /* Signal over noise in decibels; INFINITY where there is no difference. */

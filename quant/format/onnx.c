@@ -717,12 +717,17 @@ int onnx_tensor_read(struct source *s, const struct onnx_range *range, struct ar
 
 /* ---- the format ---- */
 
+bool onnx_is_named(const char *name)
+{
+    const size_t n = strlen(name);
+    return n > 5 && strcmp(name + n - 5, ".onnx") == 0;
+}
+
 /* The first field of every writer is ir_version, a small varint; a graph or the producer's name may come first, too. */
 static enum recognised onnx_recognise(struct bytes head, const char *file_name, uint64_t file_bytes)
 {
-    const size_t n = strlen(file_name);
+    const bool named = onnx_is_named(file_name);
     (void)file_bytes;
-    const bool named = n > 5 && strcmp(file_name + n - 5, ".onnx") == 0;
     const bool begins = head.n >= 2 && head.data[0] == 0x08 && head.data[1] > 0 && head.data[1] < 0x80;
     const bool other = head.n >= 2 && (head.data[0] == 0x12 || head.data[0] == 0x3a || head.data[0] == 0x42);
     return named && (begins || other) ? RECOGNISED_BY_CONTENT : named ? RECOGNISED_BY_NAME : RECOGNISED_NOT;
@@ -740,9 +745,7 @@ static int onnx_probe(struct source *s, struct probe *p, struct qd_error *err)
 static int onnx_format_read(struct source *s, struct model *m, struct qd_error *err)
 {
     (void)m;
-    int r = err_new(err, QD_E_UNSUPPORTED, "'%s': an ONNX model, which the daemon does not quantize yet",
-                    source_name(s, 0));
-    return err_hint(err, r, "use `quantctl quantize IN.onnx -o OUT.onnx`");
+    return err_new(err, QD_E_UNSUPPORTED, "'%s': an ONNX model, whose tensors are part of a graph", source_name(s, 0));
 }
 
 const struct format format_onnx = {

@@ -225,6 +225,9 @@ DEFINE_CLEANUP(onnx_model_free, struct onnx_model *)
 int onnx_tensor_read(struct source *s, const struct onnx_range *range, struct arena *arena,
                      const struct onnx_tensor **ret, struct qd_error *err);
 
+/* "NAME.onnx": what tells an ONNX model before it was read. */
+bool onnx_is_named(const char *name);
+
 /* Bits of an element; 0 for strings and types that this reader does not know. */
 unsigned onnx_type_bits(enum onnx_type type);
 

@@ -41,7 +41,7 @@ int codes_open(struct codes *k, uint64_t offset, struct qd_error *err)
     if (offset != 0 || k->open)
         return 0;
     k->open = true;
-    k->decision->deviation = (struct deviation){0.0, 0.0, 0.0, 0.0};
+    k->decision->deviation = (struct deviation){.signal = 0.0};
     k->slice = malloc(WEIGHT_SLICE * sizeof *k->slice);
     if (!k->slice)
         return err_new(err, QD_E_NO_MEMORY, "a slice of weights");

@@ -21,7 +21,7 @@ static int session_begin(struct session *s, const struct onnx_samples *o, const 
     int r = s->memory && name_set_init(&s->wanted, 64) == 0 ? graph_prepare(m, source, s->memory, &s->graph, err)
                                                             : err_new(err, QD_E_NO_MEMORY, "the executor");
     if (r == 0)
-        r = dataset_open(o->folder_fd, s->graph, s->memory, &s->dataset, err);
+        r = dataset_open(o->folder_fd, source, s->graph, s->memory, &s->dataset, err);
     if (r == 0)
         s->n_samples = dataset_n_samples(s->dataset);
     return r;

@@ -1,6 +1,6 @@
 /*
  * What needs samples of a model's inputs: statistics for int8-static, and the error of what was made. The samples are a
- * folder (quant/calib/dataset.h).
+ * folder, or files of the model's source (quant/calib/dataset.h).
  */
 #ifndef QUANTD_ONNX_SAMPLES_H
 #define QUANTD_ONNX_SAMPLES_H
@@ -12,7 +12,7 @@
 typedef int onnx_samples_fn(void *data, uint64_t n_done, uint64_t n_samples);
 
 struct onnx_samples {
-    int folder_fd;             /* borrowed */
+    int folder_fd;             /* borrowed; -1: the source's own files of calibration data */
     struct qd_team *team;      /* borrowed */
     uint64_t memory_bytes;     /* ceiling of the executor's values and constants */
     onnx_samples_fn *progress; /* may be NULL */

@@ -51,6 +51,7 @@ bool onnx_scheme_find(const char *name, enum onnx_scheme *ret);
 /* What becomes of a weight. */
 struct onnx_decision {
     const struct weight *weight;
+    const char *codes;  /* name of the tensor that holds them; NULL where the weight stays */
     const char *form;   /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
     const char *reason; /* why it stays, or "" */
     const char *note;   /* what else there is to say, or NULL */

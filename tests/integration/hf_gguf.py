@@ -33,9 +33,9 @@ def why_not():
 
 
 def schemes():
-    """All that the worker knows, from its own list."""
+    """All of GGUF that the worker knows, from its own list."""
     said = subprocess.run([WORKER, "--direct", MODEL, "/dev/null", "--scheme", "none-such"], capture_output=True, text=True).stderr
-    return [s for s in re.search(r"[sS]chemes: (.*)", said)[1].split(", ") if s != "auto"]
+    return [s for s in re.search(r"[sS]chemes: (.*)", said)[1].split(", ") if s != "auto" and not s.startswith("int")]
 
 
 def header(path):

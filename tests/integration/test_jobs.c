@@ -892,7 +892,8 @@ static int handle_w_plan(const struct careless *c, struct request *rq, const str
     int r = records_begin(&table, 0, err);
     if (r < 0 || fd < 0 || pwrite_whole(fd, table.data, table.n, 0) < 0 || fcntl(fd, F_ADD_SEALS, c->seals) < 0)
         return err_new(err, QD_E_INTERNAL, "a plan");
-    const struct msg_w_planned result = {.file_bytes = 4096, .source_bytes = 4096, .n_tensors = 0};
+    struct msg_w_file file = {.role = "payload", .name = "model.gguf", .has_bytes = true, .bytes = 4096};
+    const struct msg_w_planned result = {.file_bytes = 4096, .files = &file, .files_n = 1, .source_bytes = 4096};
     return answer(rq, MESSAGE(w_planned, &result), &fd, 1, err);
 }
 

@@ -102,7 +102,7 @@ int sample_write(struct store_work *w, unsigned number, size_t n)
 {
     CLEANUP(buffer_clear) struct buffer payload = {0};
     sample_payload(number, n, &payload);
-    return pwrite_whole(w->part_fd, payload.data, n, 0);
+    return pwrite_whole(w->part_fds[0], payload.data, n, 0);
 }
 
 int sample_commit_work(struct fixture *f, struct store_work *w, unsigned number, size_t n, struct qd_error *err)
@@ -120,8 +120,7 @@ int sample_commit_work(struct fixture *f, struct store_work *w, unsigned number,
                          .quality = {.worst = ""}};
     sample_tables(number, &tensors, &metadata);
     struct store_commit c = {.manifest = &m,
-                             .payload_name = "model.gguf",
-                             .payload_bytes = n,
+                             .parts = {{"model.gguf", n}},
                              .tensors = buffer_span(&tensors),
                              .metadata = buffer_span(&metadata),
                              .key = f->key,
@@ -133,7 +132,7 @@ int sample_commit(struct fixture *f, unsigned number, size_t n, struct qd_error 
 {
     struct digest key = sample_key(number);
     struct store_work *w = NULL;
-    int r = store_work_open(f->store, &key, &w, err);
+    int r = store_work_open(f->store, &key, 1, &w, err);
     if (r < 0)
         return r;
     r = sample_write(w, number, n);

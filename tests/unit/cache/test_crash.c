@@ -484,7 +484,7 @@ static void traced_commit(struct fixture *f, unsigned number)
     static const char *const suffixes[] = {"part", "journal"};
     struct digest key = sample_key(number);
     struct store_work *w = NULL;
-    assert_int_equal(store_work_open(f->store, &key, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, NULL), 0);
     for (int i = 0; i < 2; i++) { /* made by the store without its table: unsynced work may be lost */
         char hex[DIGEST_HEX_BYTES], path[PATH_BYTES + 100];
         digest_hex(&key, hex);
@@ -763,7 +763,7 @@ static bool commit_with_fault(struct fixture *f, int at)
     struct digest key = sample_key(3);
     struct store_work *w = NULL;
     struct qd_error err = {0};
-    assert_int_equal(store_work_open(f->store, &key, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, NULL), 0);
     assert_int_equal(sample_write(w, 3, N), 0);
     calls_left = at;
     int r = sample_commit_work(f, w, 3, N, &err);

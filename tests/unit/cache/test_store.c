@@ -389,16 +389,16 @@ static void store_work__closed_and_opened_again__is_resumed(void **state)
     struct digest key = sample_key(1);
     struct store_work *w = NULL, *second = NULL;
     struct qd_error err;
-    assert_int_equal(store_work_open(f->store, &key, &w, &err), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, &err), 0);
     assert_false(w->resumed);
-    assert_int_equal(store_work_open(f->store, &key, &second, &err), QD_E_BUSY);
+    assert_int_equal(store_work_open(f->store, &key, 1, &second, &err), QD_E_BUSY);
     assert_int_equal(sample_write(w, 1, N), 0);
     assert_int_equal(pwrite_whole(w->journal_fd, "half", 4, 0), 0);
     store_work_close(f->store, w);
     fixture_close(f);
     fixture_open(f);
     assert_int_equal(f->report.n_work, 1);
-    assert_int_equal(store_work_open(f->store, &key, &w, &err), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, &err), 0);
     assert_true(w->resumed);
     assert_int_equal(sample_commit_work(f, w, 1, N, &err), 0);
     assert_true(sample_is_served(f, 1, N));
@@ -413,7 +413,7 @@ static void store_work__out_of_descriptors__is_kept(void **state)
     struct store_work *w = NULL;
     struct rlimit before, none;
     struct qd_error err;
-    assert_int_equal(store_work_open(f->store, &key, &w, &err), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, &err), 0);
     assert_int_equal(sample_write(w, 1, N), 0);
     store_work_close(f->store, w);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
@@ -423,11 +423,11 @@ static void store_work__out_of_descriptors__is_kept(void **state)
         none = before;
         none.rlim_cur = (rlim_t)(next + left);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-        int r = store_work_open(f->store, &key, &w, &err);
+        int r = store_work_open(f->store, &key, 1, &w, &err);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
         assert_int_equal(r, QD_E_SYSTEM);
     }
-    assert_int_equal(store_work_open(f->store, &key, &w, &err), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, &err), 0);
     assert_true(w->resumed);
     store_work_discard(f->store, w);
 }
@@ -444,11 +444,11 @@ static void store_work__old_half_or_unwanted__is_swept(void **state)
     struct fixture *f = *state;
     struct digest one = sample_key(1), two = sample_key(2), three = sample_key(3);
     struct store_work *w = NULL;
-    assert_int_equal(store_work_open(f->store, &one, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &one, 1, &w, NULL), 0);
     store_work_close(f->store, w);
-    assert_int_equal(store_work_open(f->store, &two, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &two, 1, &w, NULL), 0);
     store_work_close(f->store, w);
-    assert_int_equal(store_work_open(f->store, &three, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &three, 1, &w, NULL), 0);
     assert_int_equal(store_work_sweep(f->store, never_wanted, NULL, NULL), 2); /* the open one stays */
     assert_int_equal(count_files(f, "work"), 2);
     store_work_close(f->store, w);
@@ -457,7 +457,7 @@ static void store_work__old_half_or_unwanted__is_swept(void **state)
     run("touch -d '8 days ago' '%s'/work/*", f->cache);
     fixture_open(f);
     assert_int_equal(f->report.n_swept_work, 2);
-    assert_int_equal(store_work_open(f->store, &one, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &one, 1, &w, NULL), 0);
     store_work_close(f->store, w);
     fixture_close(f);
     run("rm '%s'/work/*.journal", f->cache);
@@ -472,9 +472,9 @@ static void store_commit__a_writer_is_left__is_busy(void **state)
     struct qd_error err;
     for (int mapped = 0; mapped < 2; mapped++) {
         struct store_work *w = NULL;
-        assert_int_equal(store_work_open(f->store, &key, &w, NULL), 0);
+        assert_int_equal(store_work_open(f->store, &key, 1, &w, NULL), 0);
         assert_int_equal(sample_write(w, 1, N), 0);
-        int other = dup(w->part_fd);
+        int other = dup(w->part_fds[0]);
         void *map = mmap(NULL, N, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
         assert_true(map != MAP_FAILED);
         if (mapped)
@@ -486,7 +486,7 @@ static void store_commit__a_writer_is_left__is_busy(void **state)
             assert_int_equal(munmap(map, N), 0);
         (void)fd_close(other);
         store_work_close(f->store, w);
-        assert_int_equal(store_work_open(f->store, &key, &w, NULL), 0);
+        assert_int_equal(store_work_open(f->store, &key, 1, &w, NULL), 0);
         assert_true(w->resumed); /* nothing was lost */
         store_work_discard(f->store, w);
     }
@@ -498,7 +498,7 @@ static void store_commit__another_size_than_planned_or_bad_tables__is_refused(vo
     struct digest key = sample_key(1);
     struct store_work *w = NULL;
     struct qd_error err;
-    assert_int_equal(store_work_open(f->store, &key, &w, NULL), 0);
+    assert_int_equal(store_work_open(f->store, &key, 1, &w, NULL), 0);
     assert_int_equal(sample_write(w, 1, N), 0);
     assert_int_equal(sample_commit_work(f, w, 1, N + 1, &err), QD_E_CORRUPT);
     assert_int_equal(sample_commit_work(f, w, 1, 3, &err), QD_E_CORRUPT); /* its tensor lies outside */

@@ -79,7 +79,7 @@ static struct digest identity_of(uint8_t first, uint8_t second)
 static bool identity_is(struct house *h, uint8_t first, uint8_t second)
 {
     struct digest expected = identity_of(first, second), d;
-    return known_identity(h->known, h->hints, h->first, -1, NULL, &d) && digest_equal(&d, &expected);
+    return known_identity(h->known, h->hints, h->first, -1, NULL, 0, &d) && digest_equal(&d, &expected);
 }
 
 static void known_identity__asked_again__is_the_same_until_a_file_changes(void **state)
@@ -89,14 +89,14 @@ static void known_identity__asked_again__is_the_same_until_a_file_changes(void *
                                            {.role = "model", .name = "b.safetensors"}};
     struct stat first = put(h, files[0].name, 1);
     (void)put(h, files[1].name, 2);
-    assert_int_equal(known_put(h->known, &first, files, 2, NULL), 0);
+    assert_int_equal(known_put(h->known, &first, 0, files, 2, NULL), 0);
     assert_true(identity_is(h, 1, 2));
     assert_true(identity_is(h, 1, 2));
     (void)put(h, files[1].name, 3); /* a companion's content, the first file untouched */
     assert_true(identity_is(h, 1, 3));
     first = put(h, files[0].name, 4);
     assert_false(identity_is(h, 4, 3)); /* the first file is another now: its list is to be learned again */
-    assert_int_equal(known_put(h->known, &first, files, 2, NULL), 0);
+    assert_int_equal(known_put(h->known, &first, 0, files, 2, NULL), 0);
     assert_true(identity_is(h, 4, 3));
 }
 
@@ -109,11 +109,11 @@ static void known_identity__companion_gone__is_not_known(void **state)
                                            {.role = "model", .name = "b.safetensors"}};
     struct stat first = put(h, files[0].name, 1);
     (void)put(h, files[1].name, 2);
-    assert_int_equal(known_put(h->known, &first, files, 2, NULL), 0);
+    assert_int_equal(known_put(h->known, &first, 0, files, 2, NULL), 0);
     assert_true(identity_is(h, 1, 2));
     path_of(h, files[1].name, path);
     assert_int_equal(unlink(path), 0);
-    assert_false(known_identity(h->known, h->hints, h->first, -1, NULL, &d));
+    assert_false(known_identity(h->known, h->hints, h->first, -1, NULL, 0, &d));
 }
 
 int main(void)

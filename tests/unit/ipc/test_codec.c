@@ -62,7 +62,7 @@ static void fill_field(const struct field *f, unsigned round, uint8_t *msg, uint
 
 static void fill_message(enum message type, unsigned round, bool optionals, uint8_t *msg, uint8_t *lists)
 {
-    const struct shape *shape = shape_of(type);
+    const struct message_shape *shape = shape_of(type);
     memset(msg, 0, shape->struct_bytes);
     for (size_t i = 0; i < shape->n_fields; i++) {
         if (optionals || shape->fields[i].required)
@@ -148,7 +148,7 @@ static void codec__every_required_field_left_out__is_missed_by_name(void **state
     (void)state;
     static union any_message sent, lists[4 * N_ITEMS], got;
     for (int type = 0; type < N_MESSAGES; type++) {
-        const struct shape *shape = shape_of((enum message)type);
+        const struct message_shape *shape = shape_of((enum message)type);
         for (size_t i = 0; i < shape->n_fields; i++) {
             if (!shape->fields[i].required)
                 continue;

@@ -82,7 +82,7 @@ static void dataset_next__files_in_any_order__come_by_name(void **state)
     put(f, ".hidden", "x", 1);
     /* TensorProto: dims 1 2, float, raw */
     put(f, "c.pb", "\x08\x01\x08\x02\x10\x01\x4a\x08\0\0\x40\x40\0\0\x80\x40", 16);
-    assert_int_equal(dataset_open(f->fd, f->one->graph, f->one->memory, &d, NULL), 0);
+    assert_int_equal(dataset_open(f->fd, NULL, f->one->graph, f->one->memory, &d, NULL), 0);
     assert_int_equal(dataset_n_samples(d), 4);
     static const char *const names[] = {"a.npy", "a10.npy", "b.npy", "c.pb"};
     for (int i = 0; i < 4; i++) {
@@ -111,7 +111,7 @@ static void dataset_next__two_inputs__come_from_their_folders(void **state)
     put_floats(f, "a/2.npy", 5);
     put_int(f, "b/1.npy", 100);
     put_int(f, "b/2.npy", -100);
-    if (dataset_open(f->fd, f->two->graph, f->two->memory, &d, &err) < 0)
+    if (dataset_open(f->fd, NULL, f->two->graph, f->two->memory, &d, &err) < 0)
         fail_msg("%s", err.message);
     const struct calibration c = {
         .run = {.kernels = ops_native(), .team = f->two->team}, .next = dataset_next, .data = d};
@@ -125,7 +125,7 @@ static void expect_open(struct fixture *f, struct small_graph *g, int code, cons
 {
     CLEANUP(dataset_free) struct dataset *d = NULL;
     struct qd_error err = {0};
-    const int r = dataset_open(f->fd, g->graph, g->memory, &d, &err);
+    const int r = dataset_open(f->fd, NULL, g->graph, g->memory, &d, &err);
     if (r != code || !strstr(err.message, says))
         fail_msg("%d: %s", r, err.message);
 }
@@ -174,7 +174,7 @@ static void expect_next(struct fixture *f, struct small_graph *g, int code, cons
     struct value *in[2] = {NULL, NULL};
     struct qd_error err = {0};
     const char *name;
-    assert_int_equal(dataset_open(f->fd, g->graph, g->memory, &d, NULL), 0);
+    assert_int_equal(dataset_open(f->fd, NULL, g->graph, g->memory, &d, NULL), 0);
     const int r = dataset_next(d, in, &name, &err);
     if (r != code || !strstr(err.message, says) || !strstr(err.message, "calibration data '"))
         fail_msg("%d: %s", r, err.message);
@@ -220,7 +220,7 @@ static void dataset_next__another_rank_or_fixed_dimension__is_named(void **state
 static void digest_of(struct fixture *f, struct digest *ret)
 {
     CLEANUP(dataset_free) struct dataset *d = NULL;
-    assert_int_equal(dataset_open(f->fd, f->one->graph, f->one->memory, &d, NULL), 0);
+    assert_int_equal(dataset_open(f->fd, NULL, f->one->graph, f->one->memory, &d, NULL), 0);
     assert_int_equal(dataset_digest(d, ret, NULL), 0);
 }
 

@@ -283,7 +283,7 @@ static void policy_resolve__auto__follows_memory_and_says_why(void **state)
         policy_resolve(&asked, &facts, &r, why);
         assert_int_equal(r.scheme, machines[i].scheme);
         assert_true(r.pure == asked.pure && r.requantize);
-        assert_non_null(strstr(why, "auto, table 3, x86-64 with AVX2: "));
+        assert_non_null(strstr(why, "auto, table 4, x86-64 with AVX2: "));
         if (!strstr(why, machines[i].why))
             fail_msg("%s", why);
     }

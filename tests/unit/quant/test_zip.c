@@ -244,7 +244,7 @@ static void dataset_next__an_archive__has_all_inputs(void **state)
 
     struct small_graph *g = small_graph_new(add_cast, ADD_CAST_BYTES);
     struct dataset *d = NULL;
-    if (dataset_open(folder, g->graph, g->memory, &d, &err) < 0 || dataset_next(d, in, &name, &err) != 1)
+    if (dataset_open(folder, NULL, g->graph, g->memory, &d, &err) < 0 || dataset_next(d, in, &name, &err) != 1)
         fail_msg("%s", err.message);
     assert_true(((float *)in[0]->data)[1] == 2 && ((int64_t *)in[1]->data)[0] == 7);
     assert_int_equal(dataset_n_samples(d), 1);
