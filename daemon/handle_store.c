@@ -229,6 +229,8 @@ struct op {
     struct lease *lease;   /* owned; show */
     struct arena *arena;   /* owned; show */
     struct tensor_table table;
+    struct arena *meta_arena; /* owned; show, of an ONNX model */
+    struct meta_table meta;
     struct store_verify verify;
     _Atomic uint64_t done_bytes;
     uint64_t before_bytes, total_bytes; /* of artifacts checked; of all to check */
@@ -245,6 +247,7 @@ static void op_free(struct op *op)
     listing_clear_cleanup(&op->list);
     (void)lease_release(op->lease);
     (void)arena_free(op->arena);
+    (void)arena_free(op->meta_arena);
     free(op->problems);
     free(op);
 }
@@ -453,10 +456,86 @@ int handle_prune(struct peer *peer, struct request *rq, const struct msg_prune *
 /* ---- show ---------------------------------------------------------------------------------------------------------
  */
 
+/* Of an ONNX model the metadata say how far it is from its source; of a GGUF they are its tokenizer. */
+static bool says_errors(const struct lease *lease)
+{
+    return strcmp(lease->manifest->files[0].name, "model.onnx") == 0;
+}
+
 static int show_work(void *data, struct qd_error *err)
 {
     struct op *op = data;
-    return lease_tensors(op->lease, &op->arena, &op->table, err);
+    int r = lease_tensors(op->lease, &op->arena, &op->table, err);
+    return r == 0 && op->from == 0 && says_errors(op->lease)
+               ? lease_metadata(op->lease, &op->meta_arena, &op->meta, err)
+               : r;
+}
+
+/* ---- what the metadata of an ONNX model say (quant/onnx/tables.h): a worker wrote them, so none is believed ---- */
+
+static const char *meta_text(struct op *op, struct bytes text)
+{
+    bool fits = text.n <= TABLE_NAME_MAX && !(text.n && memchr(text.data, 0, text.n));
+    const char *copy = fits ? arena_text(op->meta_arena, text) : NULL;
+    return copy ? copy : "";
+}
+
+static const struct meta_value *meta_array(const struct op *op, const char *prefix, const char *name,
+                                           enum meta_type type)
+{
+    char key[64];
+    (void)snprintf(key, sizeof key, "%s%s", prefix, name); /* ours are shorter */
+    const struct meta_value *v = meta_find(&op->meta, key);
+    return v && v->type == META_ARRAY && v->item == type ? v : NULL;
+}
+
+static double f64_at(const struct meta_value *v, size_t i)
+{
+    double x;
+    memcpy(&x, (const uint8_t *)v->data + i * sizeof x, sizeof x);
+    return x;
+}
+
+/* Up to @most records into @dst; how many. */
+static size_t read_errors(struct op *op, const char *prefix, struct msg_value_error *dst, size_t most)
+{
+    const struct meta_value *names = meta_array(op, prefix, "name", META_STRING),
+                            *operators = meta_array(op, prefix, "operator", META_STRING),
+                            *sqnr = meta_array(op, prefix, "sqnr_db", META_F64),
+                            *cosine = meta_array(op, prefix, "cosine", META_F64);
+    size_t n = 0;
+    if (!names || !operators || !sqnr || !cosine || operators->n_items != names->n_items ||
+        sqnr->n_items != names->n_items || cosine->n_items != names->n_items)
+        return 0;
+    for (; n < names->n_items && n < most; n++)
+        dst[n] = (struct msg_value_error){.name = meta_text(op, ((const struct bytes *)names->data)[n]),
+                                          .op_type = meta_text(op, ((const struct bytes *)operators->data)[n]),
+                                          .sqnr_db = f64_at(sqnr, n),
+                                          .cosine = f64_at(cosine, n)};
+    return n;
+}
+
+static const char *meta_string(struct op *op, const char *key)
+{
+    const struct meta_value *v = meta_find(&op->meta, key);
+    return v && v->type == META_STRING ? meta_text(op, *(const struct bytes *)v->data) : NULL;
+}
+
+enum { ERRORS_SHOWN = 10 };
+
+static void show_errors(struct op *op, struct msg_value_error outputs[ERRORS_SHOWN],
+                        struct msg_value_error operators[ERRORS_SHOWN], struct msg_shown *m)
+{
+    const struct meta_value *samples = meta_find(&op->meta, "quantd.samples");
+    m->form = meta_string(op, "quantd.form");
+    m->form_why = meta_string(op, "quantd.form.why");
+    m->has_samples = samples && samples->type == META_U64;
+    if (m->has_samples)
+        memcpy(&m->samples, samples->data, sizeof m->samples);
+    m->outputs = outputs;
+    m->outputs_n = read_errors(op, "quantd.outputs.", outputs, ERRORS_SHOWN);
+    m->operators = operators;
+    m->operators_n = read_errors(op, "quantd.worst.", operators, ERRORS_SHOWN);
 }
 
 static const char *shape_text(struct arena *arena, const struct tensor_entry *t)
@@ -473,6 +552,7 @@ static void show_done(void *data, int result, const struct qd_error *err)
 {
     struct op *op = data;
     CLEANUP(free) struct msg_tensor *items = calloc(LIST_ITEMS_MAX, sizeof *items);
+    struct msg_value_error outputs[ERRORS_SHOWN], operators[ERRORS_SHOWN];
     struct msg_shown m = {
         .artifacts = &op->list.items[0].m, .artifacts_n = 1, .n_tensors = (uint32_t)op->table.n, .tensors = items};
     for (size_t i = op->from; items && result == 0 && i < op->table.n && m.tensors_n < LIST_ITEMS_MAX; i++) {
@@ -490,6 +570,8 @@ static void show_done(void *data, int result, const struct qd_error *err)
             .max_abs = t->max_abs,
         };
     }
+    if (op->meta_arena && result == 0)
+        show_errors(op, outputs, operators, &m);
     (void)message_page(MSG_shown, &m, op->from, op->table.n);
     if (op->pending.peer && result < 0)
         peer_fail(op->pending.peer, op->pending.id, err);

@@ -38,19 +38,18 @@ static const unsigned job_next[JOB_STATES] = {
     [JOB_HASHING] = BIT(JOB_PLANNING) | BIT(JOB_READY) | ANY_END,
     [JOB_PLANNING] = BIT(JOB_CALIBRATING) | BIT(JOB_RUNNING) | BIT(JOB_READY) | ANY_END, /* READY: for the plan alone */
     [JOB_CALIBRATING] = BIT(JOB_RUNNING) | BIT(JOB_READY) | ANY_END,
-    [JOB_RUNNING] = BIT(JOB_SEALING) | ANY_END,
+    [JOB_RUNNING] = BIT(JOB_COMPARING) | BIT(JOB_SEALING) | ANY_END,
+    [JOB_COMPARING] = BIT(JOB_SEALING) | ANY_END,
     [JOB_SEALING] = BIT(JOB_READY) | BIT(JOB_FAILED), /* past cancelling: a finished file is kept */
     [JOB_PAUSED] = BIT(JOB_QUEUED) | BIT(JOB_CANCELLED),
     [JOB_FAILED] = BIT(JOB_QUEUED) | BIT(JOB_CANCELLED),
 };
 
 static const char *const state_names[JOB_STATES] = {
-    [JOB_QUEUED] = "queued",           [JOB_PROBING] = "probing",
-    [JOB_HASHING] = "hashing",         [JOB_PLANNING] = "planning",
-    [JOB_CALIBRATING] = "calibrating", [JOB_RUNNING] = "running",
-    [JOB_SEALING] = "sealing",         [JOB_READY] = "ready",
-    [JOB_FAILED] = "failed",           [JOB_CANCELLED] = "cancelled",
-    [JOB_PAUSED] = "paused",
+    [JOB_QUEUED] = "queued",     [JOB_PROBING] = "probing",         [JOB_HASHING] = "hashing",
+    [JOB_PLANNING] = "planning", [JOB_CALIBRATING] = "calibrating", [JOB_COMPARING] = "comparing",
+    [JOB_RUNNING] = "running",   [JOB_SEALING] = "sealing",         [JOB_READY] = "ready",
+    [JOB_FAILED] = "failed",     [JOB_CANCELLED] = "cancelled",     [JOB_PAUSED] = "paused",
 };
 
 /* What becomes of a launch that was told to stop. */

@@ -5,6 +5,7 @@
  *
  *     QUEUED -> PROBING -> HASHING -> PLANNING -> RUNNING -> SEALING -> READY     from a source
  *     QUEUED -> PLANNING -> RUNNING -> SEALING -> READY                           from a portable artifact
+ *     PLANNING -> CALIBRATING -> RUNNING -> COMPARING -> SEALING                  of an ONNX model with samples
  *          (any, until SEALING) -> FAILED | CANCELLED | PAUSED (last waiter left; journal kept)
  *
  * A job makes a portable artifact of a source, or a packed one of a portable artifact; the latter needs neither probe
@@ -26,6 +27,7 @@ enum job_state {
     JOB_PLANNING,
     JOB_CALIBRATING,
     JOB_RUNNING,
+    JOB_COMPARING,
     JOB_SEALING,
     JOB_READY,
     JOB_FAILED,

@@ -73,7 +73,7 @@ struct launch {
     size_t tensors_bytes, metadata_bytes;
     struct quality quality;
     char worst[WORST_NAME_MAX];
-    bool planning; /* the worker is asked for the plan and has said nothing yet */
+    bool planning; /* the worker is asked for the plan */
     bool built, discard;
     bool nothing_to_pack; /* @key is that of the portable artifact */
     bool examined;        /* the portable artifact, after a failure */

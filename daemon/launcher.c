@@ -517,9 +517,10 @@ static void on_worker_progress(void *data, const struct msg_w_progress *p)
     struct launch *l = data;
     if (l->ending || p->done_bytes > p->total_bytes)
         return;
-    if (l->planning)
+    if (p->step && strcmp(p->step, "calibrating") == 0 && l->planning)
         l->hooks.state(l->data, JOB_CALIBRATING);
-    l->planning = false;
+    if (p->step && strcmp(p->step, "comparing") == 0 && !l->planning && l->work)
+        l->hooks.state(l->data, JOB_COMPARING);
     l->hooks.progress(l->data, p->tensor, p->done_bytes, p->total_bytes);
 }
 

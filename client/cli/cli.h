@@ -28,13 +28,13 @@ struct command {
 extern const struct command commands[];
 
 /* An option of a verb: getopt_long's, with the value's target. */
-enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_SIZE, OPTION_COUNT, OPTION_LINE };
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_SIZE, OPTION_COUNT, OPTION_LINE, OPTION_MARK };
 struct cli_option {
     const char *name;
     char letter; /* 0: none */
     enum option_kind kind;
     void *target; /* bool *, const char **, uint64_t * (bytes, with K M G T), uint32_t *, char ** (owned; NAME=VALUE and
-                     a newline are added) */
+                     a newline are added; of a mark NAME=1) */
 };
 
 /* What open and plan say of a recipe. */
@@ -50,12 +50,14 @@ struct recipe_arguments {
         {"imatrix", 'i', OPTION_TEXT, &(r)->imatrix}, {"output-type", 0, OPTION_TEXT, &(r)->output},               \
         {"embedding-type", 0, OPTION_TEXT, &(r)->embedding}, {"leave-output", 0, OPTION_FLAG, &(r)->leave_output}, \
         {"allow-requantize", 0, OPTION_FLAG, &(r)->requantize}, {"tensor", 0, OPTION_LINE, &(r)->rules},           \
+        {"method", 0, OPTION_LINE, &(r)->rules}, {"bits", 0, OPTION_LINE, &(r)->rules},                            \
+        {"block", 0, OPTION_LINE, &(r)->rules}, {"asymmetric", 0, OPTION_MARK, &(r)->rules},                       \
     {                                                                                                              \
         "keep", 0, OPTION_LINE, &(r)->rules                                                                        \
     }
 #define RECIPE_USAGE                                                                                    \
     "[--scheme S] [--pure] [--imatrix FILE] [--tensor REGEX=TYPE] [--keep REGEX] [--output-type TYPE] " \
-    "[--embedding-type TYPE] [--leave-output] [--allow-requantize]"
+    "[--embedding-type TYPE] [--leave-output] [--allow-requantize] [--method M] [--bits N] [--block N] [--asymmetric]"
 
 /*
  * Parses @options (ended by a NULL name) and checks that between @n_min and @n_max words are left;

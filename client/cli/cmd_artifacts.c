@@ -49,6 +49,12 @@ static const struct column tensor_columns[] = {
     {"WHY", "reason", COLUMN_TEXT},         {NULL, NULL, COLUMN_TEXT},
 };
 
+static const struct column error_columns[] = {
+    {"VALUE", "name", COLUMN_TEXT}, {"OPERATOR", "op_type", COLUMN_TEXT},
+    {"SQNR", "sqnr_db", COLUMN_DB}, {"COSINE", "cosine", COLUMN_SMALL},
+    {NULL, NULL, COLUMN_TEXT},
+};
+
 static const struct column problem_columns[] = {
     {"DAMAGED", "what", COLUMN_TEXT},
     {"WHY", "reason", COLUMN_TEXT},
@@ -160,6 +166,30 @@ static json_int_t count_requantized(const json_t *tensors)
     return n;
 }
 
+/* Of an ONNX model: what int8 came to, and what the model computes beside its source. */
+static void print_errors(const json_t *answer)
+{
+    const char *form = json_string_value(json_object_get(answer, "form")),
+               *why = json_string_value(json_object_get(answer, "form_why"));
+    const json_t *outputs = json_object_get(answer, "outputs"), *operators = json_object_get(answer, "operators");
+    if (form && why && *why) {
+        printf("\nint8 is ");
+        print_text(form);
+        printf(": ");
+        print_text(why);
+        putchar('\n');
+    }
+    if (json_array_size(outputs)) {
+        printf("\noutputs beside the source's, over %" JSON_INTEGER_FORMAT " samples:\n",
+               json_integer_value(json_object_get(answer, "samples")));
+        print_table(outputs, error_columns, "");
+    }
+    if (json_array_size(operators)) {
+        printf("\nresults of operators, the worst:\n");
+        print_table(operators, error_columns, "");
+    }
+}
+
 int cmd_show(struct cli *cli, int argc, char **argv)
 {
     uint32_t n_worst = 0;
@@ -183,6 +213,7 @@ int cmd_show(struct cli *cli, int argc, char **argv)
     if (cli->json)
         return print_json(answer);
     print_facts(json_array_get(json_object_get(answer, "artifacts"), 0), artifact_facts);
+    print_errors(answer);
     putchar('\n');
     print_table(json_object_get(answer, "tensors"), tensor_columns, "no tensors");
     json_decref(answer);

@@ -62,8 +62,25 @@ static json_int_t count_requantized(const struct qd_artifact *a)
     return n;
 }
 
-/* Copies payload file 0 to @path: beside it first, then renamed, so that a stop leaves nothing half. */
-static int copy_out(const struct qd_artifact *a, const char *path, bool force, struct qd_error *err)
+/* Payload file @i into @out, whole and on the disk. */
+static int copy_file(const struct qd_artifact *a, uint32_t i, int out, const char *path, struct qd_error *err)
+{
+    uint64_t left;
+    (void)qd_artifact_map(a, i, &left); /* for the size */
+    loff_t from = 0;
+    while (left) {
+        ssize_t n = copy_file_range(qd_artifact_fd(a, i), &from, out, NULL, left, 0);
+        if (n < 0 && errno == EINTR && !interrupted)
+            continue;
+        if (n <= 0 || interrupted)
+            return err_sys(err, n < 0 ? errno : EINTR, "write '%s'", path);
+        left -= (uint64_t)n;
+    }
+    return fsync(out) < 0 ? err_sys(err, errno, "write '%s'", path) : 0;
+}
+
+/* Copies payload file @i to @path: beside it first, then renamed, so that a stop leaves nothing half. */
+static int copy_to(const struct qd_artifact *a, uint32_t i, const char *path, bool force, struct qd_error *err)
 {
     char tmp[PATH_MAX];
     if (snprintf(tmp, sizeof tmp, "%s.part", path) >= (int)sizeof tmp)
@@ -75,45 +92,76 @@ static int copy_out(const struct qd_artifact *a, const char *path, bool force, s
     CLEANUP(fd_close) int out = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (out < 0)
         return err_sys(err, errno, "create '%s'", tmp);
-    uint64_t left;
-    (void)qd_artifact_map(a, 0, &left); /* for the size */
-    loff_t from = 0;
-    while (left) {
-        ssize_t n = copy_file_range(qd_artifact_fd(a, 0), &from, out, NULL, left, 0);
-        if (n < 0 && errno == EINTR && !interrupted)
-            continue;
-        if (n <= 0 || interrupted) {
-            int saved = n < 0 ? errno : EINTR;
-            (void)unlink(tmp); /* the failure is already told */
-            return err_sys(err, saved, "write '%s'", path);
-        }
-        left -= (uint64_t)n;
+    int r = copy_file(a, i, out, path, err);
+    if (r == 0 && rename(tmp, path) < 0)
+        r = err_sys(err, errno, "write '%s'", path);
+    if (r < 0)
+        (void)unlink(tmp); /* the failure is already told */
+    return r;
+}
+
+/* Several files know each other by their names: they go into a folder, the first one last. */
+static int copy_into(const struct qd_artifact *a, const char *folder, bool force, struct qd_error *err)
+{
+    int r = 0;
+    if (mkdir(folder, 0777) < 0 && errno != EEXIST)
+        return err_sys(err, errno, "make the folder '%s'", folder);
+    for (uint32_t i = qd_artifact_info(a)->n_files; i-- > 0 && r == 0;) {
+        char path[PATH_MAX];
+        const char *slash = folder[0] && folder[strlen(folder) - 1] == '/' ? "" : "/";
+        if (snprintf(path, sizeof path, "%s%s%s", folder, slash, qd_artifact_file_name(a, i)) >= (int)sizeof path)
+            return err_new(err, QD_E_LIMIT, "the path '%s' is too long", folder);
+        r = copy_to(a, i, path, force, err);
     }
-    if (fsync(out) < 0 || rename(tmp, path) < 0) {
-        int saved = errno;
-        (void)unlink(tmp); /* as above */
-        return err_sys(err, saved, "write '%s'", path);
-    }
-    return 0;
+    return r;
+}
+
+static int copy_out(const struct qd_artifact *a, const char *path, bool force, struct qd_error *err)
+{
+    struct stat st;
+    const bool is_folder = stat(path, &st) == 0 ? S_ISDIR(st.st_mode) : path[0] && path[strlen(path) - 1] == '/';
+    if (is_folder)
+        return copy_into(a, path, force, err);
+    if (qd_artifact_info(a)->n_files == 1)
+        return copy_to(a, 0, path, force, err);
+    (void)err_new(err, QD_E_INVALID, "the artifact has %u files, '%s' is one", qd_artifact_info(a)->n_files, path);
+    return err_hint(err, QD_E_INVALID, "give a folder for them: --output %s/", path);
+}
+
+enum { PATHS_MAX = 8, PATH_BYTES = 32 };
+
+/* "{}" is the path of payload file 0, "{1}" of file 1; NULL for another word. */
+static const char *path_of_word(const char *word, char paths[PATHS_MAX][PATH_BYTES], uint32_t n_paths)
+{
+    if (strcmp(word, "{}") == 0)
+        return paths[0];
+    const bool numbered = word[0] == '{' && word[1] >= '0' && word[1] <= '9' && strcmp(word + 2, "}") == 0;
+    return numbered && (uint32_t)(word[1] - '0') < n_paths ? paths[word[1] - '0'] : NULL;
 }
 
 /*
- * Replaces this process by the command; every "{}" in it becomes the artifact's path, which needs no right but the open
+ * Replaces this process by the command; "{}" in it becomes the artifact's path, which needs no right but the open
  * descriptor.
  */
 static int run_with(struct cli *cli, const struct qd_artifact *a, char **command)
 {
-    static char path[32];
+    static char paths[PATHS_MAX][PATH_BYTES];
     struct qd_error err;
-    int fd = dup(qd_artifact_fd(a, 0)); /* a duplicate is inherited: no close-on-exec */
-    if (fd < 0) {
-        (void)err_sys(&err, errno, "descriptor for '%s'", command[0]);
-        return cli_fail(cli, &err);
+    uint32_t n = qd_artifact_info(a)->n_files;
+    n = n < PATHS_MAX ? n : PATHS_MAX;
+    for (uint32_t i = 0; i < n; i++) {
+        int fd = dup(qd_artifact_fd(a, i)); /* a duplicate is inherited: no close-on-exec */
+        if (fd < 0) {
+            (void)err_sys(&err, errno, "descriptor for '%s'", command[0]);
+            return cli_fail(cli, &err);
+        }
+        (void)snprintf(paths[i], PATH_BYTES, "/proc/self/fd/%d", fd); /* fits */
     }
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* fits */
-    for (char **word = command; *word; word++)
-        if (strcmp(*word, "{}") == 0)
-            *word = path;
+    for (char **word = command; *word; word++) {
+        const char *path = path_of_word(*word, paths, n);
+        if (path)
+            *word = (char *)(uintptr_t)path; /* one of ours */
+    }
     (void)fflush(stdout);
     (void)execvp(command[0], command); /* returns only on failure */
     (void)err_sys(&err, errno, "start '%s'", command[0]);

@@ -100,8 +100,15 @@ static bool set_option(const struct cli_option *o, const char *text)
         return true;
     case OPTION_LINE:
         return add_line(o->name, text, o->target);
+    case OPTION_MARK:
+        return add_line(o->name, "1", o->target);
     }
     return false;
+}
+
+static bool is_flag(const struct cli_option *o)
+{
+    return o->kind == OPTION_FLAG || o->kind == OPTION_MARK;
 }
 
 /* getopt_long's two tables from ours; +: stop at the first word, so that a command after it keeps its options. */
@@ -111,11 +118,11 @@ static size_t build_getopt(const struct cli_option *options, struct option *long
     *shorts++ = '+';
     *shorts++ = ':';
     for (; options[n].name && n + 1 < OPTIONS_MAX; n++) {
-        longs[n] = (struct option){options[n].name, options[n].kind == OPTION_FLAG ? no_argument : required_argument,
-                                   NULL, 256 + (int)n};
+        longs[n] = (struct option){options[n].name, is_flag(&options[n]) ? no_argument : required_argument, NULL,
+                                   256 + (int)n};
         if (options[n].letter) {
             *shorts++ = options[n].letter;
-            if (options[n].kind != OPTION_FLAG)
+            if (!is_flag(&options[n]))
                 *shorts++ = ':';
         }
     }

@@ -235,11 +235,12 @@ static void look_for_hangup(struct session *s, int timeout_ms)
 }
 
 /* An event that finds no room is left out: the next one says more. */
-static void tell(void *data, uint64_t done_bytes, uint64_t total_bytes, const char *what)
+static void tell(void *data, uint64_t done_bytes, uint64_t total_bytes, const char *what, const char *step)
 {
     struct session *s = data;
     struct qd_error err;
-    const struct msg_w_progress event = {.done_bytes = done_bytes, .total_bytes = total_bytes, .tensor = what};
+    const struct msg_w_progress event = {
+        .done_bytes = done_bytes, .total_bytes = total_bytes, .tensor = what, .step = step};
     s->message.n = 0;
     if (event_encode(&s->message, "w_progress", MESSAGE(w_progress, &event), &err) == 0 &&
         conn_send(CONTROL_FD, buffer_span(&s->message), NULL, 0, &err) == QD_E_UNAVAILABLE)
@@ -249,7 +250,7 @@ static void tell(void *data, uint64_t done_bytes, uint64_t total_bytes, const ch
 
 static void on_progress(const struct run_progress *p, void *data)
 {
-    tell(data, p->done_bytes, p->total_bytes, p->tensor);
+    tell(data, p->done_bytes, p->total_bytes, p->tensor, NULL);
 }
 
 /* Beside steps that may say nothing for long: a sample of a large model. */

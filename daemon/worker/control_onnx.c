@@ -47,9 +47,8 @@ static uint64_t calibration_bytes(const struct source *s)
 /* One pass over samples, and what is told of it. */
 struct pass {
     const struct onnx_job_env *env;
-    const char *what; /* "sample" */
-    uint64_t total_bytes;
-    bool counts_up; /* towards @total_bytes; else it is all done, and only the text moves */
+    const char *step;     /* "calibrating" */
+    uint64_t total_bytes; /* of all samples */
 };
 
 static int tell_sample(void *data, uint64_t n_done, uint64_t n_samples)
@@ -57,9 +56,8 @@ static int tell_sample(void *data, uint64_t n_done, uint64_t n_samples)
     const struct pass *p = data;
     char text[64];
     const double share = n_samples ? (double)n_done / (double)n_samples : 1.0;
-    (void)snprintf(text, sizeof text, "%s %" PRIu64 " of %" PRIu64, p->what, n_done, n_samples); /* fits */
-    p->env->progress(p->env->data, p->counts_up ? (uint64_t)(share * (double)p->total_bytes) : p->total_bytes,
-                     p->total_bytes, text);
+    (void)snprintf(text, sizeof text, "sample %" PRIu64 " of %" PRIu64, n_done, n_samples); /* fits */
+    p->env->progress(p->env->data, (uint64_t)(share * (double)p->total_bytes), p->total_bytes, text, p->step);
     return *p->env->cancel ? QD_E_CANCELLED : 0;
 }
 
@@ -81,11 +79,10 @@ static int calibrate_model(const struct onnx_job *j, const struct onnx_job_env *
                            struct qd_error *err)
 {
     const struct digest nobody = {0}; /* they are used here and now */
-    struct pass pass = {.env = env, .what = "sample", .total_bytes = calibration_bytes(env->source), .counts_up = true};
+    struct pass pass = {.env = env, .step = "calibrating", .total_bytes = calibration_bytes(env->source)};
     struct onnx_samples samples;
     int r = open_samples(&pass, &samples, err);
-    if (r == 0)
-        r = tell_sample(&pass, 0, 1) < 0 ? err_new(err, QD_E_CANCELLED, "cancelled") : 0;
+    env->progress(env->data, 0, pass.total_bytes, NULL, pass.step);
     if (r == 0)
         r = onnx_calibrate(j->model, env->source, &samples, &nobody, ret, err);
     qd_team_free(samples.team);
@@ -194,7 +191,7 @@ static int tell_written(void *data, uint64_t done_bytes, uint64_t total_bytes, c
     const double now = seconds_now();
     if (now - w->told_at >= tell_every_s) {
         w->told_at = now;
-        w->env->progress(w->env->data, done_bytes, total_bytes, tensor);
+        w->env->progress(w->env->data, done_bytes, total_bytes, tensor, NULL);
     }
     return *w->env->cancel ? QD_E_CANCELLED : 0;
 }
@@ -227,10 +224,9 @@ static int read_back(int model_fd, int data_fd, struct source **ret_source, stru
 static int compare_models(const struct onnx_job *j, const struct onnx_job_env *env, struct source *output_source,
                           struct comparison **ret, struct qd_error *err)
 {
-    const struct onnx_output *o = j->made.plan->output;
-    struct pass pass = {.env = env, .what = "comparing sample", .total_bytes = o->model.n + o->data_bytes};
+    struct pass pass = {.env = env, .step = "comparing", .total_bytes = calibration_bytes(env->source)};
     struct onnx_samples samples;
-    int r = calibration_bytes(env->source) ? open_samples(&pass, &samples, err) : 1;
+    int r = pass.total_bytes ? open_samples(&pass, &samples, err) : 1;
     if (r == 0) {
         r = onnx_compare(j->model, env->source, j->output, output_source, &samples, COMPARED_SAMPLES, ret, err);
         qd_team_free(samples.team);

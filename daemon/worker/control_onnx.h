@@ -14,7 +14,8 @@ struct onnx_job_env { /* borrowed; the same for plan and run */
     uint64_t memory_bytes; /* ceiling of the process; 0: none */
     unsigned n_threads;
     const _Atomic int *cancel;
-    void (*progress)(void *data, uint64_t done_bytes, uint64_t total_bytes, const char *what);
+    /* @step: "calibrating" or "comparing", while samples are run; else NULL. */
+    void (*progress)(void *data, uint64_t done_bytes, uint64_t total_bytes, const char *what, const char *step);
     void *data;
 };
 
