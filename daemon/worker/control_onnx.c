@@ -152,13 +152,13 @@ static int put_row(const struct onnx_decision *d, struct places *p, struct buffe
     for (size_t i = t->n_dims; i-- > 0 && n + DIM_BYTES < sizeof shape;)
         n += (size_t)snprintf(shape + n, sizeof shape - n, "%" PRId64 "%s", t->dims[i], i ? "x" : "");
     (void)snprintf(reason, sizeof reason, "%s%s%s", d->form, more[0] ? ": " : "", more); /* cut: it is for people */
-    const int64_t at = name_set_find(&p->names, d->codes ? d->codes : d->weight->name);
+    const struct onnx_tensor *made = d->codes ? d->codes : t;
+    const int64_t at = name_set_find(&p->names, d->codes ? d->codes->name : d->weight->name);
     const struct onnx_payload *payload = at < 0 ? NULL : &p->output->payloads[at];
-    const enum onnx_type type = !d->codes ? t->type : payload && payload->made ? payload->made->tensor.type : ONNX_INT8;
-    const struct msg_tensor_plan row = {.name = d->codes ? d->codes : d->weight->name,
+    const struct msg_tensor_plan row = {.name = d->codes ? d->codes->name : d->weight->name,
                                         .shape = shape,
                                         .from = type_name(t->type),
-                                        .to = type_name(type),
+                                        .to = type_name(made->type),
                                         .offset = payload ? payload->offset : 0,
                                         .bytes = d->bytes_after,
                                         .reason = reason};

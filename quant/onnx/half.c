@@ -54,7 +54,7 @@ int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d
     build_drop_weight(b, w);
     build_add(b, w->graph, build_place(w), n, NULL);
     build_add(b, w->graph, build_place(w), NULL, h);
-    d->codes = h->tensor.name;
+    d->codes = &h->tensor;
     d->form = f16 ? "float16" : "bfloat16";
     d->bytes_after = h->tensor.bytes;
     return 0;

@@ -77,7 +77,7 @@ int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *
     q->make = make_int8;
     q->make_data = k;
     (void)snprintf(form, FORM_BYTES, "int8 by axis %" PRIu32, w->axis);
-    d->codes = q->tensor.name;
+    d->codes = &q->tensor;
     d->form = form;
     d->bytes_after = q->tensor.bytes + s->tensor.bytes;
     *ret = (struct int8_weight){q, s, scales, c.n};

@@ -188,7 +188,7 @@ int nibbles_plan(struct builder *b, const struct weight *w, struct onnx_decision
     if (!form)
         return build_out_of_budget(b);
     (void)snprintf(form, 48, "4 bits, blocks of %" PRIu32 "%s", block, q.zero_points ? " with zero points" : "");
-    d->codes = c->tensor.name;
+    d->codes = &c->tensor;
     d->form = form;
     d->bytes_after = c->tensor.bytes + s->tensor.bytes + (q.zero_points ? z->tensor.bytes : 0);
     return 0;

@@ -51,11 +51,11 @@ bool onnx_scheme_find(const char *name, enum onnx_scheme *ret);
 /* What becomes of a weight. */
 struct onnx_decision {
     const struct weight *weight;
-    const char *codes;  /* name of the tensor that holds them; NULL where the weight stays */
-    const char *form;   /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
-    const char *reason; /* why it stays, or "" */
-    const char *note;   /* what else there is to say, or NULL */
-    bool meets_codes;   /* int8-static: the operator's input is quantized, too */
+    const struct onnx_tensor *codes; /* that is made for it; NULL where the weight stays */
+    const char *form;                /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
+    const char *reason;              /* why it stays, or "" */
+    const char *note;                /* what else there is to say, or NULL */
+    bool meets_codes;                /* int8-static: the operator's input is quantized, too */
     uint64_t bytes_before, bytes_after;
     struct deviation deviation; /* set by the run */
 };

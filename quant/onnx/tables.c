@@ -120,7 +120,7 @@ static int fill_tensors(struct onnx_tables *t, const struct onnx_plan *p, const 
         r = name_set_init(&f.names, 64);
     for (size_t i = 0; i < p->weights.n && r >= 0; i++)
         if (p->decisions[i].codes)
-            r = name_set_add(&f.codes, p->decisions[i].codes, i, &earlier);
+            r = name_set_add(&f.codes, p->decisions[i].codes->name, i, &earlier);
     if (r >= 0)
         r = each_graph(g, count_initializers, &n);
     t->tensors.tensors = arena_alloc(t->arena, n + 1, sizeof *t->tensors.tensors);
@@ -144,7 +144,7 @@ static void sum_up(struct onnx_tables *t, const struct onnx_plan *p)
         deviation_merge(&all, &d->deviation);
         if (deviation_sqnr(&d->deviation) < q->worst_sqnr_db) {
             q->worst_sqnr_db = deviation_sqnr(&d->deviation);
-            q->worst = strlen(d->codes) < TABLE_NAME_MAX ? d->codes : "";
+            q->worst = strlen(d->codes->name) < TABLE_NAME_MAX ? d->codes->name : "";
         }
     }
     q->sqnr_db = deviation_sqnr(&all);

@@ -6,7 +6,6 @@ usage: onnx_models.py WORKER RUN_MODEL
 import json
 import math
 import os
-import random
 import shlex
 import signal
 import struct
@@ -18,35 +17,10 @@ import time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import onnx_file as onnx
 import tap
+from onnx_network import CHANNELS, CLASSES, SIZE, gauss, network, rng
 
 WORKER, RUN_MODEL = (os.path.abspath(p) for p in sys.argv[1:3])
 EX_USAGE, EX_DATAERR, EX_CANTCREAT = 64, 65, 73
-CHANNELS, SIZE, HIDDEN, CLASSES = 16, 12, 64, 20
-rng = random.Random(5)
-
-
-def gauss(n, width=1.0):
-    return onnx.floats([rng.gauss(0, width) for _ in range(n)])
-
-
-def network(opset=17, external=None):
-    """Conv, Relu, Conv, GlobalAveragePool, Gemm, MatMul: a weight in an initializer, one in a Constant node."""
-    first = onnx.tensor("w1", [CHANNELS, 3, 3, 3], gauss(CHANNELS * 27, 0.3), external=external)
-    second = onnx.tensor("", [HIDDEN, CHANNELS, 3, 3], gauss(HIDDEN * CHANNELS * 9, 0.1))
-    nodes = [
-        onnx.node("Constant", [], ["w2"], value=second),
-        onnx.node("Conv", ["x", "w1", "b1"], ["c1"], pads=[1, 1, 1, 1]),
-        onnx.node("Relu", ["c1"], ["r1"]),
-        onnx.node("Conv", ["r1", "w2"], ["c2"], name="second"),
-        onnx.node("GlobalAveragePool", ["c2"], ["p"]),
-        onnx.node("Flatten", ["p"], ["f"]),
-        onnx.node("Gemm", ["f", "w3", "b3"], ["h"], transB=1),
-        onnx.node("MatMul", ["h", "w4"], ["y"], name="last"),
-    ]
-    constants = [first, onnx.tensor("b1", [CHANNELS], gauss(CHANNELS)), onnx.tensor("w3", [HIDDEN, HIDDEN], gauss(HIDDEN**2, 0.2)),
-                 onnx.tensor("b3", [HIDDEN], gauss(HIDDEN)), onnx.tensor("w4", [HIDDEN, CLASSES], gauss(HIDDEN * CLASSES))]
-    content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", CLASSES])], constants)
-    return onnx.model(content, opset)
 
 
 def put(path, content):

@@ -27,7 +27,7 @@ path = {folder}/models
 
 # The shadow memory of a sanitizer fits no ceiling, and its system calls no filter.
 SANITIZED = bool(os.environ.get("QUANTD_TEST_SANITIZED"))
-SANITIZED_CONF = "[jobs]\nsandbox = off\nmemory = 0\n" if SANITIZED else ""
+SANITIZED_CONF = "[jobs]\nsandbox = off\nmemory = 0\ncalibration_memory = 0\n" if SANITIZED else ""
 
 
 class Failed(Exception):
