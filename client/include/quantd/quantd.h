@@ -73,8 +73,9 @@ enum qd_verify {
 struct qd_progress {
     const char *model;   /* catalog name */
     const char *scheme;  /* as resolved */
-    const char *state;   /* "queued" "hashing" "planning" "running" "sealing" "ready" "failed" "cancelled" */
-    const char *tensor;  /* being encoded, or "" */
+    const char *state;   /* "queued" "hashing" "planning" "calibrating" "running" "comparing" "sealing" "ready", or how
+                            it ended: "failed" "cancelled" */
+    const char *tensor;  /* being encoded, or ""; calibrating or comparing: "sample 3 of 20" */
     uint64_t done_bytes; /* of total_bytes, in the present state */
     uint64_t total_bytes;
     double bytes_per_s;  /* over the last second; 0 while unknown */
@@ -110,7 +111,8 @@ struct qd_open_options {
     const char *embedding_type; /* of the token embedding; NULL: as the scheme has it */
     const char
         *tensor_rules;     /* a line each, the first that matches holds: "tensor=REGEX=TYPE", or "keep=REGEX" for what
-                                   stays as it is; POSIX extended, matched anywhere in a tensor's name; NULL: none */
+                                   stays as it is; POSIX extended, matched anywhere in a tensor's name; of ONNX
+                                   models also "method=M", "bits=N", "block=N", "asymmetric=1"; NULL: none */
     bool leave_output;     /* the output matrix stays as it is */
     bool allow_requantize; /* quantize again what is quantized: one error is added to another */
 };
@@ -150,7 +152,7 @@ struct qd_tensor {
     uint64_t bytes;
     uint64_t offset; /* bytes from the start of payload file @file */
     uint32_t file;
-    const void *data;   /* read-only mapping, page-aligned */
+    const void *data;   /* read-only mapping, page-aligned; of an ONNX model's tensors below 1 KiB at any byte */
     const char *reason; /* why this type */
     double sqnr_db;     /* against the source; +inf where exact */
     double rel_rmse;
@@ -210,7 +212,7 @@ QD_API int qd_artifact_fd(const struct qd_artifact *a, uint32_t i);
 QD_API const void *qd_artifact_map(const struct qd_artifact *a, uint32_t i, uint64_t *ret_bytes);
 QD_API const char *qd_artifact_file_name(const struct qd_artifact *a, uint32_t i);
 
-/* ---- model metadata (GGUF keys, tokenizer included) --------------------------------------- */
+/* ---- model metadata (GGUF keys, tokenizer included; of ONNX models docs/formats/onnx-quantized.md) ---------- */
 
 /* The tables are checked against the manifest at the first call. QD_E_NOT_FOUND where the key is none, QD_E_INVALID
    where the type differs. Strings end with a NUL that @ret_bytes (may be NULL) does not count; a file's string may hold
@@ -277,7 +279,7 @@ struct qd_list;
 struct qd_model_info {
     const char *name;
     const char *path;
-    const char *format;  /* "gguf" "safetensors" or "" before it was read */
+    const char *format;  /* "gguf" "safetensors" "onnx" or "" before it was read */
     const char *state;   /* "settling" "ready" "bad" */
     const char *problem; /* why it is bad, or "" */
     uint64_t bytes;
