@@ -20,7 +20,7 @@ import tap
 
 ROOT, WORKER, PEERS = sys.argv[1:4]
 LEFT_OUT = 77
-SHORT = "--short" in sys.argv # every model with a quarter of the schemes, each another one
+SHORT = "--short" in sys.argv # every model with a few of the schemes, each with others
 SCHEMES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s",
            "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4_moe")
 # Words as peer_quantize takes them, and where they are judged.
@@ -129,7 +129,7 @@ def synthetic(folder, count):
     for i, model in enumerate(mixed_models.models()):
         source = os.path.join(folder, model.name)
         mixed_models.write(model, source)
-        for scheme in SCHEMES[i % 4::4] if SHORT else SCHEMES:
+        for scheme in SCHEMES[i % 12::12] if SHORT else SCHEMES:
             case(folder, source, model.name, scheme, (), count)
         for scheme, *words in ASKED.get(model.name, ()):
             case(folder, source, model.name, scheme, tuple(words), count)
