@@ -64,7 +64,7 @@ static bool is_of_model(const char *name)
 
 bool scan_cares(const char *name)
 {
-    static const char *const samples[] = {".npy", ".npz", ".pb"};
+    static const char *const samples[] = {".npy", ".npz", ".pb", ".png", ".jpg", ".jpeg", ".wav", "preprocess.ini"};
     bool is_sample = false;
     for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++)
         is_sample = is_sample || ends_with(name, samples[i]);

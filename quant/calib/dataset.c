@@ -8,6 +8,7 @@
 
 #include "artifact/pack.h"
 #include "quant/calib/npy.h"
+#include "quant/calib/preparation.h"
 #include "quant/calib/zip.h"
 #include "quant/limits.h"
 
@@ -17,6 +18,7 @@ enum { TENSOR_BUDGET_BYTES = 1 << 20 /* what a TensorProto costs beside its elem
 struct files {
     char **names;
     size_t n;
+    char *preparation; /* name of the file that says how pictures and sounds become values; NULL: there is none */
 };
 
 struct dataset {
@@ -24,7 +26,8 @@ struct dataset {
     struct source *source; /* borrowed */
     const struct graph *graph;
     struct memory *memory;
-    struct files *inputs; /* [graph_n_inputs]; of @archives, which hold all inputs, the first alone */
+    struct preparation *preparations; /* [graph_n_inputs] */
+    struct files *inputs;             /* [graph_n_inputs]; of @archives, which hold all inputs, the first alone */
     bool archives;
     size_t next;
 };
@@ -34,14 +37,17 @@ static void files_clear(struct files *f)
     for (size_t i = 0; i < f->n; i++)
         free(f->names[i]);
     free(f->names);
+    free(f->preparation);
 }
 
 struct dataset *dataset_free(struct dataset *d)
 {
     for (size_t i = 0; d && d->inputs && i < graph_n_inputs(d->graph); i++)
         files_clear(&d->inputs[i]);
-    if (d)
+    if (d) {
         free(d->inputs);
+        free(d->preparations);
+    }
     free(d);
     return NULL;
 }
@@ -81,13 +87,28 @@ static char *join(const char *folder, const char *name)
     return b.failed ? NULL : strndup((const char *)b.data, b.n);
 }
 
+static bool is_picture(const char *name)
+{
+    return ends_with(name, ".png") || ends_with(name, ".jpg") || ends_with(name, ".jpeg");
+}
+
+static bool is_sample(const char *folder, const char *name)
+{
+    return ends_with(name, ".npy") || ends_with(name, ".pb") || is_picture(name) || ends_with(name, ".wav") ||
+           (!folder && ends_with(name, ".npz"));
+}
+
 static int add_file(struct files *f, const char *folder, const char *name, struct qd_error *err)
 {
-    if (!ends_with(name, ".npy") && !ends_with(name, ".pb") && (folder || !ends_with(name, ".npz"))) {
+    if (strcmp(name, PREPARATION_NAME) == 0 && !f->preparation) {
+        f->preparation = join(folder, name);
+        return f->preparation ? 0 : err_new(err, QD_E_NO_MEMORY, "calibration data");
+    }
+    if (!is_sample(folder, name)) {
         int r = err_new(err, QD_E_INVALID, "'%.255s' is no calibration data", name);
         return err_hint(err, r,
-                        "a sample is a .npz file, or a .npy or .pb file, in a sub-folder for each of several "
-                        "inputs");
+                        "a sample is a .npz file, or a .npy, .pb, .png, .jpg or .wav file, in a sub-folder for each of "
+                        "several inputs; " PREPARATION_NAME " may stand beside them");
     }
     if (f->n == DATASET_SAMPLES_MAX)
         return err_new(err, QD_E_LIMIT, "more than %d samples", DATASET_SAMPLES_MAX);
@@ -260,22 +281,6 @@ static int list_all(struct dataset *d, struct qd_error *err)
     return r;
 }
 
-int dataset_open(int folder_fd, struct source *source, const struct graph *g, struct memory *m, struct dataset **ret,
-                 struct qd_error *err)
-{
-    CLEANUP(dataset_free) struct dataset *d = calloc(1, sizeof *d);
-    if (d) {
-        *d = (struct dataset){.folder = folder_fd, .source = source, .graph = g, .memory = m};
-        d->inputs = calloc(graph_n_inputs(g) + 1, sizeof *d->inputs);
-    }
-    if (!d || !d->inputs)
-        return err_new(err, QD_E_NO_MEMORY, "calibration data");
-    int r = list_all(d, err);
-    if (r == 0)
-        *ret = steal(&d);
-    return r;
-}
-
 /* ---- samples ------------------------------------------------------------------------------ */
 
 /* The file of the source that is called @name in the dataset's folder: it was listed. */
@@ -346,6 +351,25 @@ static int open_source(const struct dataset *d, const char *name, struct source 
     return r;
 }
 
+static int read_picture(const struct dataset *d, struct source *s, size_t input, struct value **ret,
+                        struct qd_error *err)
+{
+    CLEANUP(picture_clear) struct picture picture = {0};
+    int r = picture_read(s, &picture, err);
+    return r < 0 ? r
+                 : preparation_of_picture(&d->preparations[input], &picture, graph_input(d->graph, input), d->memory,
+                                          ret, err);
+}
+
+static int read_sound(const struct dataset *d, struct source *s, size_t input, struct value **ret, struct qd_error *err)
+{
+    CLEANUP(sound_clear) struct sound sound = {0};
+    int r = sound_read(s, &sound, err);
+    return r < 0 ? r
+                 : preparation_of_sound(&d->preparations[input], &sound, graph_input(d->graph, input), d->memory, ret,
+                                        err);
+}
+
 static int read_file(const struct dataset *d, const char *name, size_t input, struct value **ret, struct qd_error *err)
 {
     CLEANUP(source_free) struct source *s = NULL;
@@ -354,6 +378,10 @@ static int read_file(const struct dataset *d, const char *name, size_t input, st
         return r;
     if (d->archives)
         return read_member(d, s, input, ret, err);
+    if (is_picture(name))
+        return read_picture(d, s, input, ret, err);
+    if (ends_with(name, ".wav"))
+        return read_sound(d, s, input, ret, err);
     struct position p = {.source = s};
     const struct npy_input in = {read_on, &p, source_bytes(s, 0)};
     return ends_with(name, ".npy") ? npy_read(&in, d->memory, ret, err) : read_pb(s, d->memory, ret, err);
@@ -391,6 +419,46 @@ int dataset_next(void *dataset, struct value **inputs, const char **ret_name, st
     return 1;
 }
 
+/* ---- opening ---- */
+
+static int read_preparation(const struct dataset *d, size_t input, struct qd_error *err)
+{
+    enum { BYTES_MAX = 1 << 16 };
+    CLEANUP(source_free) struct source *s = NULL;
+    const char *name = files_of(d, input)->preparation;
+    d->preparations[input] = preparation_default;
+    if (!name)
+        return 0;
+    int r = open_source(d, name, &s, err);
+    if (r < 0)
+        return err_in(err, r, "calibration data '%.255s'", name);
+    const uint64_t n = source_bytes(s, 0) < BYTES_MAX ? source_bytes(s, 0) : BYTES_MAX;
+    CLEANUP(free) uint8_t *text = malloc((size_t)n + 1);
+    r = text ? source_read_meta(s, 0, 0, text, (size_t)n, err) : err_new(err, QD_E_NO_MEMORY, "calibration data");
+    if (r == 0)
+        r = preparation_parse((struct bytes){text, (size_t)n}, &d->preparations[input], err);
+    return r < 0 ? err_in(err, r, "calibration data '%.255s'", name) : 0;
+}
+
+int dataset_open(int folder_fd, struct source *source, const struct graph *g, struct memory *m, struct dataset **ret,
+                 struct qd_error *err)
+{
+    CLEANUP(dataset_free) struct dataset *d = calloc(1, sizeof *d);
+    if (d) {
+        *d = (struct dataset){.folder = folder_fd, .source = source, .graph = g, .memory = m};
+        d->inputs = calloc(graph_n_inputs(g) + 1, sizeof *d->inputs);
+        d->preparations = calloc(graph_n_inputs(g) + 1, sizeof *d->preparations);
+    }
+    if (!d || !d->inputs || !d->preparations)
+        return err_new(err, QD_E_NO_MEMORY, "calibration data");
+    int r = list_all(d, err);
+    for (size_t i = 0; i < graph_n_inputs(g) && r == 0; i++)
+        r = read_preparation(d, i, err);
+    if (r == 0)
+        *ret = steal(&d);
+    return r;
+}
+
 /* ---- digest ------------------------------------------------------------------------------- */
 
 static int pack_file(const struct dataset *d, const char *name, struct buffer *b, struct qd_error *err)
@@ -423,11 +491,14 @@ int dataset_digest(const struct dataset *d, struct digest *ret, struct qd_error 
         pack_array(&b, 2);
         pack_text(&b, graph_input(d->graph, i)->name);
         pack_array(&b, (uint32_t)f->n);
-        for (size_t k = 0; k < f->n; k++) {
-            int r = pack_file(d, f->names[k], &b, err);
+        int r = f->preparation ? pack_file(d, f->preparation, &b, err) : 0;
+        for (size_t k = 0; k < f->n && r == 0; k++) {
+            r = pack_file(d, f->names[k], &b, err);
             if (r < 0)
                 return err_in(err, r, "calibration data '%.255s'", f->names[k]);
         }
+        if (r < 0)
+            return err_in(err, r, "calibration data '%.255s'", f->preparation);
     }
     if (b.failed)
         return err_new(err, QD_E_NO_MEMORY, "calibration data");

@@ -6,7 +6,8 @@
  *                    follows the last dot: FOLDER/state/0001.npy, FOLDER/input/0001.pb
  *   archives         every file is a sample with all inputs, arrays by their names (numpy.savez): FOLDER/0001.npz
  *
- * .npy is NumPy's format, .pb a TensorProto as ONNX's own test data has it. Samples come in the order of the bytes of
+ * .npy is NumPy's format, .pb a TensorProto as ONNX's own test data has it; .png, .jpg and .wav become values as
+ * "preprocess.ini" beside them says (preparation.h). Samples come in the order of the bytes of
  * their names. Names that begin with a dot are left alone; any other file is an error, so that nobody calibrates with
  * less than was meant. Files are opened beneath the folder's descriptor; no path is ever made. The folder's files may
  * also be files of a source, with the role CALIBRATION_ROLE and names that begin with the folder's.

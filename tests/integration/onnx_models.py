@@ -3,16 +3,19 @@
 
 usage: onnx_models.py WORKER RUN_MODEL
 """
+import base64
 import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
 import onnx_file as onnx
@@ -168,10 +171,12 @@ def statistics_are_kept(folder):
 
 def cancel_while_calibrating(folder):
     """SIGINT ends it soon, and leaves nothing."""
-    data = samples(folder, 4000)
+    data = samples(folder)
+    for i in range(8, 20000):  # seconds of work
+        os.link(f"{data}/{i % 8}.npy", f"{data}/{i}.npy")
     run = subprocess.Popen([WORKER, "--direct", f"{folder}/m.onnx", f"{folder}/c.onnx", "--scheme", "int8-static", "--calibration", data],
                            stderr=subprocess.PIPE, text=True)
-    time.sleep(0.5)
+    time.sleep(0.4)
     run.send_signal(signal.SIGINT)
     said = run.communicate(timeout=20)[1]
     if run.returncode == 0 or "cancelled" not in said or [n for n in os.listdir(folder) if n.startswith("c.onnx")]:
@@ -306,9 +311,127 @@ def external_data(folder):
         expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", "--scheme", "int8-weight"), status, word)
 
 
+JPEG = base64.b64decode(  # 12 x 12 pixels, each [200, 30, 59] to libjpeg
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoKBggLDA"
+    "sKDAkKCgr/2wBDAQICAgICAgUDAwUKBwYHCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgr/wAARCAAM"
+    "AAwDASIAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAAj/xAAUEAEAAAAAAAAAAAAAAAAAAAAA/8QAFQEBAQAAAAAAAAAAAAAAAAAABgn/xA"
+    "AUEQEAAAAAAAAAAAAAAAAAAAAA/9oADAMBAAIRAxEAPwCTwAdUx//Z")
+JPEG_PIXEL = [200, 30, 59]
+
+
+def png(width, height, pixels):
+    """@pixels: rows of red, green, blue."""
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    rows = b"".join(b"\0" + bytes(pixels[y * width * 3:(y + 1) * width * 3]) for y in range(height))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def pixels_of(seed, width, height):
+    rng.seed(seed)
+    return [rng.randrange(256) for _ in range(width * height * 3)]
+
+
+def planes(pixels, width, columns, scale=1 / 255, mean=(0, 0, 0), std=(1, 1, 1), order=(0, 1, 2)):
+    """What becomes of pictures that need no new pixels: @columns of each row, black for None, as a .npy."""
+    height = len(pixels) // width // 3
+    values = [((pixels[(y * width + x) * 3 + order[c]] if x is not None else 0) * scale - mean[c]) / std[c]
+              for c in range(3) for y in range(height) for x in columns]
+    return onnx.npy([1, 3, height, len(columns)], onnx.floats(values))
+
+
+def same_as_arrays(folder, lines, samples, arrays, ending, model="m.onnx"):
+    """Calibrated with samples and with what they should become: the same files."""
+    made = []
+    for kind, contents, suffix in (("samples", samples, ending), ("arrays", arrays, "npy")):
+        shutil.rmtree(f"{folder}/{kind}", ignore_errors=True)
+        os.makedirs(f"{folder}/{kind}")
+        for i, content in enumerate(contents):
+            put(f"{folder}/{kind}/{i}.{suffix}", content)
+        if lines and kind == "samples":
+            put(f"{folder}/samples/preprocess.ini", lines.encode())
+        out = f"{folder}/from.onnx"
+        expect(quantize(f"{folder}/{model}", out, "--force", "--scheme", "int8-static", "--method", "min-max", "--calibration",
+                        f"{folder}/{kind}"), 0)
+        made.append(files_of(out))
+    if made[0] != made[1]:
+        raise AssertionError(f"{lines!r}: other files than from arrays")
+    return made[0]
+
+
+def pictures(folder):
+    if "built without libpng" in quantize(f"{folder}/m.onnx", f"{folder}/o.onnx", "--scheme", "int8-static", "--calibration",
+                                          os.path.dirname(put(f"{os.makedirs(folder + '/one') or folder}/one/0.png", png(SIZE, SIZE, pixels_of(0, SIZE, SIZE))))).stderr:
+        tap.left_out("pictures", "this quantd was built without libpng or libjpeg")
+        return
+    straight = list(range(SIZE))
+    some = [pixels_of(i, SIZE, SIZE) for i in range(3)]
+    plain = same_as_arrays(folder, "", [png(SIZE, SIZE, p) for p in some], [planes(p, SIZE, straight) for p in some], "png")
+    lines = "# as ImageNet's\nscale = 0.0078125\n\nmean = 0.485 0.456, 0.406\nstd=0.229 0.224 0.225\nchannels = bgr\n"
+    other = same_as_arrays(folder, lines, [png(SIZE, SIZE, p) for p in some],
+                           [planes(p, SIZE, straight, 0.0078125, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (2, 1, 0)) for p in some], "png")
+    if plain == other:
+        raise AssertionError("preprocess.ini changes nothing")
+    wide = [pixels_of(i, 2 * SIZE, SIZE) for i in range(3)]
+    same_as_arrays(folder, "fit = crop", [png(2 * SIZE, SIZE, p) for p in wide],
+                   [planes(p, 2 * SIZE, [x + SIZE // 2 for x in straight]) for p in wide], "png")
+    half = [pixels_of(i, SIZE // 2, SIZE) for i in range(3)]
+    same_as_arrays(folder, "fit = pad", [png(SIZE // 2, SIZE, p) for p in half],
+                   [planes(p, SIZE // 2, list(range(SIZE // 2)) + [None] * (SIZE // 2)) for p in half], "png")
+    large = [pixels_of(i, 2 * SIZE, 2 * SIZE) for i in range(3)]
+    means = [[sum(p[((2 * y + dy) * 2 * SIZE + 2 * x + dx) * 3 + c] for dy in (0, 1) for dx in (0, 1)) / 4
+              for y in straight for x in straight for c in range(3)] for p in large]
+    same_as_arrays(folder, "", [png(2 * SIZE, 2 * SIZE, p) for p in large], [planes(p, SIZE, straight) for p in means], "png")
+    same_as_arrays(folder, "", [JPEG], [planes(JPEG_PIXEL * SIZE * SIZE, SIZE, straight)], "jpg")
+    static = ["--scheme", "int8-static", "--calibration", f"{folder}/bad"]
+    os.makedirs(f"{folder}/bad")
+    for name, content, lines, status, words in (
+            ("cut.png", png(SIZE, SIZE, some[0])[:200], "", EX_DATAERR, ("cut.png", "PNG")), ("cut.jpg", JPEG[:-40], "", EX_DATAERR, ("cut.jpg", "JPEG")),
+            ("no.jpg", b"not one", "", EX_DATAERR, ("no.jpg", "neither")),
+            ("0.png", png(SIZE, SIZE, some[0]), "size = 0x3", EX_USAGE, ("preprocess.ini", "line 1", "size")),
+            ("0.png", png(SIZE, SIZE, some[0]), "\nstd = 1 2", EX_USAGE, ("line 2",)), ("0.png", png(SIZE, SIZE, some[0]), "std = 0", EX_USAGE, ("line 1",)),
+            ("0.png", png(SIZE, SIZE, some[0]), "channels = gray", EX_USAGE, ("3 channels", "1")),
+            ("0.png", png(SIZE, SIZE, some[0]), "size = 14x14", EX_USAGE, ("dimension",))):
+        shutil.rmtree(f"{folder}/bad")
+        os.makedirs(f"{folder}/bad")
+        put(f"{folder}/bad/{name}", content)
+        if lines:
+            put(f"{folder}/bad/preprocess.ini", lines.encode())
+        expect(quantize(f"{folder}/m.onnx", f"{folder}/no.onnx", *static), status, *words)
+
+
+def wave_file(samples, rate=16000, channels=1, kind=1, bits=16):
+    packed = struct.pack(f"<{len(samples)}{'h' if kind == 1 else 'f'}", *samples)
+    form = struct.pack("<2H2I2H", kind, channels, rate, rate * channels * bits // 8, channels * bits // 8, bits)
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(form)) + form + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + struct.pack("<I", len(packed)) + packed
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def sounds(folder):
+    nodes = [onnx.node("MatMul", ["x", "w"], ["h"]), onnx.node("Relu", ["h"], ["r"]), onnx.node("MatMul", ["r", "v"], ["y"])]
+    put(f"{folder}/s.onnx", onnx.model(onnx.graph(nodes, [onnx.value("x", [1, 64])], [onnx.value("y", [1, CLASSES])],
+                                                  [onnx.tensor("w", [64, 64], gauss(64 * 64)), onnx.tensor("v", [64, CLASSES], gauss(64 * CLASSES))])))
+    rng.seed(9)
+    some = [[rng.randrange(-32768, 32768) for _ in range(n)] for n in (64, 100, 40)]
+    fitted = [(s + [0] * 64)[:64] for s in some]
+    same_as_arrays(folder, "rate = 16000", [wave_file(s) for s in some], [onnx.npy([1, 64], onnx.floats([x / 32768 for x in s])) for s in fitted], "wav", "s.onnx")
+    same_as_arrays(folder, "scale = 32768", [wave_file(s) for s in some], [onnx.npy([1, 64], onnx.floats(s)) for s in fitted], "wav", "s.onnx")
+    pairs = [[v for x in s for v in (x / 65536, x / 65536)] for s in some]
+    same_as_arrays(folder, "", [wave_file(s, channels=2, kind=3, bits=32) for s in pairs],
+                   [onnx.npy([1, 64], onnx.floats([x / 65536 for x in s])) for s in fitted], "wav", "s.onnx")
+    for content, lines, words in ((wave_file(some[0])[:80], "", ("chunk",)), (wave_file(some[0], bits=8), "", ("8 bits",)), (b"RIFF", "", ("no WAV",)),
+                                  (wave_file(some[0]), "rate = 8000", ("16000 Hz", "8000"))):
+        put(f"{folder}/samples/0.wav", content)
+        put(f"{folder}/samples/preprocess.ini", lines.encode() or b"# nothing")
+        done = quantize(f"{folder}/s.onnx", f"{folder}/no.onnx", "--scheme", "int8-static", "--calibration", f"{folder}/samples")
+        if done.returncode == 0 or any(w not in done.stderr for w in ("0.wav",) + words):
+            raise AssertionError(f"{done.returncode}: {done.stderr}")
+
+
 for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
-              refuses_what_makes_no_sense, external_data):
+              refuses_what_makes_no_sense, external_data, pictures, sounds):
     with tempfile.TemporaryDirectory() as work:
         rng.seed(5)
         put(f"{work}/m.onnx", network())
