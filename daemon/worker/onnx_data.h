@@ -4,7 +4,7 @@
 
 #include "daemon/worker/direct_args.h"
 #include "quant/calib/compare.h"
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 #include "quant/source.h"
 
 /* Data that are not there are said before any work. */

@@ -5,7 +5,7 @@
 #ifndef QUANTD_CALIB_CALIBRATE_H
 #define QUANTD_CALIB_CALIBRATE_H
 
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 #include "quant/graph/graph.h"
 
 /*

@@ -5,7 +5,7 @@
 #ifndef QUANTD_CALIB_RANGE_H
 #define QUANTD_CALIB_RANGE_H
 
-#include "quant/calib/observer.h"
+#include "statistics/observer.h"
 
 /* Holds zero: low <= 0 <= high. */
 struct range {

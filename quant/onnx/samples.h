@@ -6,7 +6,7 @@
 #define QUANTD_ONNX_SAMPLES_H
 
 #include "quant/calib/compare.h"
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 
 /* After each sample. Non-zero ends the work with that result. */
 typedef int onnx_samples_fn(void *data, uint64_t n_done, uint64_t n_samples);

@@ -7,7 +7,7 @@
 
 #include "quant/calib/deviation.h"
 #include "quant/calib/range.h"
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 #include "quant/format/onnx_write.h"
 #include "quant/onnx/weights.h"
 #include "quant/tensor_rules.h"

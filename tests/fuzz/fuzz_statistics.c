@@ -4,7 +4,7 @@
 
 #include "kernels/cpu.h"
 #include "quant/calib/range.h"
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { BUDGET_BYTES = 8 << 20, EDGES_TRIED = 8 };

@@ -2,7 +2,7 @@
 import os
 import sys
 
-FOLDERS = ("kernels", "artifact", "quant", "ipc", "cache", "client", "daemon", "tests")
+FOLDERS = ("kernels", "artifact", "statistics", "quant", "ipc", "cache", "client", "daemon", "tests")
 
 
 def c_files(root, folders=FOLDERS, endings=(".c", ".h", ".def", ".inc")):

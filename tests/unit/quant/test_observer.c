@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels/cpu.h"
-#include "quant/calib/observer.h"
+#include "statistics/observer.h"
 
 enum { N = 5003 };
 

@@ -6,7 +6,7 @@
 
 #include "kernels/cpu.h"
 #include "quant/calib/range.h"
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 
 enum { BUDGET = 16 << 20 };
 

@@ -4,11 +4,11 @@
  * it, merge it, or send the ranges and histograms that it gathered itself. Whatever the order of samples and of
  * merging, the same sets of data give the same bytes.
  */
-#ifndef QUANTD_CALIB_STATISTICS_H
-#define QUANTD_CALIB_STATISTICS_H
+#ifndef QUANTD_STATISTICS_STATISTICS_H
+#define QUANTD_STATISTICS_STATISTICS_H
 
 #include "artifact/digest.h"
-#include "quant/calib/observer.h"
+#include "statistics/observer.h"
 
 enum {
     STATISTICS_BYTES_MAX = 256 << 20, /* of a file */

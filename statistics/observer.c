@@ -1,4 +1,4 @@
-#include "quant/calib/observer.h"
+#include "statistics/observer.h"
 
 enum { LANES = 16 };
 

@@ -1,4 +1,4 @@
-#include "quant/calib/histogram.h"
+#include "statistics/histogram.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-#include "quant/calib/exact_sum.h"
+#include "statistics/exact_sum.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 
 #include <string.h>
 

@@ -3,8 +3,8 @@
  * that the sum does not depend on order, threads or how a set was split, which no floating-point sum offers. Room for
  * 2^42 values of the greatest magnitude.
  */
-#ifndef QUANTD_CALIB_EXACT_SUM_H
-#define QUANTD_CALIB_EXACT_SUM_H
+#ifndef QUANTD_STATISTICS_EXACT_SUM_H
+#define QUANTD_STATISTICS_EXACT_SUM_H
 
 #include <stdint.h>
 

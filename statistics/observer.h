@@ -3,14 +3,14 @@
  * any number of samples, in constant memory. One pass; the result does not depend on the order of samples, on the
  * number of threads or on the CPU, and two of them merge to the observer of all samples, bit for bit.
  */
-#ifndef QUANTD_CALIB_OBSERVER_H
-#define QUANTD_CALIB_OBSERVER_H
+#ifndef QUANTD_STATISTICS_OBSERVER_H
+#define QUANTD_STATISTICS_OBSERVER_H
 
 #include "kernels/core/cleanup.h"
 #include "kernels/core/error.h"
 #include "kernels/kernels.h"
-#include "quant/calib/exact_sum.h"
-#include "quant/calib/histogram.h"
+#include "statistics/exact_sum.h"
+#include "statistics/histogram.h"
 
 struct observer {
     uint64_t n;                   /* values */

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "artifact/pack.h"
-#include "quant/calib/statistics.h"
+#include "statistics/statistics.h"
 
 enum { STATISTICS_FORMAT = 1, HEAD_FIELDS = 4, EDGE_FIELDS = 4, OBSERVER_FIELDS = 7, HISTOGRAM_FIELDS = 4 };
 

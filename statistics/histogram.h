@@ -5,8 +5,8 @@
  * to that of all their values, bit for bit. Zeros are not in a bin but counted apart: behind a ReLU they are most of
  * all values, and any range represents them.
  */
-#ifndef QUANTD_CALIB_HISTOGRAM_H
-#define QUANTD_CALIB_HISTOGRAM_H
+#ifndef QUANTD_STATISTICS_HISTOGRAM_H
+#define QUANTD_STATISTICS_HISTOGRAM_H
 
 #include <stdbool.h>
 #include <stdint.h>
