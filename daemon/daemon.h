@@ -19,6 +19,7 @@ struct listener;
 struct serving;
 struct hardware;
 struct relayout;
+struct sent;
 
 struct daemon {
     uv_loop_t *loop;
@@ -31,6 +32,7 @@ struct daemon {
     struct store *store;
     struct hints *hints;
     struct catalog *catalog;
+    struct sent *sent;
     struct jobs *jobs;
     struct relayout *relayout;
     const struct hardware *hardware; /* as it was looked at last; serving's */

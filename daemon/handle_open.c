@@ -25,6 +25,7 @@
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pool.h"
+#include "daemon/sent.h"
 #include "daemon/stamp.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/cpu.h"
@@ -259,6 +260,7 @@ static int aim(struct peer *p, const struct ask *a, struct target *ret, struct q
         policy_facts_here(p->daemon, m ? m->first_file : a->source_name, m ? m->bytes : a->source_bytes);
     policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why);
     imatrix_weigh(&a->imatrix, &ret->recipe);
+    sent_weigh(p->daemon->sent, ret->first_file, &ret->stamp, &ret->recipe);
     r = layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
     if (r < 0)
         return r;

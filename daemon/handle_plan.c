@@ -10,6 +10,7 @@
 #include "daemon/imatrix.h"
 #include "daemon/layouts.h"
 #include "daemon/pool.h"
+#include "daemon/sent.h"
 #include "daemon/profile.h"
 #include "ipc/records.h"
 #include "kernels/core/arena.h"
@@ -247,6 +248,7 @@ static int decide(const struct daemon *d, const struct plan_ask *a, const struct
         (void)cpu_features_string_of(a->profile.architecture, a->profile.features, ret->features, sizeof ret->features);
     policy_resolve(&a->recipe, &facts, &ret->recipe, ret->why);
     imatrix_weigh(&a->imatrix, &ret->recipe);
+    sent_weigh(d->sent, m->first_file, &m->stamp, &ret->recipe);
     return layout_wish_resolve(&a->layout, &ret->recipe, &facts, &ret->layout, ret->layout_why, err);
 }
 

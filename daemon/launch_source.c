@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "daemon/config.h"
+#include "daemon/sent.h"
 #include "daemon/stamp.h"
 #include "quant/importance.h"
 #include "quant/page_cache.h"
@@ -14,12 +15,18 @@
 
 /* What the importance matrix is called: no file of a model is, and whose it was is nobody's concern. */
 #define IMATRIX_NAME "<imatrix>"
+#define SENT_NAME    "<statistics>"
 
 /* ---- hash, key ------------------------------------------------------------------------------------- */
 
 static bool is_imatrix(const struct launch_file *f)
 {
     return strcmp(f->role, IMPORTANCE_ROLE) == 0;
+}
+
+static bool is_sent(const struct launch_file *f)
+{
+    return strcmp(f->role, SENT_ROLE) == 0;
 }
 
 static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
@@ -40,15 +47,17 @@ static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *e
     (void)hint_put(l->d->hints, &f->st, &f->digest, NULL); /* a hint that is lost costs hashing */
     if (is_imatrix(f) && !digest_equal(&f->digest, &l->recipe.importance))
         return err_new(err, QD_E_SOURCE_CHANGED, "the importance matrix was changed since it was asked for");
+    if (is_sent(f) && !digest_equal(&f->digest, &l->recipe.statistics))
+        return err_new(err, QD_E_CORRUPT, "the statistics that were sent for the model are damaged");
     return 0;
 }
 
-/* The model's: an importance matrix is a part of the recipe, by its digest. */
+/* The model's: an importance matrix, and statistics that were sent, are parts of the recipe, by their digests. */
 static size_t list_files(const struct launch *l, struct source_file_id *ret)
 {
     size_t n = 0;
     for (size_t i = 0; i < l->n_files; i++)
-        if (l->files[i].fd >= 0 && !is_imatrix(&l->files[i]))
+        if (l->files[i].fd >= 0 && !is_imatrix(&l->files[i]) && !is_sent(&l->files[i]))
             ret[n++] = (struct source_file_id){.role = l->files[i].role,
                                                .name = l->files[i].name,
                                                .bytes = (uint64_t)l->files[i].st.st_size,
@@ -150,6 +159,22 @@ int launch_gather_one(const struct launch *l, struct launch_file *f, struct qd_e
     return 0;
 }
 
+static int add_sent(struct launch *l, struct qd_error *err)
+{
+    struct launch_file *grown = realloc(l->files, (l->n_files + 1) * sizeof *grown);
+    if (!grown)
+        return err_new(err, QD_E_NO_MEMORY, "file list");
+    l->files = grown;
+    struct launch_file *f = &l->files[l->n_files++];
+    *f = (struct launch_file){.role = strdup(SENT_ROLE), .name = strdup(SENT_NAME), .required = true, .fd = -1};
+    if (!f->role || !f->name)
+        return err_new(err, QD_E_NO_MEMORY, "file list");
+    int r = sent_open_file(l->d->sent, &l->recipe.statistics, &f->fd, err);
+    if (r == 0 && fstat(f->fd, &f->st) < 0)
+        r = err_sys(err, errno, "stat the statistics");
+    return r;
+}
+
 static int gather_on_pool(void *data, struct qd_error *err)
 {
     struct launch *l = data;
@@ -157,7 +182,9 @@ static int gather_on_pool(void *data, struct qd_error *err)
     for (size_t i = 1; r == 0 && i < l->n_files; i++)
         if (l->files[i].fd < 0)
             r = launch_gather_one(l, &l->files[i], err);
-    return r == 0 && is_onnx(l) && l->folder_fd >= 0 ? samples_gather(l, err) : r;
+    if (r == 0 && is_onnx(l) && l->folder_fd >= 0)
+        r = samples_gather(l, err);
+    return r == 0 && is_onnx(l) && l->recipe.has_statistics ? add_sent(l, err) : r;
 }
 
 static void step_add(struct launch *l)

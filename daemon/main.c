@@ -24,6 +24,7 @@
 #include "daemon/notify.h"
 #include "daemon/pool.h"
 #include "daemon/relayout.h"
+#include "daemon/sent.h"
 #include "kernels/core/cleanup.h"
 
 struct options {
@@ -300,6 +301,7 @@ static int build_ahead(struct daemon *d, const struct catalog_model *m, const ch
     if (!(scheme_families(recipe.scheme) & (facts.is_onnx ? FAMILY_ONNX : FAMILY_GGUF)))
         return 0; /* a folder of models of both kinds: those that the scheme is for */
     policy_resolve(&recipe, &facts, &recipe, why);
+    sent_weigh(d->sent, m->first_file, &m->stamp, &recipe);
     return build_in_background(d, m->name, &recipe, QD_LAYOUT_PORTABLE, err);
 }
 
@@ -518,6 +520,7 @@ static void on_teardown(uv_timer_t *timer)
     serving_stop(d->serving);
     relayout_stop(d->relayout);
     d->jobs = jobs_free(d->jobs);
+    d->sent = sent_close(d->sent);
     d->listener = listener_free(d->listener);
     d->catalog = catalog_free(d->catalog);
     for (size_t i = 0; i < N_SIGNALS; i++)
@@ -619,6 +622,8 @@ static int start_parts(struct run *run, struct qd_error *err)
     int fd = -1, r = start_loop(run, err);
     if (r == 0)
         r = serving_new(d, err);
+    if (r == 0)
+        r = sent_open(d->config->state_dir, &d->sent, err);
     if (r == 0)
         r = jobs_new(d, &d->jobs, err);
     if (r == 0)

@@ -155,6 +155,7 @@ static void settle_onnx(const struct policy_facts *facts, struct recipe *r)
     r->bits = !meets_codes ? 0 : r->bits ? r->bits : c->bits;
     r->method = !calibrated ? RANGE_MIN_MAX : r->has_method ? r->method : RANGE_PERCENTILE;
     r->has_method = calibrated;
+    r->has_statistics = r->has_statistics && calibrated;
     r->speed = !any ? 0 : facts->int8_speed ? facts->int8_speed : c->speed;
     r->block = !nibbles ? 0 : r->block ? r->block : 32;
     r->asymmetric = nibbles && r->asymmetric;

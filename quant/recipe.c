@@ -83,7 +83,7 @@ uint32_t scheme_file_type(enum scheme s)
     return schemes[s].file_type;
 }
 
-enum { SQUEEZED_BYTES = 32, SPEED_MAX = 1000, ONNX_TEXT_MAX = 96 };
+enum { SQUEEZED_BYTES = 32, SPEED_MAX = 1000, ONNX_TEXT_MAX = 192 };
 
 /* A name as people type it: without '_', '-', '.' and case. */
 static const char *squeeze(const char *name, char dst[SQUEEZED_BYTES])
@@ -221,6 +221,16 @@ static int set_method(struct recipe *r, const char *value, struct qd_error *err)
     return done;
 }
 
+static int set_statistics(struct recipe *r, const char *value, struct qd_error *err)
+{
+    struct digest d;
+    if (!digest_parse(value, &d))
+        return err_new(err, QD_E_INVALID, "'%.80s' is no digest of statistics", value);
+    r->statistics = d;
+    r->has_statistics = true;
+    return 0;
+}
+
 static int set_speed(struct recipe *r, const char *value, struct qd_error *err)
 {
     char *end;
@@ -243,6 +253,7 @@ static const struct setter {
     {"asymmetric", NULL, offsetof(struct recipe, asymmetric)},
     {"method", set_method, 0},
     {"speed", set_speed, 0},
+    {"statistics", set_statistics, 0},
     {"output", set_output, 0},
     {"embedding", set_embedding, 0},
     {"leave_output", NULL, offsetof(struct recipe, leave_output)},
@@ -284,7 +295,12 @@ static void onnx_text(const struct recipe *r, char dst[ONNX_TEXT_MAX])
     if (r->has_method)
         n += (size_t)snprintf(dst + n, ONNX_TEXT_MAX - n, " method=%s", range_method_name(r->method));
     if (r->speed)
-        (void)snprintf(dst + n, ONNX_TEXT_MAX - n, " speed=%" PRIu32, r->speed);
+        n += (size_t)snprintf(dst + n, ONNX_TEXT_MAX - n, " speed=%" PRIu32, r->speed);
+    char hex[DIGEST_HEX_BYTES];
+    if (r->has_statistics) {
+        digest_hex(&r->statistics, hex);
+        (void)snprintf(dst + n, ONNX_TEXT_MAX - n, " statistics=%s", hex);
+    }
 }
 
 void recipe_text(const struct recipe *r, char *dst)

@@ -18,7 +18,7 @@
 enum {
     /* Of one's own rules, as canonical text: with the rest it is in every packet, journal and manifest of a job. */
     RECIPE_RULES_BYTES = 1024,
-    RECIPE_TEXT_MAX = 256 + RECIPE_RULES_BYTES
+    RECIPE_TEXT_MAX = 384 + RECIPE_RULES_BYTES
 };
 
 /*
@@ -86,7 +86,9 @@ struct recipe {
     uint32_t block; /* of int4: 32, 64 or 128 */
     bool asymmetric, has_method;
     enum range_method method;
-    uint32_t speed; /* of int8: products with codes in the time of ten with floats, what it chooses by */
+    bool has_statistics;
+    struct digest statistics; /* that an application sent, where has_statistics */
+    uint32_t speed;           /* of int8: products with codes in the time of ten with floats, what it chooses by */
     char rules[RECIPE_RULES_BYTES]; /* tensor_rules.h; "" for none */
 };
 
@@ -106,8 +108,8 @@ int target_type_parse(const char *name, enum qd_type *ret, struct qd_error *err)
 
 /*
  * Sets one choice by the key that canonical texts, messages and options share: scheme, pure, bits, block, asymmetric,
- * method, speed, output, embedding, leave_output, requantize (0 or 1), imatrix (64 hex digits), tensor (REGEX=TYPE,
- * adds a rule), keep (REGEX, adds one).
+ * method, speed, statistics (64 hex digits), output, embedding, leave_output, requantize (0 or 1), imatrix (64 hex
+ * digits), tensor (REGEX=TYPE, adds a rule), keep (REGEX, adds one).
  * A wrong value: QD_E_INVALID or QD_E_LIMIT, and @r as it was.
  */
 int recipe_set(struct recipe *r, const char *key, const char *value, struct qd_error *err);

@@ -1,5 +1,7 @@
 #include "statistics/observer.h"
 
+#include <math.h>
+
 enum { LANES = 16 };
 
 int observer_new(bool with_histogram, struct observer **ret, struct qd_error *err)
@@ -54,11 +56,19 @@ static void widen_extremes(struct observer *o, float low, float high)
     o->high = first || high > o->high ? high : o->high;
 }
 
+static uint64_t find_nonfinite(const float *x, uint64_t n)
+{
+    uint64_t i = 0;
+    while (i < n && isfinite(x[i]))
+        i++;
+    return i;
+}
+
 int observer_add(struct observer *o, const struct ops *kernels, const float *x, uint64_t n, struct qd_error *err)
 {
     if (n == 0)
         return 0;
-    const uint64_t bad = kernels->find_nonfinite(x, n);
+    const uint64_t bad = kernels ? kernels->find_nonfinite(x, n) : find_nonfinite(x, n);
     if (bad < n)
         return err_new(err, QD_E_INVALID, "element %llu of %llu is %s", (unsigned long long)bad, (unsigned long long)n,
                        x[bad] != x[bad] ? "NaN" : "infinite");
@@ -71,6 +81,20 @@ int observer_add(struct observer *o, const struct ops *kernels, const float *x, 
     o->n += n;
     if (o->histogram)
         histogram_add(o->histogram, x, n, low, high);
+    return 0;
+}
+
+int observer_add_range(struct observer *o, uint64_t n, float low, float high, struct qd_error *err)
+{
+    if (n == 0)
+        return 0;
+    if (!isfinite(low) || !isfinite(high) || low > high)
+        return err_new(err, QD_E_INVALID, "a range from %g to %g", (double)low, (double)high);
+    widen_extremes(o, low + 0.0f, high + 0.0f); /* never -0 */
+    exact_sum_add(&o->lows, low);
+    exact_sum_add(&o->highs, high);
+    o->n_samples++;
+    o->n += n;
     return 0;
 }
 

@@ -27,9 +27,12 @@ DEFINE_CLEANUP(observer_free, struct observer *)
 
 /*
  * One sample: @n values. NaN or Inf: QD_E_INVALID whose message says which element, for a caller that adds tensor and
- * sample; the observer is then unchanged.
+ * sample; the observer is then unchanged. @kernels may be NULL: then slower.
  */
 int observer_add(struct observer *o, const struct ops *kernels, const float *x, uint64_t n, struct qd_error *err);
+
+/* One sample of @n values of which the extremes alone are known; @o has no histogram. As above. */
+int observer_add_range(struct observer *o, uint64_t n, float low, float high, struct qd_error *err);
 
 /* Without a histogram on one side there is none afterwards. */
 void observer_merge(struct observer *o, const struct observer *other);

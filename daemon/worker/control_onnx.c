@@ -14,6 +14,7 @@
 
 enum {
     COMPARED_SAMPLES = 16,
+    SENT_BYTES = 128 << 20,            /* of statistics that were sent, in memory */
     EXECUTOR_BYTES = 512 << 20,        /* where there is no ceiling */
     BESIDE_EXECUTOR_BYTES = 128 << 20, /* of the ceiling: the model as read, scratch, histograms, stacks */
 };
@@ -91,6 +92,43 @@ static int calibrate_model(const struct onnx_job *j, const struct onnx_job_env *
 
 /* ---- plan ---- */
 
+/* What an application sent comes as a file; -1: none. */
+static int sent_file(const struct source *s)
+{
+    for (size_t i = 0; i < source_n_files(s); i++)
+        if (strcmp(source_role(s, i), "statistics") == 0)
+            return (int)i;
+    return -1;
+}
+
+static int read_sent(struct source *s, size_t file, struct statistics **ret, struct qd_error *err)
+{
+    const uint64_t n = source_bytes(s, file);
+    if (n > STATISTICS_BYTES_MAX)
+        return err_new(err, QD_E_LIMIT, "statistics of %" PRIu64 " bytes", n);
+    CLEANUP(free) uint8_t *content = malloc((size_t)n + 1);
+    int r =
+        content ? source_read_meta(s, file, 0, content, (size_t)n, err) : err_new(err, QD_E_NO_MEMORY, "statistics");
+    return r < 0 ? r : statistics_decode((struct bytes){content, (size_t)n}, SENT_BYTES, ret, err);
+}
+
+/* Of samples, of what was sent, or of both together. */
+static int gather(const struct onnx_job *j, const struct onnx_job_env *env, struct statistics **ret,
+                  struct qd_error *err)
+{
+    CLEANUP(statistics_free) struct statistics *sent = NULL;
+    const int file = sent_file(env->source);
+    int r = file < 0 ? 0 : read_sent(env->source, (size_t)file, &sent, err);
+    if (r == 0 && calibration_bytes(env->source))
+        r = calibrate_model(j, env, ret, err);
+    if (r < 0 || !sent)
+        return r;
+    if (*ret)
+        return statistics_merge(*ret, sent, err);
+    *ret = steal(&sent);
+    return 0;
+}
+
 int onnx_job_plan(const struct onnx_job_env *env, const char *recipe, struct onnx_job **ret, struct qd_error *err)
 {
     CLEANUP(statistics_free) struct statistics *statistics = NULL;
@@ -100,11 +138,16 @@ int onnx_job_plan(const struct onnx_job_env *env, const char *recipe, struct onn
     if (r == 0 && j->recipe.weighted)
         r = err_new(err, QD_E_INVALID, "an importance matrix is for GGUF models");
     if (r == 0)
-        r = make_wants_statistics(&j->recipe, calibration_bytes(env->source) > 0, &wants, err);
+        r = j->recipe.has_statistics == (sent_file(env->source) >= 0)
+                ? 0
+                : err_new(err, QD_E_PROTOCOL, "a recipe without its statistics, or the reverse");
+    if (r == 0)
+        r = make_wants_statistics(&j->recipe, calibration_bytes(env->source) > 0 || j->recipe.has_statistics, &wants,
+                                  err);
     if (r == 0)
         r = onnx_read(env->source, LIMIT_HEADER_BUDGET_BYTES, &j->model, err);
     if (r == 0 && wants)
-        r = calibrate_model(j, env, &statistics, err);
+        r = gather(j, env, &statistics, err);
     if (r == 0)
         r = make_plan(j->model, env->source, &j->recipe, statistics, ops_native(), ONNX_DATA_NAME, &j->made, err);
     if (r < 0)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ONNX models through the daemon: watched, calibrated with what lies beside them, served as two files, told about.
 
-usage: onnx_served.py DAEMON WORKER QUANTCTL RUN_MODEL
+usage: onnx_served.py DAEMON WORKER QUANTCTL RUN_MODEL SEND_STATISTICS
 """
 import hashlib
 import os
@@ -18,7 +18,7 @@ import onnx_network
 import tap
 from house import SANITIZED, Failed, House
 
-DAEMON, WORKER, QUANTCTL, RUN_MODEL = (os.path.abspath(p) for p in sys.argv[1:5])
+DAEMON, WORKER, QUANTCTL, RUN_MODEL, SEND_STATISTICS = (os.path.abspath(p) for p in sys.argv[1:6])
 SIZE = onnx_network.SIZE
 EX_USAGE, EX_DATAERR, EX_NOPERM = 64, 65, 77
 SLOW = 1000  # samples: what one source may have, nearly; some seconds under a sanitizer
@@ -207,6 +207,65 @@ def refusal(h):
     return ""
 
 
+# ---- statistics that an app sends ----
+
+
+def send(h, *arguments):
+    return subprocess.run([SEND_STATISTICS, h.path("run", "quantd", "quantd.sock"), "m", *arguments], env=h.env, capture_output=True, text=True)
+
+
+def sent_statistics(h):
+    h.model()
+    floats = [put(h.path("seen", f"{i}.raw"), onnx_network.sample(i)[-4 * 3 * SIZE * SIZE:]) for i in range(4)]
+    static = ("open", "m", "--scheme", "int8-static")
+    h.refused(EX_USAGE, ("needs calibration data",), *static)
+    keys = []
+    for n in (3, 3, 4):
+        done = send(h, "x", *floats[:n])
+        assert done.returncode == 0, done.stderr
+        opened = h.ctl(*static)
+        assert "statistics=" in opened["recipe"], opened
+        keys.append(opened["key"])
+    assert keys[0] == keys[1] != keys[2], keys
+    assert "statistics=" not in h.ctl("open", "m", "--scheme", "int8-weight")["recipe"]
+    h.ctl(*static, "--output", h.path("sent") + "/")
+    assert h.stop() == 0
+    h.start()
+    h.until_ready("m")
+    assert h.ctl(*static, "--no-build")["key"] == keys[2], "forgotten at a restart"
+    for i in range(4):
+        h.sample("m", f"{i}.npy", onnx_network.sample(i))
+    h.until("the samples count, too", lambda: h.ctl("show", h.ctl(*static)["key"]).get("samples") == 4)
+    assert h.ctl(*static)["key"] not in keys
+    shutil.rmtree(h.path("models", "m.calib"))
+    h.until("they are gone", lambda: h.ctl(*static)["key"] == keys[2])
+    scale = {}
+    for name in ("sent", "samples"):  # the range of x is that of the same samples
+        if name == "samples":
+            os.makedirs(h.path("data"))
+            for i in range(4):
+                put(h.path("data", f"{i}.npy"), onnx_network.sample(i))
+            os.makedirs(h.path(name))
+            done = subprocess.run([WORKER, "--direct", h.path("models", "m.onnx"), h.path(name, "model.onnx"), "--scheme", "int8-static", "--calibration",
+                                   h.path("data")], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        content = read(h.path(name, "model.onnx"))
+        at = content.index(b"x_scale_")
+        scale[name] = content[at:at + 40].split(b"J\x04")[-1][:4] if b"J\x04" in content[at - 20:at + 40] else content[at - 12:at]
+    assert scale["sent"] == scale["samples"], scale
+    h.until_ready("m")
+    done = send(h, "x", "-1", "1", "432")
+    assert done.returncode == 0, done.stderr
+    h.refused(EX_USAGE, ("histogram",), *static)
+    assert h.ctl(*static, "--method", "min-max")["scheme"] == "int8-static"
+    for content, words in ((b"junk", ("CORRUPT",)), (b"", ("1 to",)), (b"x" * (17 << 20), ("1 to",))):
+        done = send(h, "--raw", put(h.path("junk"), content))
+        assert done.returncode != 0 and all(w.lower() in done.stderr.lower() for w in words), done.stderr
+    assert send(h, "x", "1", "-1", "432").returncode == EX_USAGE
+    put(h.path("models", "m.onnx"), onnx_network.network(opset=18))
+    h.until("they were of another file", lambda: h.status_of(*static, "--method", "min-max") == EX_USAGE)
+
+
 # ---- progress, cancelling, dying ----
 
 
@@ -325,6 +384,7 @@ CASES = (("every scheme: the one-shot form's bytes, and they compute what the mo
          ("quality: outputs and the ten worst results, signed with the artifact and shown", quality),
          ("samples beside a model: found, part of its identity, kept over a restart", samples_are_found),
          ("bad samples: named, and gone when they are", bad_samples),
+         ("statistics that an app sends: part of the recipe, merged with samples, kept, bad ones refused", sent_statistics),
          ("progress by samples; cancelled: soon, and nothing is left", progress_and_cancel),
          ("killed while it calibrates: worker or daemon, the next open makes it", killed),
          ("external data: found beneath, part of the identity, nobody else's", external_data),

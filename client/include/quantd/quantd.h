@@ -234,6 +234,37 @@ QD_API const char *
 qd_meta_type_name(struct qd_artifact *a,
                   const char *key); /* "u32" "string" "array of f32" ..., NULL where the key is none */
 
+/* ---- calibration data from an app -------------------------------------------------------------- */
+
+/*
+ * An app that runs an ONNX model with its own runtime, on the data that it really meets, can tell quantd what the
+ * model's values are like: extremes and histograms, never the data. int8-static and int8 then choose the ranges of
+ * activations by them, together with samples beside the model where there are some. What is asked for are the float32
+ * inputs of Conv, ConvTranspose, MatMul and Gemm, by the names that the values have in the graph; others are not looked
+ * at. Call once for each value and sample. Memory: 33 KiB a value. One thread at a time.
+ */
+struct qd_statistics;
+QD_API int qd_statistics_new(struct qd_statistics **ret, struct qd_error *err);
+QD_API void qd_statistics_free(struct qd_statistics *s);
+
+/* All @n elements of the value @name in one sample. NaN or infinity: QD_E_INVALID, and nothing is added. */
+QD_API int qd_statistics_add(struct qd_statistics *s, const char *name, const float *x, uint64_t n,
+                             struct qd_error *err);
+
+/*
+ * The same where only the least and the greatest of the @n elements are known: methods min-max and average can then be
+ * asked for. Of one value either elements or ranges.
+ */
+QD_API int qd_statistics_add_range(struct qd_statistics *s, const char *name, uint64_t n, float low, float high,
+                                   struct qd_error *err);
+
+/*
+ * Sends all that was added since qd_statistics_new. It replaces what was sent for @model (catalog name) before, is kept
+ * over restarts, and counts until the model's file changes. QD_E_DENIED: neither the file's owner nor an admin.
+ */
+QD_API int qd_statistics_send(struct qd_client *c, const char *model, const struct qd_statistics *s,
+                              struct qd_error *err);
+
 /* ---- asking and administering ------------------------------------------------------------- */
 
 /*
