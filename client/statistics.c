@@ -51,7 +51,7 @@ static int edge_of(struct qd_statistics *s, const char *name, bool with_histogra
 
 int qd_statistics_add(struct qd_statistics *s, const char *name, const float *x, uint64_t n, struct qd_error *err)
 {
-    struct observer *o;
+    struct observer *o = NULL;
     int r = edge_of(s, name, true, &o, err);
     if (r == 0)
         r = observer_add(o, NULL, x, n, err);
@@ -61,7 +61,7 @@ int qd_statistics_add(struct qd_statistics *s, const char *name, const float *x,
 int qd_statistics_add_range(struct qd_statistics *s, const char *name, uint64_t n, float low, float high,
                             struct qd_error *err)
 {
-    struct observer *o;
+    struct observer *o = NULL;
     int r = edge_of(s, name, false, &o, err);
     if (r == 0)
         r = observer_add_range(o, n, low, high, err);

@@ -129,6 +129,21 @@ static int gather(const struct onnx_job *j, const struct onnx_job_env *env, stru
     return 0;
 }
 
+/* int8 is tried over the first samples. */
+static int plan_model(struct onnx_job *j, const struct onnx_job_env *env, const struct statistics *statistics,
+                      struct qd_error *err)
+{
+    struct pass pass = {.env = env, .step = "calibrating", .total_bytes = calibration_bytes(env->source)};
+    struct onnx_samples samples = {.folder_fd = -1};
+    const bool tries = j->recipe.scheme == SCHEME_INT8 && statistics && pass.total_bytes;
+    int r = tries ? open_samples(&pass, &samples, err) : 0;
+    if (r == 0)
+        r = make_plan(j->model, env->source, &j->recipe, statistics, tries ? &samples : NULL, ops_native(),
+                      ONNX_DATA_NAME, &j->made, err);
+    qd_team_free(samples.team);
+    return r;
+}
+
 int onnx_job_plan(const struct onnx_job_env *env, const char *recipe, struct onnx_job **ret, struct qd_error *err)
 {
     CLEANUP(statistics_free) struct statistics *statistics = NULL;
@@ -149,7 +164,7 @@ int onnx_job_plan(const struct onnx_job_env *env, const char *recipe, struct onn
     if (r == 0 && wants)
         r = gather(j, env, &statistics, err);
     if (r == 0)
-        r = make_plan(j->model, env->source, &j->recipe, statistics, ops_native(), ONNX_DATA_NAME, &j->made, err);
+        r = plan_model(j, env, statistics, err);
     if (r < 0)
         return *env->cancel ? err_new(err, QD_E_CANCELLED, "cancelled") : r;
     *ret = steal(&j);

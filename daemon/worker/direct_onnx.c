@@ -88,7 +88,7 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
     if (r == 0 && wants)
         r = onnx_data_statistics(a, m, s, cancel, &statistics, err);
     if (r == 0)
-        r = make_plan(m, s, &recipe, statistics, ops_native(), name, &made, err);
+        r = onnx_data_plan(a, m, s, &recipe, statistics, name, cancel, &made, err);
     p = made.plan;
     if (r == 0 && !a->dry_run)
         r = write_files(a, p, s, path, progress, data, err);

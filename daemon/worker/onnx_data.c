@@ -169,6 +169,22 @@ int onnx_data_statistics(const struct direct_args *a, const struct onnx_model *m
     return r;
 }
 
+/* ---- the plan ---- */
+
+int onnx_data_plan(const struct direct_args *a, const struct onnx_model *m, struct source *s, const struct recipe *r,
+                   const struct statistics *statistics, const char *data_name, const _Atomic int *cancel,
+                   struct made *ret, struct qd_error *err)
+{
+    struct samples samples;
+    if (r->scheme != SCHEME_INT8 || !statistics || !a->calibration)
+        return make_plan(m, s, r, statistics, NULL, ops_native(), data_name, ret, err);
+    int e = samples_open(&samples, a, "trying", cancel, err);
+    if (e == 0)
+        e = make_plan(m, s, r, statistics, &samples.options, ops_native(), data_name, ret, err);
+    samples_close(&samples);
+    return e;
+}
+
 /* ---- the error ---- */
 
 int onnx_data_compare(const struct direct_args *a, const struct onnx_model *m, struct source *s,

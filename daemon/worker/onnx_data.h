@@ -4,6 +4,7 @@
 
 #include "daemon/worker/direct_args.h"
 #include "quant/calib/compare.h"
+#include "quant/onnx/make.h"
 #include "statistics/statistics.h"
 #include "quant/source.h"
 
@@ -16,6 +17,11 @@ int onnx_data_check(const struct direct_args *a, struct qd_error *err);
  */
 int onnx_data_statistics(const struct direct_args *a, const struct onnx_model *m, struct source *s,
                          const _Atomic int *cancel, struct statistics **ret, struct qd_error *err);
+
+/* The plan of @r, for which int8 is tried over the first samples, where there are some. */
+int onnx_data_plan(const struct direct_args *a, const struct onnx_model *m, struct source *s, const struct recipe *r,
+                   const struct statistics *statistics, const char *data_name, const _Atomic int *cancel,
+                   struct made *ret, struct qd_error *err);
 
 /* How far what was written is from the source, over the first of the samples. */
 int onnx_data_compare(const struct direct_args *a, const struct onnx_model *m, struct source *s,

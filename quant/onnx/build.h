@@ -12,6 +12,7 @@ struct activation {
     const struct onnx_graph *graph;
     const char *value, *name;
     const char *scale, *zero_point; /* of codes; NULL with floats */
+    bool is_result;                 /* of a convolution: everybody takes @name */
 };
 
 /* A plan that is being made: lists in its arena with room for every weight. */
@@ -88,7 +89,16 @@ int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *
 int int8_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 
 /* Quantizes input and bias of the weight's operator, too: @d meets codes. Where that does not do its note says why. */
-int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const struct int8_weight *q);
+int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, struct int8_weight *q);
+
+/* When all weights are planned: who reads the result of a convolution reads it through its codes. */
+void static_finish(struct builder *b);
+
+/*
+ * A Conv with the BatchNormalization behind it as one: its bias, [channels of the weight] in the arena. 1: there is
+ * none, or it cannot be; then nothing was changed.
+ */
+int fold_norm(struct builder *b, const struct weight *w, struct int8_weight *q, double **ret_bias);
 
 /* Can the weight's operator become one of integers with dynamic ranges? */
 bool dynamic_fit(const struct weight *w);

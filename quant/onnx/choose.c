@@ -1,5 +1,6 @@
 #include "quant/onnx/choose.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -89,10 +90,29 @@ double int8_speed(void)
  * Time of a convolution whose input is codes and whose result is floats: no runtime computes that with integers, it
  * makes floats of the codes again. ONNX Runtime 1.30 on the models of the table: 1.3 to 2.0.
  */
-static const double CONVOLUTION_OF_CODES = 1.5;
+static const double CONVOLUTION_TO_FLOATS = 1.5;
+
+/*
+ * What it costs to make codes of an element and floats of it again, around a convolution between codes, in products
+ * of floats. ONNX Runtime 1.30, AVX-512 VNNI, against P / speed + this * elements: PP-OCR rec takes 0.69 of float32's
+ * time with 67 products for each element of input and result (15.7), det 0.80 with 48 (16.6), cls 1.46 with 15 (15).
+ */
+static const double CODES_OF_AN_ELEMENT = 16.0;
 
 /* A form that does not gain this much is not worth its error. */
 static const double WORTH = 0.9;
+
+static double elements_of(const struct statistics *s, const char *value)
+{
+    const struct edge_statistics *e = statistics_find(s, value);
+    return e ? (double)e->all->n : 0.0;
+}
+
+/* Of what a convolution between codes takes and gives. */
+static double elements_between(const struct weight *w, const struct statistics *s)
+{
+    return elements_of(s, w->user->inputs[0]) + elements_of(s, w->user->outputs[0]);
+}
 
 static double strides_of(const struct onnx_node *n)
 {
@@ -113,8 +133,7 @@ static double group_of(const struct onnx_node *n)
 static double products_of(const struct weight *w, const struct statistics *s)
 {
     const struct onnx_node *n = w->user;
-    const struct edge_statistics *e = statistics_find(s, n->inputs[0]);
-    const double x = e ? (double)e->all->n : 0.0, elements = (double)w->tensor->n_elements;
+    const double x = elements_of(s, n->inputs[0]), elements = (double)w->tensor->n_elements;
     if (strcmp(n->op_type, "Conv") == 0)
         return x / ((double)w->tensor->dims[1] * group_of(n) * strides_of(n)) * elements;
     if (strcmp(n->op_type, "ConvTranspose") == 0)
@@ -124,7 +143,8 @@ static double products_of(const struct weight *w, const struct statistics *s)
 
 void int8_choose(const struct onnx_plan *p, const struct statistics *s, double speed, struct int8_choice *ret)
 {
-    double all = 0.0, matrices = 0.0, convolutions = 0.0; /* products; of matrices and convolutions: with codes */
+    double all = 0.0, matrices = 0.0, to_floats = 0.0, to_codes = 0.0; /* products; of all but the first: with codes */
+    double elements = 0.0;                                             /* that become codes around the last */
     for (size_t i = 0; i < p->weights.n; i++) {
         const struct onnx_decision *d = &p->decisions[i];
         const struct weight *w = d->weight;
@@ -133,15 +153,51 @@ void int8_choose(const struct onnx_plan *p, const struct statistics *s, double s
         const double n = products_of(w, s);
         all += n;
         if (d->meets_codes)
-            *(strncmp(w->user->op_type, "Conv", 4) == 0 ? &convolutions : &matrices) += n;
+            *(strncmp(w->user->op_type, "Conv", 4) != 0 ? &matrices : d->gives_codes ? &to_codes : &to_floats) += n;
+        if (d->gives_codes)
+            elements += elements_between(w, s);
     }
     all = all > 0.0 ? all : 1.0;
-    const double m = matrices / all, c = convolutions / all;
-    ret->time = (1.0 - m - c) + m / speed + c * CONVOLUTION_OF_CODES;
+    const double m = matrices / all, f = to_floats / all, c = to_codes / all;
+    const double codes = CODES_OF_AN_ELEMENT * elements / all;
+    ret->time = (1.0 - m - f - c) + m / speed + f * CONVOLUTION_TO_FLOATS + c / speed + codes;
     ret->scheme = ret->time < WORTH ? ONNX_SCHEME_INT8_STATIC : ONNX_SCHEME_INT8_WEIGHT;
     (void)snprintf(ret->why, sizeof ret->why,
-                   "int8-static would take %.2f times float32's time: %.0f %% of the products are of matrices, where "
-                   "codes are %.1f times as fast on this CPU, %.0f %% of convolutions, where they are slower%s",
-                   ret->time, 100.0 * m, speed, 100.0 * c,
+                   "int8-static would take %.2f times float32's time: codes are %.1f times as fast on this CPU for "
+                   "%.0f %% of the products, of matrices, and for %.0f %%, of convolutions between codes; of %.0f %% "
+                   "a runtime makes floats again; making codes takes %.2f%s",
+                   ret->time, speed, 100.0 * m, 100.0 * c, 100.0 * f, codes,
                    ret->scheme == ONNX_SCHEME_INT8_STATIC ? "" : "; weights alone run as fast as float32");
+}
+
+/* ---- its error ---- */
+
+/* Chosen on the models of the table: those within lose less than a percent of what they are for. */
+static const double MOST_DB_LOST = 9.0, NEAR_DB = 40.0;
+
+void int8_judge(const struct comparison *with_static, const struct comparison *with_weights, struct int8_choice *choice)
+{
+    char time[CHOICE_WHY_BYTES];
+    const double share = choice->time;
+    double own = INFINITY, other = INFINITY, most = -INFINITY;
+    for (size_t i = 0; i < with_static->n_outputs && i < with_weights->n_outputs; i++) {
+        const double s = deviation_sqnr(&with_static->outputs[i].deviation),
+                     w = deviation_sqnr(&with_weights->outputs[i].deviation);
+        if (s >= NEAR_DB || w - s <= most)
+            continue;
+        most = w - s;
+        own = s;
+        other = w;
+    }
+    memcpy(time, choice->why, sizeof time);
+    if (most > MOST_DB_LOST) {
+        choice->scheme = ONNX_SCHEME_INT8_WEIGHT;
+        (void)snprintf(choice->why, sizeof choice->why,
+                       "int8-static would take %.2f times float32's time, and have an output at %.1f dB where weights "
+                       "alone have it at %.1f",
+                       share, own, other);
+    } else if (isfinite(own)) {
+        (void)snprintf(choice->why, sizeof choice->why, "%.300s; outputs at %.1f dB, with weights alone at %.1f", time,
+                       own, other); /* fits */
+    }
 }

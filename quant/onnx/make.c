@@ -42,9 +42,52 @@ int make_wants_statistics(const struct recipe *r, bool has_samples, bool *ret, s
     return 0;
 }
 
-int make_plan(const struct onnx_model *m, struct source *s, const struct recipe *r, const struct statistics *statistics,
-              const struct ops *ops, const char *data_name, struct made *ret, struct qd_error *err)
+/* What int8 is made from. */
+struct making {
+    const struct onnx_model *model;
+    struct source *source;
+    const struct onnx_samples *samples; /* NULL: none */
+    const struct ops *ops;
+    const char *data_name;
+};
+
+/* Both forms over samples; too large for that, or without samples, time alone decides. */
+static int judge(const struct making *k, const struct onnx_plan *with_static, const struct onnx_plan *with_weights,
+                 struct int8_choice *choice, struct qd_error *err)
 {
+    CLEANUP(comparison_free) struct comparison *a = NULL, *b = NULL;
+    int r = onnx_try(k->model, k->source, with_static, k->data_name, k->samples, TRIAL_SAMPLES, &a, err);
+    if (r == 0)
+        r = onnx_try(k->model, k->source, with_weights, k->data_name, k->samples, TRIAL_SAMPLES, &b, err);
+    if (r == 0)
+        int8_judge(a, b, choice);
+    return r == QD_E_LIMIT ? 0 : r;
+}
+
+/* @static_plan stays, or becomes that of weights alone. */
+static int choose(const struct making *k, struct onnx_recipe *recipe, const struct statistics *statistics, double speed,
+                  struct onnx_plan **static_plan, struct int8_choice *choice, struct qd_error *err)
+{
+    CLEANUP(onnx_plan_free) struct onnx_plan *weights = NULL;
+    int8_choose(*static_plan, statistics, speed, choice);
+    if (choice->scheme == recipe->scheme && !k->samples)
+        return 0;
+    recipe->scheme = ONNX_SCHEME_INT8_WEIGHT;
+    int r = onnx_plan_build(k->model, k->source, recipe, NULL, k->ops, k->data_name, &weights, err);
+    if (r == 0 && choice->scheme != ONNX_SCHEME_INT8_WEIGHT)
+        r = judge(k, *static_plan, weights, choice, err);
+    if (r == 0 && choice->scheme == ONNX_SCHEME_INT8_WEIGHT) {
+        (void)onnx_plan_free(*static_plan); /* returns NULL */
+        *static_plan = steal(&weights);
+    }
+    return r;
+}
+
+int make_plan(const struct onnx_model *m, struct source *s, const struct recipe *r, const struct statistics *statistics,
+              const struct onnx_samples *samples, const struct ops *ops, const char *data_name, struct made *ret,
+              struct qd_error *err)
+{
+    const struct making k = {m, s, samples, ops, data_name};
     struct onnx_recipe recipe = {.scheme = scheme_of(r, statistics != NULL),
                                  .block = r->block ? r->block : 32,
                                  .asymmetric = r->asymmetric,
@@ -58,12 +101,7 @@ int make_plan(const struct onnx_model *m, struct source *s, const struct recipe 
     if (e == 0 && r->scheme == SCHEME_INT8) {
         (void)snprintf(choice.why, sizeof choice.why, "no calibration data: weights alone lose least");
         if (statistics)
-            int8_choose(p, statistics, (double)r->speed / 10.0, &choice);
-    }
-    if (e == 0 && choice.scheme != recipe.scheme) {
-        recipe.scheme = choice.scheme;
-        p = onnx_plan_free(p);
-        e = onnx_plan_build(m, s, &recipe, NULL, ops, data_name, &p, err);
+            e = choose(&k, &recipe, statistics, (double)r->speed / 10.0, &p, &choice, err);
     }
     if (e < 0)
         return e;

@@ -6,6 +6,7 @@
 #define QUANTD_ONNX_MAKE_H
 
 #include "quant/onnx/choose.h"
+#include "quant/onnx/samples.h"
 #include "quant/recipe.h"
 
 /* What the model's file calls the file of its large tensors, and what both are called in an artifact. */
@@ -24,8 +25,12 @@ struct made {
     char why[CHOICE_WHY_BYTES]; /* the form of int8; "" where the recipe names it */
 };
 
-/* @statistics: where they are wanted; NULL: none. @r outlives the plan. */
+/*
+ * @statistics: where they are wanted; NULL: none. @samples: what int8 compares its forms over; NULL: it goes by time
+ * alone. @r outlives the plan.
+ */
 int make_plan(const struct onnx_model *m, struct source *s, const struct recipe *r, const struct statistics *statistics,
-              const struct ops *ops, const char *data_name, struct made *ret, struct qd_error *err);
+              const struct onnx_samples *samples, const struct ops *ops, const char *data_name, struct made *ret,
+              struct qd_error *err);
 
 #endif

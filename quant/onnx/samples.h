@@ -6,6 +6,7 @@
 #define QUANTD_ONNX_SAMPLES_H
 
 #include "quant/calib/compare.h"
+#include "quant/onnx/scheme.h"
 #include "statistics/statistics.h"
 
 /* After each sample. Non-zero ends the work with that result. */
@@ -23,6 +24,14 @@ struct onnx_samples {
 /* Statistics of all that int8-static wants to know of @m, over all samples; @model: what they say they are of. */
 int onnx_calibrate(const struct onnx_model *m, struct source *s, const struct onnx_samples *o,
                    const struct digest *model, struct statistics **ret, struct qd_error *err);
+
+/*
+ * How far what @p would write is from @m, over at most @n_samples: written to memory alone, so of more than
+ * TRIAL_BYTES_MAX it is QD_E_LIMIT. @data_name: as @p was built with.
+ */
+enum { TRIAL_BYTES_MAX = 64 << 20, TRIAL_SAMPLES = 8 };
+int onnx_try(const struct onnx_model *m, struct source *s, const struct onnx_plan *p, const char *data_name,
+             const struct onnx_samples *o, uint64_t n_samples, struct comparison **ret, struct qd_error *err);
 
 /* How far @other, made of @m, is from it, over at most @n_samples. */
 int onnx_compare(const struct onnx_model *m, struct source *s, const struct onnx_model *other,

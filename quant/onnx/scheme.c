@@ -9,7 +9,7 @@
 enum {
     CONTRIB_VERSION = 1, /* of com.microsoft's operators */
     BFLOAT16_SINCE = 13, /* opset from which Cast knows bfloat16 */
-    EDITS_A_WEIGHT = 16, /* at most: drops and additions, of activations and biases, too */
+    EDITS_A_WEIGHT = 24, /* at most: drops and additions, of activations and biases, too */
 };
 
 static const char scheme_prop[] = "quantd.scheme"; /* in metadata_props of what is made */
@@ -154,6 +154,19 @@ static int none_to_quantize(struct builder *b)
     return err_hint(b->err, r, "--dry-run says of each why");
 }
 
+/* At most so many are renamed. */
+static uint64_t count_inputs(const struct onnx_graph *g)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        n += g->nodes[i].n_inputs;
+        for (size_t a = 0; a < g->nodes[i].n_attrs; a++)
+            for (size_t k = 0; k < g->nodes[i].attrs[a].n_graphs; k++)
+                n += count_inputs(&g->nodes[i].attrs[a].graphs[k]);
+    }
+    return n;
+}
+
 static int build(struct builder *b, const char *data_name)
 {
     struct onnx_plan *p = b->plan;
@@ -166,14 +179,16 @@ static int build(struct builder *b, const char *data_name)
     const uint64_t n_edits = EDITS_A_WEIGHT * (uint64_t)p->weights.n + opset_changes(b) + 1;
     b->drops = build_take(b, n_edits, sizeof *b->drops);
     b->additions = build_take(b, n_edits, sizeof *b->additions);
-    b->renames = build_take(b, (uint64_t)p->weights.n + 1, sizeof *b->renames);
-    b->activations = build_take(b, (uint64_t)p->weights.n + 1, sizeof *b->activations);
+    b->renames = build_take(b, count_inputs(b->model->graph) + 1, sizeof *b->renames);
+    b->activations = build_take(b, 2 * (uint64_t)p->weights.n + 1, sizeof *b->activations);
     if (!p->decisions || !b->drops || !b->additions || !b->renames || !b->activations)
         return build_out_of_budget(b);
     if (p->recipe.rules && p->recipe.rules[0])
         r = tensor_rules_compile(p->recipe.rules, p->arena, &p->rules, b->err);
     for (size_t i = 0; i < p->weights.n && r == 0; i++)
         r = plan_weight(b, &p->weights.list[i], &p->decisions[i]);
+    if (r == 0)
+        static_finish(b);
     if (r == 0)
         r = check_rules_used(b);
     if (r == 0 && p->edits.n_drops == 0)

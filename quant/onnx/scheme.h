@@ -56,6 +56,7 @@ struct onnx_decision {
     const char *reason;              /* why it stays, or "" */
     const char *note;                /* what else there is to say, or NULL */
     bool meets_codes;                /* int8-static: the operator's input is quantized, too */
+    bool gives_codes;                /* and its result, so that a runtime computes it with integers alone */
     uint64_t bytes_before, bytes_after;
     struct deviation deviation; /* set by the run */
 };
@@ -82,7 +83,8 @@ int onnx_plan_build(const struct onnx_model *m, struct source *s, const struct o
 struct onnx_plan *onnx_plan_free(struct onnx_plan *p);
 DEFINE_CLEANUP(onnx_plan_free, struct onnx_plan *)
 
-/* Does int8-static want to know the range of input @input of @n? */
+/* Does int8-static want to know the range of input @input of @n? And that of what @n makes? */
 bool onnx_static_wants(const struct onnx_node *n, size_t input);
+bool onnx_static_wants_result(const struct onnx_node *n);
 
 #endif

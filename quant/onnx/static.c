@@ -26,6 +26,15 @@ bool onnx_static_wants(const struct onnx_node *n, size_t input)
     return input == 0 && is_integer_op(n);
 }
 
+bool onnx_static_wants_result(const struct onnx_node *n)
+{
+    static const char *const ops[] = {"Conv", "BatchNormalization", "Relu", "Clip"};
+    bool wants = false;
+    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
+        wants = wants || strcmp(n->op_type, ops[i]) == 0;
+    return wants;
+}
+
 /*
  * Of the values that are not zero, the share that rounds to zero's code: what the codes cannot tell apart from
  * nothing.
@@ -105,21 +114,23 @@ static int put_pair(struct builder *b, const struct onnx_graph *g, uint64_t befo
     return 0;
 }
 
-/* The pair of @value for operators of @g, made when it is first needed: its dequantized name. */
-static int quantized_input(struct builder *b, const struct onnx_graph *g, const struct onnx_node *user,
-                           const char *value, const struct code_params *p, const char **ret)
+/* The pair of @value for operators of @g, made before @before when it is first needed: its dequantized name. */
+static int quantized_value(struct builder *b, const struct onnx_graph *g, uint64_t before, const char *value,
+                           const struct code_params *p, bool is_result, const char **ret)
 {
     for (size_t i = 0; i < b->n_activations; i++)
         if (b->activations[i].graph == g && strcmp(b->activations[i].value, value) == 0) {
+            b->activations[i].is_result |= is_result;
             *ret = b->activations[i].name;
             return 0;
         }
     b->n_made++;
     const char *name = build_name(b, value, "dequantized");
-    int r = name ? put_pair(b, g, user->range.offset, value, name, p) : build_out_of_budget(b);
+    int r = name ? put_pair(b, g, before, value, name, p) : build_out_of_budget(b);
     if (r < 0)
         return r;
-    b->activations[b->n_activations++] = (struct activation){g, value, name, NULL, NULL};
+    b->activations[b->n_activations++] =
+        (struct activation){.graph = g, .value = value, .name = name, .is_result = is_result};
     *ret = name;
     return 0;
 }
@@ -130,52 +141,66 @@ static int quantized_input(struct builder *b, const struct onnx_graph *g, const 
 struct int32_bias {
     int32_t *codes;
     float *scales;
+    uint64_t n; /* 0: there is none */
 };
 
-/* 1: a scale is too small for the bias, or it is no constant of the operator's own. */
-static int bias_codes(struct builder *b, const struct weight *w, const float *scales, uint64_t n_scales, float x_scale,
+/* 1: a scale is too small for the bias. */
+static int bias_codes(struct builder *b, const double *bias, uint64_t n, const struct int8_weight *q, float x_scale,
                       struct int32_bias *ret)
+{
+    struct int32_bias c = {build_take(b, n, sizeof *c.codes), build_take(b, n, sizeof *c.scales), n};
+    if (!c.codes || !c.scales)
+        return build_out_of_budget(b);
+    for (uint64_t i = 0; i < n; i++) {
+        c.scales[i] = q->scales[i % q->n_scales] * x_scale;
+        const double code = c.scales[i] >= 0x1p-126f ? bias[i] / (double)c.scales[i] : INFINITY;
+        if (!(fabs(code) < 0x1p31 - 1.0))
+            return 1;
+        c.codes[i] = (int32_t)codes_round(code);
+    }
+    *ret = c;
+    return 0;
+}
+
+/* Of the operator itself. 1: it is no constant of its own. */
+static int own_bias(struct builder *b, const struct weight *w, double **ret)
 {
     const struct onnx_tensor *t = w->bias;
     if (!t)
         return 1;
-    struct int32_bias c = {build_take(b, t->n_elements, sizeof *c.codes),
-                           build_take(b, t->n_elements, sizeof *c.scales)};
-    CLEANUP(free) float *bias = malloc((size_t)t->n_elements * sizeof *bias + 1);
-    if (!c.codes || !c.scales || !bias)
+    double *bias = build_take(b, t->n_elements, sizeof *bias);
+    CLEANUP(free) float *floats = malloc((size_t)t->n_elements * sizeof *floats + 1);
+    if (!bias || !floats)
         return build_out_of_budget(b);
-    int r = onnx_tensor_load(b->source, t, bias, b->err);
-    for (uint64_t i = 0; i < t->n_elements && r == 0; i++) {
-        c.scales[i] = scales[i % n_scales] * x_scale;
-        const double q = c.scales[i] >= 0x1p-126f ? (double)bias[i] / (double)c.scales[i] : INFINITY;
-        if (!(fabs(q) < 0x1p31 - 1.0))
-            return 1;
-        c.codes[i] = (int32_t)codes_round(q);
-    }
-    *ret = c;
+    int r = onnx_tensor_load(b->source, t, floats, b->err);
+    for (uint64_t i = 0; i < t->n_elements && r == 0; i++)
+        bias[i] = (double)floats[i];
+    *ret = bias;
     return r;
 }
 
-static int put_bias(struct builder *b, const struct weight *w, const struct int32_bias *bias)
+static struct weight bias_of(const struct weight *w)
 {
-    const struct weight as_weight = {
-        .graph = w->graph, .tensor = w->bias, .constant = w->bias_constant, .name = w->bias_name};
-    const uint64_t at = build_place(&as_weight);
-    const int64_t n = (int64_t)w->bias->n_elements;
+    return (struct weight){.graph = w->graph, .tensor = w->bias, .constant = w->bias_constant, .name = w->bias_name};
+}
+
+/* @bias as the value @name, from codes that are called after it; before the node at @at. */
+static int put_bias(struct builder *b, const struct weight *w, const struct int32_bias *bias, const char *name,
+                    uint64_t at)
+{
+    const int64_t n = (int64_t)bias->n;
     const int64_t *dims = build_dims(b, 1, &n);
-    struct onnx_made *c = build_tensor(b, build_name(b, w->bias_name, "quantized"), ONNX_INT32, 1, dims, bias->codes);
-    struct onnx_made *s = build_tensor(b, build_name(b, w->bias_name, "scale"), ONNX_FLOAT, 1, dims, bias->scales);
-    struct onnx_made *z = build_tensor(b, build_name(b, w->bias_name, "zero_point"), ONNX_INT32, 1, dims,
-                                       build_take(b, w->bias->n_elements, sizeof(int32_t)));
+    struct onnx_made *c = build_tensor(b, build_name(b, name, "quantized"), ONNX_INT32, 1, dims, bias->codes);
+    struct onnx_made *s = build_tensor(b, build_name(b, name, "scale"), ONNX_FLOAT, 1, dims, bias->scales);
+    struct onnx_made *z = build_tensor(b, build_name(b, name, "zero_point"), ONNX_INT32, 1, dims,
+                                       build_take(b, bias->n, sizeof(int32_t)));
     if (!dims || !c || !s || !z || !z->tensor.memory)
         return build_out_of_budget(b);
-    struct onnx_node *d =
-        build_node(b, "DequantizeLinear", build_dequantize_domain(b),
-                   (const char *[]){c->tensor.name, s->tensor.name, z->tensor.name}, 3, w->bias_name, 1);
+    struct onnx_node *d = build_node(b, "DequantizeLinear", build_dequantize_domain(b),
+                                     (const char *[]){c->tensor.name, s->tensor.name, z->tensor.name}, 3, name, 1);
     if (!d)
         return build_out_of_budget(b);
     build_set_int(d, "axis", 0);
-    build_drop_weight(b, &as_weight);
     build_add(b, w->graph, at, d, NULL);
     build_add(b, w->graph, at, NULL, c);
     build_add(b, w->graph, at, NULL, s);
@@ -195,21 +220,101 @@ static bool has_bias(const struct onnx_node *n)
     return n->n_inputs > 2 && n->inputs[2][0];
 }
 
-static int quantize_operator(struct builder *b, const struct weight *w, const struct code_params *p,
-                             const struct int32_bias *bias)
+/* Where a node that follows @n stands: before the next one. */
+static uint64_t behind(const struct onnx_graph *g, const struct onnx_node *n)
 {
-    const char *name;
-    int r = quantized_input(b, w->user_graph, w->user, w->user->inputs[0], p, &name);
-    if (r < 0)
-        return r;
-    rename_input(b, w->user, 0, name);
-    return bias ? put_bias(b, w, bias) : 0;
+    return n->index + 1 < g->n_nodes ? g->nodes[n->index + 1].range.offset : 0;
 }
 
-int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, const struct int8_weight *q)
+/* The operator with its bias as codes, where it has one. */
+static int quantize_operator(struct builder *b, const struct weight *w, const char *input,
+                             const struct int32_bias *bias)
+{
+    const struct weight as_weight = bias_of(w);
+    rename_input(b, w->user, 0, input);
+    if (!bias->n)
+        return 0;
+    build_drop_weight(b, &as_weight);
+    return put_bias(b, w, bias, w->bias_name, build_place(&as_weight));
+}
+
+/* A Conv in the place of a Conv and its BatchNormalization. */
+static int replace_operator(struct builder *b, const struct weight *w, const char *input, const struct int32_bias *bias)
+{
+    const struct weight as_weight = bias_of(w);
+    const char *name = build_name(b, w->name, "bias");
+    struct onnx_node *conv =
+        name ? build_node(b, "Conv", "", (const char *[]){input, w->name, name}, 3, w->norm->outputs[0], 0) : NULL;
+    if (!conv)
+        return build_out_of_budget(b);
+    conv->attrs = w->user->attrs;
+    conv->n_attrs = w->user->n_attrs;
+    if (w->bias)
+        build_drop_weight(b, &as_weight);
+    int r = put_bias(b, w, bias, name, w->user->range.offset);
+    build_drop(b, w->user->range.offset);
+    build_drop(b, w->norm->range.offset);
+    build_add(b, w->graph, w->user->range.offset, conv, NULL);
+    return r;
+}
+
+/* What a convolution makes becomes codes, too, behind a bound that a runtime computes with it. */
+static int quantize_result(struct builder *b, const struct weight *w, bool folded, struct onnx_decision *d)
+{
+    const struct onnx_node *last = w->clamp && (folded || !w->norm) ? w->clamp : folded ? w->norm : w->user;
+    struct code_params p = {1.0f, 0};
+    const char *note, *name;
+    if (strcmp(w->user->op_type, "Conv") != 0)
+        return 0;
+    int r = activation_params(b, last->outputs[0], &p, &note);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    d->gives_codes = true;
+    return quantized_value(b, w->graph, behind(w->graph, last), last->outputs[0], &p, true, &name);
+}
+
+/* The scales as the weight itself has them, and its bias. 1: that does not fit. */
+static int plan_plain(struct builder *b, const struct weight *w, struct int8_weight *q, const float *scales,
+                      float x_scale, struct int32_bias *ret)
+{
+    double *values = NULL;
+    q->scales = scales;
+    q->scale->tensor.memory = scales;
+    ((struct codes *)q->codes->make_data)->scales = scales;
+    if (!has_bias(w->user))
+        return 0;
+    int r = own_bias(b, w, &values);
+    return r != 0 ? r : bias_codes(b, values, w->bias->n_elements, q, x_scale, ret);
+}
+
+static int plan_operator(struct builder *b, const struct weight *w, struct onnx_decision *d, struct int8_weight *q,
+                         const struct code_params *p)
+{
+    struct int32_bias bias = {NULL, NULL, 0};
+    const float *scales = q->scales;
+    const char *input;
+    double *values = NULL;
+    int r = fold_norm(b, w, q, &values);
+    if (r == 0)
+        r = bias_codes(b, values, q->n_scales, q, p->scale, &bias);
+    const bool folded = r == 0;
+    if (r == 1)
+        r = plan_plain(b, w, q, scales, p->scale, &bias);
+    if (r == 1)
+        d->note = "weights alone: its bias does not fit int32";
+    if (r != 0)
+        return r < 0 ? r : 0;
+    d->note = NULL;
+    d->meets_codes = true;
+    r = quantized_value(b, w->user_graph, w->user->range.offset, w->user->inputs[0], p, false, &input);
+    if (r == 0)
+        r = folded ? replace_operator(b, w, input, &bias) : quantize_operator(b, w, input, &bias);
+    return r < 0 ? r : quantize_result(b, w, folded, d);
+}
+
+int static_plan(struct builder *b, const struct weight *w, struct onnx_decision *d, struct int8_weight *q)
 {
     struct code_params p = {1.0f, 0};
-    struct int32_bias bias = {NULL, NULL};
     d->note = "weights alone";
     if (!is_integer_op(w->user) || w->user_graph != w->graph || w->n_uses != 1)
         return 0;
@@ -224,14 +329,28 @@ int static_plan(struct builder *b, const struct weight *w, struct onnx_decision 
     int r = activation_params(b, w->user->inputs[0], &p, &d->note);
     if (r != 0)
         return r < 0 ? r : 0;
-    r = has_bias(w->user) ? bias_codes(b, w, q->scales, q->n_scales, p.scale, &bias) : 0;
-    if (r < 0)
-        return r;
-    if (r > 0) {
-        d->note = "weights alone: its bias does not fit int32";
-        return 0;
+    return plan_operator(b, w, d, q, &p);
+}
+
+/* ---- when all weights are planned ---- */
+
+static bool is_renamed(const struct builder *b, const struct onnx_node *n, size_t input)
+{
+    for (size_t i = 0; i < b->plan->edits.n_renames; i++)
+        if (b->renames[i].node == n->range.offset && b->renames[i].input == input)
+            return true;
+    return false;
+}
+
+void static_finish(struct builder *b)
+{
+    for (size_t i = 0; i < b->n_activations; i++) {
+        const struct activation *a = &b->activations[i];
+        for (size_t k = 0; a->is_result && k < a->graph->n_nodes; k++) {
+            const struct onnx_node *n = &a->graph->nodes[k];
+            for (size_t input = 0; input < n->n_inputs; input++)
+                if (strcmp(n->inputs[input], a->value) == 0 && !(is_integer_op(n) && is_renamed(b, n, input)))
+                    rename_input(b, n, input, a->name);
+        }
     }
-    d->note = NULL;
-    d->meets_codes = true;
-    return quantize_operator(b, w, &p, has_bias(w->user) ? &bias : NULL);
 }

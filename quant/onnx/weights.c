@@ -80,6 +80,8 @@ struct scope {
     const struct onnx_graph *graph;
     struct scope *outer;
     struct name_set readers; /* owned: each value's first operator */
+    struct name_set values;  /* owned: their place in @n_reads */
+    uint32_t *n_reads;       /* in the arena: how often each value is read, in graphs within, too, and as an output */
     struct name_set names;   /* owned */
     struct holder *holders;  /* in the arena */
     size_t n_holders;
@@ -218,15 +220,94 @@ static int take_weight(struct finder *f, struct holder *h, const struct onnx_gra
     return 0;
 }
 
-/* Which operator takes each value first. */
+/* Names that @g and the graphs within it read, outputs included: each calls @visit. */
+static int each_read(const struct onnx_graph *g, int (*visit)(void *data, const char *name), void *data)
+{
+    int r = 0;
+    for (size_t i = 0; i < g->n_outputs && r == 0; i++)
+        r = visit(data, g->outputs[i].name);
+    for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
+        const struct onnx_node *n = &g->nodes[i];
+        for (size_t k = 0; k < n->n_inputs && r == 0; k++)
+            r = visit(data, n->inputs[k]);
+        for (size_t a = 0; a < n->n_attrs; a++)
+            for (size_t k = 0; k < n->attrs[a].n_graphs && r == 0; k++)
+                r = each_read(&n->attrs[a].graphs[k], visit, data);
+    }
+    return r;
+}
+
+static int count_read(void *data, const char *name)
+{
+    struct scope *s = data;
+    const int64_t i = name_set_find(&s->values, name);
+    if (i >= 0)
+        s->n_reads[i]++;
+    return 0;
+}
+
+/* Which operator takes each value first, and how often what this graph's nodes make is read. */
 static int note_readers(struct finder *f, struct scope *s)
 {
-    size_t earlier;
+    size_t earlier, n = 0;
     for (size_t i = 0; i < s->graph->n_nodes; i++)
         for (size_t k = 0; k < s->graph->nodes[i].n_inputs; k++)
             if (name_set_add(&s->readers, s->graph->nodes[i].inputs[k], i, &earlier) < 0)
                 return out_of_budget(f);
-    return 0;
+    s->n_reads = arena_alloc(f->arena, (uint64_t)s->graph->n_nodes + 1, sizeof *s->n_reads);
+    if (!s->n_reads)
+        return out_of_budget(f);
+    for (size_t i = 0; i < s->graph->n_nodes; i++)
+        if (s->graph->nodes[i].n_outputs && name_set_add(&s->values, s->graph->nodes[i].outputs[0], n++, &earlier) < 0)
+            return out_of_budget(f);
+    return each_read(s->graph, count_read, s);
+}
+
+/* The one operator of this graph that reads @value, as its first input; NULL where there are others, or none. */
+static const struct onnx_node *only_reader(struct scope *s, const char *value)
+{
+    const int64_t at = name_set_find(&s->values, value), reader = name_set_find(&s->readers, value);
+    if (at < 0 || reader < 0 || s->n_reads[at] != 1)
+        return NULL;
+    const struct onnx_node *n = &s->graph->nodes[reader];
+    return n->domain[0] == '\0' && n->n_inputs && n->n_outputs && strcmp(n->inputs[0], value) == 0 ? n : NULL;
+}
+
+static bool is_set(const struct onnx_node *n, const char *name, int64_t otherwise)
+{
+    const struct onnx_attr *a = onnx_attr_find(n, name);
+    return (a && a->kind == ONNX_ATTR_INT ? a->i : otherwise) != 0;
+}
+
+/* A vector of float32 with @n elements that this graph holds. */
+static const struct onnx_tensor *constant_vector(struct scope *s, const char *name, int64_t n)
+{
+    const struct onnx_graph *graph;
+    const struct holder *h = find_holder(s, name, &graph);
+    return h && h->tensor->type == ONNX_FLOAT && h->tensor->storage != ONNX_SPARSE && h->tensor->n_dims == 1 &&
+                   h->tensor->dims[0] == n
+               ? h->tensor
+               : NULL;
+}
+
+/* What a runtime computes in one with a Conv: a BatchNormalization that only scales and shifts, then a bound. */
+static void find_followers(struct scope *s, struct weight *w)
+{
+    if (strcmp(w->user->op_type, "Conv") != 0 || w->user_graph != s->graph || w->graph != s->graph || w->n_uses != 1)
+        return;
+    const struct onnx_node *n = only_reader(s, w->user->outputs[0]);
+    if (n && strcmp(n->op_type, "BatchNormalization") == 0 && n->n_inputs == 5 && n->n_outputs == 1 &&
+        !is_set(n, "training_mode", 0) && is_set(n, "spatial", 1)) {
+        bool all = true;
+        for (size_t i = 0; i < 4; i++) {
+            w->norm_params[i] = constant_vector(s, n->inputs[i + 1], w->tensor->dims[0]);
+            all = all && w->norm_params[i];
+        }
+        w->norm = all ? n : NULL;
+        n = w->norm ? only_reader(s, n->outputs[0]) : NULL;
+    }
+    if (n && (strcmp(n->op_type, "Relu") == 0 || strcmp(n->op_type, "Clip") == 0))
+        w->clamp = n;
 }
 
 /* Is the result's logarithm taken, perhaps behind a bound or an offset? Mel spectra are made like this. */
@@ -289,7 +370,8 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
     struct scope s = {.graph = g, .outer = outer};
     int r = open_scope(f, &s);
     if (r == 0)
-        r = name_set_init(&s.readers, g->n_nodes) < 0 ? out_of_budget(f) : note_readers(f, &s);
+        r = name_set_init(&s.readers, g->n_nodes) < 0 || name_set_init(&s.values, g->n_nodes) < 0 ? out_of_budget(f)
+                                                                                                  : note_readers(f, &s);
     for (size_t i = 0; i < g->n_nodes && r == 0; i++) {
         const struct onnx_node *n = &g->nodes[i];
         r = look_at_node(f, &s, n);
@@ -302,10 +384,12 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
             struct weight *w = &f->found->list[s.holders[i].weight];
             w->n_uses = s.holders[i].n_uses;
             find_bias(&s, w);
+            find_followers(&s, w);
             w->log_follows = w->user_graph == g && log_follows(&s, w->user);
         }
     name_set_clear(&s.names);
     name_set_clear(&s.readers);
+    name_set_clear(&s.values);
     return r;
 }
 

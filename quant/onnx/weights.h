@@ -22,7 +22,10 @@ struct weight {
     const struct onnx_tensor *bias; /* a constant vector that the operator adds and nobody else uses; NULL: none */
     const struct onnx_node *bias_constant;
     const char *bias_name;
-    const char *left; /* why it stays as it is (static text); NULL: it is quantized */
+    const struct onnx_node *norm; /* of constants, and alone in reading a Conv's result; NULL: there is none */
+    const struct onnx_tensor *norm_params[4]; /* its scale, bias, mean and variance */
+    const struct onnx_node *clamp;            /* Relu or Clip, alone in reading the result behind @norm; NULL */
+    const char *left;                         /* why it stays as it is (static text); NULL: it is quantized */
 };
 
 struct weights {

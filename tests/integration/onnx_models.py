@@ -187,7 +187,8 @@ def int8_says_what_it_chose(folder):
     done = quantize(f"{folder}/m.onnx", f"{folder}/any.onnx", "--json", "--scheme", "int8", "--calibration", samples(folder))
     expect(done, 0)
     told = json.loads(done.stdout)
-    if told["scheme"] != "int8-weight" or "of convolutions, where they are slower" not in told["why"]:
+    form = "int8-static" if "outputs at" in told["why"] else "int8-weight"
+    if told["scheme"] != form or "int8-static would take" not in told["why"] or "times float32's time" not in told["why"]:
         raise AssertionError(f"{told['scheme']}: {told['why']}")
 
 
@@ -213,6 +214,37 @@ def other_floats(folder):
             told = json.loads(done.stdout)
             if told["quantized"] != 1 or told["tensors"][0]["type"] != name or loss(folder, f"{folder}/q.onnx") > bar:
                 raise AssertionError(f"{name} {scheme}: {told['tensors'][0]}, a loss of {loss(folder, folder + '/q.onnx')}")
+
+
+def normalisation_is_folded(folder):
+    """Into scales, signs and biases of convolutions, whose results become codes for all who read them."""
+    n = 16
+
+    def norm(name, gammas):
+        vectors = {"scale": gammas, "bias": [rng.gauss(0, 0.3) for _ in range(n)], "mean": [rng.gauss(0, 0.2) for _ in range(n)],
+                   "var": [rng.uniform(0.5, 2) for _ in range(n)]}
+        return [onnx.tensor(f"{name}_{k}", [n], onnx.floats(v)) for k, v in vectors.items()], [f"{name}_{k}" for k in vectors]
+
+    for zero in (False, True):
+        first, names1 = norm("n1", [rng.choice((-1, 1)) * rng.uniform(0.5, 1.5) for _ in range(n)])
+        second, names2 = norm("n2", [0.0 if zero and i == 3 else rng.uniform(0.5, 1.5) for i in range(n)])
+        nodes = [onnx.node("Conv", ["x", "w1"], ["c1"], pads=[1, 1, 1, 1]), onnx.node("BatchNormalization", ["c1", *names1], ["m1"]),
+                 onnx.node("Relu", ["m1"], ["r1"]), onnx.node("Conv", ["r1", "w2", "b2"], ["c2"], pads=[1, 1, 1, 1]),
+                 onnx.node("BatchNormalization", ["c2", *names2], ["m2"]), onnx.node("Add", ["m2", "r1"], ["s"]),
+                 onnx.node("Conv", ["s", "w3"], ["y"], pads=[2, 2, 2, 2], group=n)]
+        constants = [onnx.tensor("w1", [n, 3, 3, 3], gauss(n * 27, 0.3)), onnx.tensor("w2", [n, n, 3, 3], gauss(n * n * 9, 0.1)),
+                     onnx.tensor("b2", [n], gauss(n, 0.5)), onnx.tensor("w3", [n, 1, 5, 5], gauss(n * 25, 0.2)), *first, *second]
+        content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", n, SIZE, SIZE])], constants)
+        put(f"{folder}/m.onnx", onnx.model(content))
+        out = f"{folder}/folded.onnx"
+        expect(quantize(f"{folder}/m.onnx", out, "--force", "--scheme", "int8-static", "--calibration", samples(folder)), 0)
+        with open(out, "rb") as f:
+            made = f.read()
+        left, pairs = made.count(b"\x22\x12BatchNormalization"), made.count(b"\x22\x0eQuantizeLinear")  # field 4 of a node: its type
+        if left != (1 if zero else 0) or pairs != 5:  # x, r1, m2 (or c2), s, y
+            raise AssertionError(f"{left} BatchNormalization and {pairs} QuantizeLinear are left")
+        if loss(folder, out) > 0.1:
+            raise AssertionError(f"a loss of {loss(folder, out)}")
 
 
 def an_old_opset_is_raised(folder):
@@ -429,7 +461,7 @@ def sounds(folder):
             raise AssertionError(f"{done.returncode}: {done.stderr}")
 
 
-for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, an_old_opset_is_raised,
+for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data, pictures, sounds):
     with tempfile.TemporaryDirectory() as work:

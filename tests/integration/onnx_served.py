@@ -148,13 +148,13 @@ def quality(h):
     opened = h.ctl("open", "m")
     assert opened["scheme"] == "int8" and "auto" in opened["why"], opened
     shown = h.ctl("show", "m:int8")
-    assert shown["form"] == "int8-weight" and "of convolutions, where they are slower" in shown["form_why"], shown
+    assert shown["form"] in ("int8-weight", "int8-static") and "times float32's time" in shown["form_why"], shown
     assert shown["samples"] == 16 and shown["outputs"][0]["name"] == "y" and 20 < shown["outputs"][0]["sqnr_db"] < 80, shown["outputs"]
     assert 0.99 < shown["outputs"][0]["cosine"] < 1, shown["outputs"]
     worst = shown["operators"]
     assert 0 < len(worst) <= 10 and worst == sorted(worst, key=lambda v: v["sqnr_db"]) and all(v["op_type"] for v in worst), worst
     text = subprocess.run([QUANTCTL, "show", "m:int8"], env=h.env, capture_output=True, text=True).stdout
-    assert "int8 is int8-weight: " in text and "outputs beside the source's, over 16 samples" in text and "COSINE" in text, text
+    assert f"int8 is {shown['form']}: " in text and "outputs beside the source's, over 16 samples" in text and "COSINE" in text, text
 
 
 # ---- calibration data ----

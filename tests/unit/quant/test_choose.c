@@ -75,7 +75,7 @@ static void choose__matrices__are_static_where_codes_are_faster(void **state)
     struct int8_choice c = choose(&m, 2.0);
     assert_int_equal(c.scheme, ONNX_SCHEME_INT8_STATIC);
     assert_true(fabs(c.time - 0.5) < 1e-12);
-    assert_non_null(strstr(c.why, "100 % of the products are of matrices"));
+    assert_non_null(strstr(c.why, "for 100 % of the products, of matrices"));
     c = choose(&m, 1.05);
     assert_int_equal(c.scheme, ONNX_SCHEME_INT8_WEIGHT);
     m.decisions[1].meets_codes = false; /* its activations do not suit */
@@ -96,6 +96,45 @@ static void choose__convolutions__keep_floats(void **state)
     assert_int_equal(c.scheme, ONNX_SCHEME_INT8_WEIGHT);
     assert_non_null(strstr(c.why, "weights alone run as fast as float32"));
     (void)statistics_free(m.statistics);
+}
+
+/* Half of the products are of convolutions between codes, 288 for an element of the result. */
+static void choose__convolutions_between_codes__pay_for_their_elements(void **state)
+{
+    (void)state;
+    static const char *const made[] = {"made"};
+    struct small_model m;
+    begin(&m, 16 * 100, 9 * 100);
+    m.nodes[0].outputs = made;
+    m.nodes[0].n_outputs = 1;
+    m.decisions[0].gives_codes = true;
+    observe(&m, "made", 100);
+    const double codes = 16.0 * (16 * 100 + 100) / 57600.0;
+    assert_true(fabs(choose(&m, 2.0).time - (0.5 + codes)) < 1e-12);
+    assert_true(fabs(choose(&m, 1e9).time - codes) < 1e-6);
+    (void)statistics_free(m.statistics);
+}
+
+static struct int8_choice judge(double static_noise, double weights_noise)
+{
+    struct value_error a = {.name = "y", .deviation = {.signal = 1.0, .noise = static_noise}},
+                       b = {.name = "y", .deviation = {.signal = 1.0, .noise = weights_noise}};
+    const struct comparison with_static = {.outputs = &a, .n_outputs = 1};
+    const struct comparison with_weights = {.outputs = &b, .n_outputs = 1};
+    struct int8_choice c = {.scheme = ONNX_SCHEME_INT8_STATIC, .time = 0.5, .why = "time"};
+    int8_judge(&with_static, &with_weights, &c);
+    return c;
+}
+
+static void judge__error__is_weighed_against_that_of_weights_alone(void **state)
+{
+    (void)state;
+    assert_int_equal(judge(1e-2, 2e-3).scheme, ONNX_SCHEME_INT8_STATIC); /* 7 dB more */
+    struct int8_choice c = judge(1e-2, 1e-3);
+    assert_int_equal(c.scheme, ONNX_SCHEME_INT8_WEIGHT); /* 10 dB more */
+    assert_non_null(strstr(c.why, "an output at 20.0 dB where weights alone have it at 30.0"));
+    assert_int_equal(judge(9e-5, 1e-9).scheme, ONNX_SCHEME_INT8_STATIC); /* near all the same */
+    assert_int_equal(judge(0.0, 0.0).scheme, ONNX_SCHEME_INT8_STATIC);
 }
 
 static void choose__no_products__is_weights_alone(void **state)
@@ -120,6 +159,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(choose__matrices__are_static_where_codes_are_faster),
         cmocka_unit_test(choose__convolutions__keep_floats),
+        cmocka_unit_test(choose__convolutions_between_codes__pay_for_their_elements),
+        cmocka_unit_test(judge__error__is_weighed_against_that_of_weights_alone),
         cmocka_unit_test(choose__no_products__is_weights_alone),
         cmocka_unit_test(int8_speed__this_cpu__is_a_ratio_of_times),
     };
