@@ -153,9 +153,10 @@ static int memory_file(const char *name, int *ret_fd, struct qd_error *err)
 static int write_trial(const struct onnx_plan *p, struct source *s, int model_fd, int data_fd, struct qd_error *err)
 {
     int r = p->output->data_bytes ? onnx_write_data(p->output, s, data_fd, NULL, NULL, err) : 0;
-    if (r == 0)
-        r = pwrite_whole(model_fd, p->output->model.data, p->output->model.n, 0);
-    return r < 0 && !err->code ? err_sys(err, -r, "memory for a trial") : r;
+    if (r < 0)
+        return r;
+    r = pwrite_whole(model_fd, p->output->model.data, p->output->model.n, 0);
+    return r < 0 ? err_sys(err, -r, "memory for a trial") : 0;
 }
 
 int onnx_try(const struct onnx_model *m, struct source *s, const struct onnx_plan *p, const char *data_name,
