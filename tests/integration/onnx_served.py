@@ -21,7 +21,7 @@ from house import SANITIZED, Failed, House
 DAEMON, WORKER, QUANTCTL, RUN_MODEL, SEND_STATISTICS = (os.path.abspath(p) for p in sys.argv[1:6])
 SIZE = onnx_network.SIZE
 EX_USAGE, EX_DATAERR, EX_NOPERM = 64, 65, 77
-SLOW = 1000  # samples: what one source may have, nearly; some seconds under a sanitizer
+SLOW = 120 if SANITIZED else 1000  # samples that take long enough to be stopped among them
 
 
 def put(path, content):

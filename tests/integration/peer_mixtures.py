@@ -129,7 +129,7 @@ def synthetic(folder, count):
     for i, model in enumerate(mixed_models.models()):
         source = os.path.join(folder, model.name)
         mixed_models.write(model, source)
-        for scheme in SCHEMES[i % 12::12] if SHORT else SCHEMES:
+        for scheme in SCHEMES[i % 16::16] if SHORT else SCHEMES:
             case(folder, source, model.name, scheme, (), count)
         for scheme, *words in ASKED.get(model.name, ()):
             case(folder, source, model.name, scheme, tuple(words), count)

@@ -25,7 +25,7 @@
 
 /* Under a sanitizer a state takes six times as long. */
 #if defined __SANITIZE_THREAD__ || defined __SANITIZE_ADDRESS__
-enum { CI_STATES = 300 };
+enum { CI_STATES = 150 };
 #else
 enum { CI_STATES = 2000 };
 #endif
