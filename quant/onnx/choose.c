@@ -94,8 +94,9 @@ static const double CONVOLUTION_TO_FLOATS = 1.5;
 
 /*
  * What it costs to make codes of an element and floats of it again, around a convolution between codes, in products
- * of floats. ONNX Runtime 1.30, AVX-512 VNNI, against P / speed + this * elements: PP-OCR rec takes 0.69 of float32's
- * time with 67 products for each element of input and result (15.7), det 0.80 with 48 (16.6), cls 1.46 with 15 (15).
+ * of floats. ONNX Runtime 1.30, AVX-512 VNNI, three runs on a shared machine, beside P / speed + this * elements:
+ * PP-OCR rec, 67 products for each element of input and result, took 0.60 to 0.85 of float32's time (0.69), det, 48,
+ * 0.82 to 0.92 (0.81), cls, 15, 1.41 to 1.54 (1.46).
  */
 static const double CODES_OF_AN_ELEMENT = 16.0;
 
