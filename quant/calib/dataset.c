@@ -482,7 +482,7 @@ static int pack_file(const struct dataset *d, const char *name, struct buffer *b
     return r;
 }
 
-int dataset_digest(const struct dataset *d, struct digest *ret, struct qd_error *err)
+int dataset_digest(const struct dataset *d, const _Atomic int *cancel, struct digest *ret, struct qd_error *err)
 {
     CLEANUP(buffer_clear) struct buffer b = {0};
     pack_array(&b, (uint32_t)graph_n_inputs(d->graph));
@@ -493,7 +493,7 @@ int dataset_digest(const struct dataset *d, struct digest *ret, struct qd_error 
         pack_array(&b, (uint32_t)f->n);
         int r = f->preparation ? pack_file(d, f->preparation, &b, err) : 0;
         for (size_t k = 0; k < f->n && r == 0; k++) {
-            r = pack_file(d, f->names[k], &b, err);
+            r = cancel && *cancel ? err_new(err, QD_E_CANCELLED, "cancelled") : pack_file(d, f->names[k], &b, err);
             if (r < 0)
                 return err_in(err, r, "calibration data '%.255s'", f->names[k]);
         }

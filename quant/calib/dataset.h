@@ -44,7 +44,10 @@ uint64_t dataset_n_samples(const struct dataset *d);
  */
 int dataset_next(void *dataset, struct value **inputs, const char **ret_name, struct qd_error *err);
 
-/* Of the names, sizes and contents of all files, in order: which data it was, for a recipe and statistics. */
-int dataset_digest(const struct dataset *d, struct digest *ret, struct qd_error *err);
+/*
+ * Of the names, sizes and contents of all files, in order: which data it was, for a recipe and statistics. @cancel: not
+ * 0 ends it soon with QD_E_CANCELLED; may be NULL.
+ */
+int dataset_digest(const struct dataset *d, const _Atomic int *cancel, struct digest *ret, struct qd_error *err);
 
 #endif

@@ -99,7 +99,7 @@ static int gather(struct session *s, const struct onnx_model *m, struct statisti
     struct digest set;
     int r = want_edges(&s->wanted, m->graph, err);
     if (r == 0)
-        r = dataset_digest(s->dataset, &set, err);
+        r = dataset_digest(s->dataset, s->options->cancel, &set, err);
     if (r == 0)
         r = statistics_add_set(made, &set, err);
     struct calibration c = calibration_of(s);

@@ -221,7 +221,7 @@ static void digest_of(struct fixture *f, struct digest *ret)
 {
     CLEANUP(dataset_free) struct dataset *d = NULL;
     assert_int_equal(dataset_open(f->fd, NULL, f->one->graph, f->one->memory, &d, NULL), 0);
-    assert_int_equal(dataset_digest(d, ret, NULL), 0);
+    assert_int_equal(dataset_digest(d, NULL, ret, NULL), 0);
 }
 
 static void dataset_digest__content_or_name_changed__is_another(void **state)
