@@ -42,7 +42,8 @@ static int gather_folder(struct launch *l, int parent_fd, const char *name, cons
 {
     int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return errno == ENOENT && depth == 1 ? 0 : err_sys(err, errno, "open '%s'", path);
+        return (errno == ENOENT || errno == ENOTDIR) && depth == 1 ? 0 /* a file of that name is another tool's */
+                                                                   : err_sys(err, errno, "open '%s'", path);
     CLEANUP(dir_close) DIR *dir = fdopendir(fd);
     if (!dir) {
         (void)fd_close(fd);

@@ -369,6 +369,7 @@ def what_makes_no_sense(h):
     h.refused(EX_DATAERR, ("q.onnx",), "open", "q")
     plan = h.ctl("plan", "m", "--scheme", "int4")
     assert plan["scheme"] == "int4" and len(plan["tensors"]) == 4 and {t["to"] for t in plan["tensors"]} == {"u8", "i8"}, plan
+    put(h.path("models", "m.calib"), b"a cache of another tool's calibration")
     opened = h.ctl("open", "m", "--scheme", "int4")
     assert opened["bytes"] == plan["file_bytes"], (opened, plan)
     h.ctl("open", "m", "--scheme", "int8-weight", "--output", h.path("once") + "/")
