@@ -12,6 +12,7 @@
 #include "quant/importance.h"
 #include "quant/page_cache.h"
 #include "quant/source.h"
+#include "statistics/statistics.h"
 
 /* What the importance matrix is called: no file of a model is, and whose it was is nobody's concern. */
 #define IMATRIX_NAME "<imatrix>"
@@ -26,7 +27,7 @@ static bool is_imatrix(const struct launch_file *f)
 
 static bool is_sent(const struct launch_file *f)
 {
-    return strcmp(f->role, SENT_ROLE) == 0;
+    return strcmp(f->role, STATISTICS_ROLE) == 0;
 }
 
 static int hash_file(struct launch *l, struct launch_file *f, struct qd_error *err)
@@ -166,7 +167,7 @@ static int add_sent(struct launch *l, struct qd_error *err)
         return err_new(err, QD_E_NO_MEMORY, "file list");
     l->files = grown;
     struct launch_file *f = &l->files[l->n_files++];
-    *f = (struct launch_file){.role = strdup(SENT_ROLE), .name = strdup(SENT_NAME), .required = true, .fd = -1};
+    *f = (struct launch_file){.role = strdup(STATISTICS_ROLE), .name = strdup(SENT_NAME), .required = true, .fd = -1};
     if (!f->role || !f->name)
         return err_new(err, QD_E_NO_MEMORY, "file list");
     int r = sent_open_file(l->d->sent, &l->recipe.statistics, &f->fd, err);

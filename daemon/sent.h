@@ -13,8 +13,6 @@
 
 enum { SENT_BYTES_MAX = 16 << 20, SENT_NAME_MAX = 192 };
 
-#define SENT_ROLE "statistics" /* of the file among those of a job */
-
 struct sent;
 
 /* Reads the folder below @state_dir, made when missing; what is no file of its kind is removed. */

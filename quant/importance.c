@@ -73,10 +73,7 @@ int importance_read(struct source *s, size_t file, size_t budget_bytes, struct i
 
 int importance_file(const struct source *s)
 {
-    for (size_t file = 0; file < source_n_files(s); file++)
-        if (strcmp(source_role(s, file), IMPORTANCE_ROLE) == 0)
-            return (int)file;
-    return -1;
+    return source_find_role(s, IMPORTANCE_ROLE);
 }
 
 /* ---- use -------------------------------------------------------------------------------------- */

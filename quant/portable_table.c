@@ -13,10 +13,7 @@ struct portable_table *portable_table_free(struct portable_table *t)
 
 int portable_table_file(const struct source *s)
 {
-    for (size_t file = 0; file < source_n_files(s); file++)
-        if (strcmp(source_role(s, file), PORTABLE_TABLE_ROLE) == 0)
-            return (int)file;
-    return -1;
+    return source_find_role(s, PORTABLE_TABLE_ROLE);
 }
 
 static bool is_of(const struct tensor_entry *e, const struct tensor *t)

@@ -248,6 +248,14 @@ int source_find(const struct source *s, const char *name)
     return -1;
 }
 
+int source_find_role(const struct source *s, const char *role)
+{
+    for (size_t i = 0; i < s->n_files; i++)
+        if (strcmp(source_role(s, i), role) == 0)
+            return (int)i;
+    return -1;
+}
+
 const char *source_name(const struct source *s, size_t file)
 {
     return s->files[file].name;

@@ -72,7 +72,8 @@ int open_beneath_walk(int folder_fd, const char *name, int *ret_fd, struct qd_er
 int source_add_companion(struct source *s, const char *role, const char *name, int required, struct qd_error *err);
 
 size_t source_n_files(const struct source *s);
-int source_find(const struct source *s, const char *name); /* index or -1 */
+int source_find(const struct source *s, const char *name);      /* index or -1 */
+int source_find_role(const struct source *s, const char *role); /* of the first such file, or -1 */
 const char *source_name(const struct source *s, size_t file);
 void source_set_role(struct source *s, size_t file, const char *role);
 const char *source_role(const struct source *s, size_t file);

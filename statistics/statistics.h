@@ -10,6 +10,8 @@
 #include "artifact/digest.h"
 #include "statistics/observer.h"
 
+#define STATISTICS_ROLE "statistics" /* of the file among those of a job */
+
 enum {
     STATISTICS_BYTES_MAX = 256 << 20, /* of a file */
     STATISTICS_EDGES_MAX = 1 << 16,   /* a node makes one, mostly: models have thousands */

@@ -92,15 +92,7 @@ static int calibrate_model(const struct onnx_job *j, const struct onnx_job_env *
 
 /* ---- plan ---- */
 
-/* What an application sent comes as a file; -1: none. */
-static int sent_file(const struct source *s)
-{
-    for (size_t i = 0; i < source_n_files(s); i++)
-        if (strcmp(source_role(s, i), "statistics") == 0)
-            return (int)i;
-    return -1;
-}
-
+/* What an application sent comes as a file. */
 static int read_sent(struct source *s, size_t file, struct statistics **ret, struct qd_error *err)
 {
     const uint64_t n = source_bytes(s, file);
@@ -117,7 +109,7 @@ static int gather(const struct onnx_job *j, const struct onnx_job_env *env, stru
                   struct qd_error *err)
 {
     CLEANUP(statistics_free) struct statistics *sent = NULL;
-    const int file = sent_file(env->source);
+    const int file = source_find_role(env->source, STATISTICS_ROLE);
     int r = file < 0 ? 0 : read_sent(env->source, (size_t)file, &sent, err);
     if (r == 0 && calibration_bytes(env->source))
         r = calibrate_model(j, env, ret, err);
@@ -153,7 +145,7 @@ int onnx_job_plan(const struct onnx_job_env *env, const char *recipe, struct onn
     if (r == 0 && j->recipe.weighted)
         r = err_new(err, QD_E_INVALID, "an importance matrix is for GGUF models");
     if (r == 0)
-        r = j->recipe.has_statistics == (sent_file(env->source) >= 0)
+        r = j->recipe.has_statistics == (source_find_role(env->source, STATISTICS_ROLE) >= 0)
                 ? 0
                 : err_new(err, QD_E_PROTOCOL, "a recipe without its statistics, or the reverse");
     if (r == 0)

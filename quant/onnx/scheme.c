@@ -25,16 +25,6 @@ const char *onnx_scheme_name(enum onnx_scheme s)
     return scheme_names[s];
 }
 
-bool onnx_scheme_find(const char *name, enum onnx_scheme *ret)
-{
-    for (int i = 0; i < N_ONNX_SCHEMES; i++)
-        if (strcmp(scheme_names[i], name) == 0) {
-            *ret = (enum onnx_scheme)i;
-            return true;
-        }
-    return false;
-}
-
 /* ---- the plan ---- */
 
 /* "--keep REGEX": the weight stays; a rule that names a type is one of GGUF models. */

@@ -45,9 +45,6 @@ struct onnx_recipe {
 
 const char *onnx_scheme_name(enum onnx_scheme s);
 
-/* False where @name is no scheme for ONNX models. */
-bool onnx_scheme_find(const char *name, enum onnx_scheme *ret);
-
 /* What becomes of a weight. */
 struct onnx_decision {
     const struct weight *weight;
