@@ -21,7 +21,7 @@ from house import SANITIZED, Failed, House
 DAEMON, WORKER, QUANTCTL, RUN_MODEL, SEND_STATISTICS = (os.path.abspath(p) for p in sys.argv[1:6])
 SIZE = onnx_network.SIZE
 EX_USAGE, EX_DATAERR, EX_NOPERM = 64, 65, 77
-SLOW = 120 if SANITIZED else 1000  # samples that take long enough to be stopped among them
+SLOW, BATCH = 100, 32 if SANITIZED else 512  # samples, and images in each: they take some ten seconds, to be stopped among them
 
 
 def put(path, content):
@@ -42,11 +42,11 @@ class OnnxHouse(House):
     def __init__(self):
         super().__init__(DAEMON, WORKER, QUANTCTL)
 
-    def model(self, name="m", samples=0, **network):
+    def model(self, name="m", samples=0, batch=1, **network):
         """Puts a network into the watched folder, samples first, and waits until it is ready with all of them."""
         onnx_network.rng.seed(5)
         for i in range(samples):
-            self.sample(name, f"{i:04}.npy", onnx_network.sample(i))
+            self.sample(name, f"{i:04}.npy", onnx_network.sample(i, batch=batch))
         put(self.path("models", f"{name}.onnx"), onnx_network.network(**network))
         self.until_ready(name)
 
@@ -280,7 +280,7 @@ def calibrating(h):
 def progress_and_cancel(h):
     h.configure("[jobs]\nleave_grace = 10ms\n")
     h.process.send_signal(signal.SIGHUP)
-    h.model(samples=SLOW)
+    h.model(samples=SLOW, batch=BATCH)
     for by in ("the job is cancelled", "the client leaves"):
         client = open_in_background(h)
         job = h.until("it calibrates", lambda: calibrating(h))
@@ -292,14 +292,14 @@ def progress_and_cancel(h):
             client.send_signal(signal.SIGINT)
         said = client.communicate(timeout=20)[0]
         assert client.returncode != 0, said
-        h.until("the worker is gone", lambda: not children(h.process.pid), 30)
+        h.until("the worker is gone, long before it would be done", lambda: not children(h.process.pid), 4)
         print(f"# {by}: no worker after {time.monotonic() - begun:.1f} s")
         assert not [name for name in os.listdir(h.path("cache", "quantd", "work")) if name.endswith(".part")] or by != "the job is cancelled"
     assert not h.ctl("ls")["artifacts"]
 
 
 def killed(h):
-    h.model(samples=SLOW)
+    h.model(samples=SLOW, batch=BATCH)
     client = open_in_background(h)
     h.until("it calibrates", lambda: calibrating(h))
     os.kill(int(children(h.process.pid)[0]), signal.SIGKILL)

@@ -31,7 +31,7 @@ def network(opset=17, external=None):
     return onnx.model(content, opset)
 
 
-def sample(seed, size=None):
-    """A .npy of the network's input "x"."""
+def sample(seed, size=None, batch=1):
+    """A .npy of the network's input "x": one image, @batch times."""
     rng.seed(seed)
-    return onnx.npy([1, 3, size or SIZE, size or SIZE], gauss(3 * (size or SIZE) ** 2))
+    return onnx.npy([batch, 3, size or SIZE, size or SIZE], gauss(3 * (size or SIZE) ** 2) * batch)
