@@ -132,8 +132,9 @@ struct matmul_strip {
     struct activation_tile x;
     float *y;
     size_t y_stride;
-    size_t width; /* a power of two, at most layout_columns() */
-    bool cold;    /* advice: no strip before has read these weights; those of the next group are wanted after them */
+    size_t width;        /* a power of two, at most layout_columns() */
+    const uint8_t *next; /* advice: what a later strip reads, to be brought nearer meanwhile */
+    size_t next_bytes;   /* may be 0 */
 };
 typedef void matmul_fn(const struct matmul_strip *s);
 

@@ -53,12 +53,12 @@ INLINE const uint8_t *plane_of(const struct matmul_strip *s, const struct planes
     return s->w + (g + 1) * group_bytes(s, p) - s->n_blocks * LANES * bytes_behind(p, f);
 }
 
-enum { PLACES = 4, LINE = 64, FIRST_LEVEL = 3, SECOND_LEVEL = 2 /* __builtin_prefetch's numbers for caches */ };
+enum { LINE = 64, FIRST_LEVEL = 3, SECOND_LEVEL = 2 /* __builtin_prefetch's numbers for caches */ };
 
 /*
  * One column: weights stream by as fast as memory gives them. Blocks of several groups in turn (by_width) are as many
- * streams; of each the block that comes next, or after the next few, is asked for. GB/s of 32 that a plain read has, on
- * Zen 5, one thread, 4096 elements a row:
+ * streams; of each the block that comes next, or after the next few, is asked for, and at its end the first ones of the
+ * groups that follow. GB/s of 32 that a plain read has, on Zen 5, one thread, 4096 elements a row:
  *                                       q8_0  q4_0  q4_k  q6_k
  *   one group, no asking                  19    17    16    15
  *   one group, asking for the next one    27    26    23    27
@@ -71,24 +71,11 @@ INLINE void read_ahead_of_block(const struct matmul_strip *s, const struct plane
                                 size_t n_parts)
 {
     const size_t part_bytes = LANES * p->bytes[f] / n_parts;
-    const uint8_t *next = plane_of(s, p, g, f) + (step + p->ahead * n_parts) * part_bytes;
+    const size_t n_steps = s->n_blocks * n_parts, ahead = step + p->ahead * n_parts;
+    const uint8_t *next = ahead < n_steps ? plane_of(s, p, g, f) + ahead * part_bytes
+                                          : plane_of(s, p, g + p->groups, f) + (ahead - n_steps) * part_bytes;
     for (size_t at = 0; at < part_bytes; at += LINE)
         __builtin_prefetch(next + at, 0, FIRST_LEVEL);
-}
-
-/*
- * Many columns: the next group is read into the second-level cache, where more lines can be on their way, and from four
- * places of the plane in turn, since memory and the processor's prefetcher follow several pages faster than one.
- */
-INLINE void read_ahead_of_group(const struct matmul_strip *s, const struct planes *p, size_t f, size_t step,
-                                size_t n_parts)
-{
-    const size_t part_bytes = LANES * p->bytes[f] / n_parts;
-    const size_t n_places = part_bytes < PLACES * LINE ? 1 : PLACES, run = part_bytes / n_places;
-    const uint8_t *next = plane_of(s, p, 1, f);
-    for (size_t i = 0; i < n_places; i++)
-        for (size_t at = 0; at < run; at += LINE)
-            __builtin_prefetch(next + (i * s->n_blocks * n_parts + step) * run + at, 0, SECOND_LEVEL);
 }
 
 /*
@@ -100,8 +87,6 @@ INLINE void read_ahead(const struct matmul_strip *s, const struct planes *p, siz
 {
     if (width == 1)
         read_ahead_of_block(s, p, g, f, b * n_parts + part, n_parts);
-    else if (s->cold)
-        read_ahead_of_group(s, p, f, b * n_parts + part, n_parts);
 }
 
 /* Fields @f and behind it, at once. */
@@ -111,6 +96,24 @@ INLINE void read_ahead_all(const struct matmul_strip *s, const struct planes *p,
     UNROLLED
     for (; f < p->n; f++)
         read_ahead(s, p, g, b, f, 0, 1, width);
+}
+
+/*
+ * Many columns: what a later strip reads comes into the second-level cache, where more lines can be on their way, a
+ * little with each block.
+ */
+INLINE void read_next(const struct matmul_strip *s, size_t b)
+{
+    const size_t step = s->next_bytes / s->n_blocks, first = (b * step + LINE - 1) / LINE * LINE;
+    for (size_t at = first; at < (b + 1) * step; at += LINE)
+        __builtin_prefetch(s->next + at, 0, SECOND_LEVEL);
+}
+
+/* The columns' sums lie in pages of their own, and are written at the end: their lines are wanted by then. */
+INLINE void ask_for_sums(const struct matmul_strip *s, size_t width)
+{
+    EACH_COLUMN (c)
+        __builtin_prefetch(s->y + c * s->y_stride, 1, FIRST_LEVEL);
 }
 
 /* Block @b of group @g with all columns of a tile, on top of @acc. */
@@ -123,9 +126,14 @@ INLINE void tile(const struct matmul_strip *s, block_fn *block, size_t n_groups,
     UNROLLED
     for (size_t i = 0; i < n_groups * width; i++)
         acc[i] = vf_set1(0);
-    for (size_t b = 0; b < s->n_blocks; b++)
+    if (width > 1)
+        ask_for_sums(s, width);
+    for (size_t b = 0; b < s->n_blocks; b++) {
         EACH_GROUP (g)
             block(acc + g * width, s, g, b, width);
+        if (width > 1)
+            read_next(s, b);
+    }
     EACH_GROUP (g)
         EACH_COLUMN (c)
             vf_store(s->y + c * s->y_stride + g * LANES, acc[g * width + c]);
