@@ -10,6 +10,13 @@
 #include "kernels/kernels.h"
 #include "tests/test.h"
 
+void fixture_only_threads_under_tsan(void)
+{
+#ifdef __SANITIZE_THREAD__
+    cmocka_set_test_filter("*thread*");
+#endif
+}
+
 void fixture_init(struct fixture *f, const char *format, const char *architecture)
 {
     *f = (struct fixture){.arena = arena_new(4 << 20)};

@@ -26,6 +26,12 @@ struct fixture {
     size_t n_files;
 };
 
+/*
+ * Before the tests of a group are run: under TSan those that have "thread" in their names; it finds nothing in the
+ * others, which gcc's build and ASan's run.
+ */
+void fixture_only_threads_under_tsan(void);
+
 void fixture_init(struct fixture *f, const char *format, const char *architecture);
 void fixture_clear(struct fixture *f);
 

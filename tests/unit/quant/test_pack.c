@@ -769,5 +769,6 @@ int main(void)
         cmocka_unit_test(layout_parse__unknown_name__is_told_the_nearest),
         cmocka_unit_test(plan_unpack__file_of_others__has_its_keys_and_alignment_back),
     };
+    fixture_only_threads_under_tsan();
     return cmocka_run_group_tests(tests, setup_large, teardown_large);
 }

@@ -380,7 +380,7 @@ static float *give_importance(struct plan *p)
     return all;
 }
 
-static void plan_run__importance__weighs_whole_rows_of_the_right_expert(void **state)
+static void plan_run__importance_and_threads__weighs_whole_rows_of_the_right_expert(void **state)
 {
     (void)state;
     static const enum scheme schemes[] = {SCHEME_Q4_0, SCHEME_Q8_0}; /* by the row; importance makes no difference */
@@ -543,7 +543,7 @@ static void plan_run__no_space__is_told_before_work(void **state)
     bench_close(&b);
 }
 
-static void plan_run__cancelled__stops(void **state)
+static void plan_run__cancelled_threads__stop(void **state)
 {
     (void)state;
     static _Atomic int cancel = 1;
@@ -561,7 +561,7 @@ static void note_progress(const struct run_progress *p, void *data)
     *last = p->done_bytes;
 }
 
-static void plan_run__progress__rises_to_the_total(void **state)
+static void plan_run__progress_of_threads__rises_to_the_total(void **state)
 {
     (void)state;
     uint64_t last = 0;
@@ -799,7 +799,7 @@ int main(void)
         cmocka_unit_test(plan_run__block_over_two_shards__counts_in_the_quality),
         cmocka_unit_test(plan_run__witness__is_the_digest_of_every_file),
         cmocka_unit_test(plan_run__many_tiny_tensors_and_threads__gives_the_same_bytes),
-        cmocka_unit_test(plan_run__importance__weighs_whole_rows_of_the_right_expert),
+        cmocka_unit_test(plan_run__importance_and_threads__weighs_whole_rows_of_the_right_expert),
         cmocka_unit_test(plan_run__quantized_source__is_decoded_and_encoded_again),
         cmocka_unit_test(plan_run__bad_value_in_a_copy__is_named),
         cmocka_unit_test(plan_run__row_longer_than_a_shard__cannot_be_weighed),
@@ -808,8 +808,8 @@ int main(void)
         cmocka_unit_test(plan_run__value_beyond_f16__is_refused_with_bf16_as_hint),
         cmocka_unit_test(plan_run__source_cut_short__is_source_changed),
         cmocka_unit_test(plan_run__no_space__is_told_before_work),
-        cmocka_unit_test(plan_run__cancelled__stops),
-        cmocka_unit_test(plan_run__progress__rises_to_the_total),
+        cmocka_unit_test(plan_run__cancelled_threads__stop),
+        cmocka_unit_test(plan_run__progress_of_threads__rises_to_the_total),
         cmocka_unit_test(plan_run__stopped_and_continued__gives_the_same_bytes_and_quality),
         cmocka_unit_test(plan_run__journal_of_another_tag__starts_afresh),
         cmocka_unit_test(plan_run__torn_or_flipped_journal__keeps_the_records_before),
@@ -818,5 +818,6 @@ int main(void)
         cmocka_unit_test(plan_run__killed_before_the_first_record__makes_the_output_afresh),
         cmocka_unit_test(plan_run__killed_at_many_points__ends_with_the_same_bytes),
     };
+    fixture_only_threads_under_tsan();
     return cmocka_run_group_tests(tests, setup_large, teardown_large);
 }
