@@ -24,6 +24,7 @@ struct builder {
     const struct statistics *statistics; /* borrowed; NULL: none */
     struct activation *activations;      /* that are quantized already */
     size_t n_activations;
+    struct sharing *sharing; /* owned; of the graph whose weights are planned */
     struct onnx_rename *renames;
     uint64_t *drops;
     struct onnx_addition *additions;
@@ -106,7 +107,7 @@ int dynamic_plan(struct builder *b, const struct weight *w, struct onnx_decision
 
 int half_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 
-/* Can the weight's operator become a MatMulNBits? */
+/* Can the weight of its operator have 4 bits? */
 bool nibbles_fit(const struct weight *w);
 int nibbles_plan(struct builder *b, const struct weight *w, struct onnx_decision *d);
 

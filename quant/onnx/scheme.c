@@ -177,8 +177,7 @@ static int build(struct builder *b, const char *data_name)
         r = tensor_rules_compile(p->recipe.rules, p->arena, &p->rules, b->err);
     for (size_t i = 0; i < p->weights.n && r == 0; i++)
         r = plan_weight(b, &p->weights.list[i], &p->decisions[i]);
-    if (r == 0)
-        static_finish(b);
+    static_finish(b);
     if (r == 0)
         r = check_rules_used(b);
     if (r == 0 && p->edits.n_drops == 0)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "quant/onnx/codes.h"
+#include "quant/onnx/sharing.h"
 
 static const double MOST_LOST = 0.5;
 
@@ -51,22 +52,34 @@ static double share_lost(const struct histogram *h, float scale)
     return n ? (double)lost / (double)n : 0.0;
 }
 
+/* Of the graph that is looked at; plans go through graphs one after the other, mostly there is one. */
+static int sharing_of(struct builder *b, const struct onnx_graph *g)
+{
+    const struct range_options o = {.method = b->plan->recipe.method, .grid = grid_u8, .outside_ppm = 100};
+    if (b->sharing && sharing_graph(b->sharing) == g)
+        return 0;
+    b->sharing = sharing_free(b->sharing);
+    return sharing_new(g, b->statistics, &o, &b->sharing, b->err);
+}
+
 /*
- * Codes of activations: 8 bits without sign, zero anywhere among them. 1 where they do not do, with @ret_note: power
- * spectra span 60 dB and more, and a logarithm behind them makes the small ones count (wake words: 5 of 30 hits with
- * codes there, 25 without).
+ * Codes of activations: 8 bits without sign, zero anywhere among them, the same for values that only move. 1 where they
+ * do not do, with @ret_note: power spectra span 60 dB and more, and a logarithm behind them makes the small ones count
+ * (wake words: 5 of 30 hits with codes there, 25 without).
  */
-static int activation_params(struct builder *b, const char *value, struct code_params *ret, const char **ret_note)
+static int activation_params(struct builder *b, const struct onnx_graph *g, const char *value, struct code_params *ret,
+                             const char **ret_note)
 {
     const struct edge_statistics *e = b->statistics ? statistics_find(b->statistics, value) : NULL;
-    const struct range_options o = {.method = b->plan->recipe.method, .grid = grid_u8, .outside_ppm = 100};
     struct range r;
     *ret_note = "weights alone: no statistics of its input";
     if (!e || e->all->n == 0)
         return 1;
-    int s = range_choose(e->all, &o, &r, b->err);
+    int s = sharing_of(b, g);
+    if (s == 0)
+        s = sharing_range(b->sharing, value, &r, b->err);
     if (s < 0)
-        return err_in(b->err, s, "activation '%.200s'", value);
+        return s;
     *ret = range_params(r, grid_u8);
     *ret_note = "weights alone: most values of its input are too small for 8 bits";
     return e->all->histogram && share_lost(e->all->histogram, ret->scale) > MOST_LOST;
@@ -266,7 +279,7 @@ static int quantize_result(struct builder *b, const struct weight *w, bool folde
     const char *note, *name;
     if (strcmp(w->user->op_type, "Conv") != 0)
         return 0;
-    int r = activation_params(b, last->outputs[0], &p, &note);
+    int r = activation_params(b, w->graph, last->outputs[0], &p, &note);
     if (r != 0)
         return r < 0 ? r : 0;
     d->gives_codes = true;
@@ -326,7 +339,7 @@ int static_plan(struct builder *b, const struct weight *w, struct onnx_decision 
         d->note = "weights alone: a logarithm of its result follows";
         return 0;
     }
-    int r = activation_params(b, w->user->inputs[0], &p, &d->note);
+    int r = activation_params(b, w->graph, w->user->inputs[0], &p, &d->note);
     if (r != 0)
         return r < 0 ? r : 0;
     return plan_operator(b, w, d, q, &p);
@@ -353,4 +366,5 @@ void static_finish(struct builder *b)
                     rename_input(b, n, input, a->name);
         }
     }
+    b->sharing = sharing_free(b->sharing);
 }

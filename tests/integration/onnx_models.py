@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -247,6 +248,33 @@ def normalisation_is_folded(folder):
             raise AssertionError(f"a loss of {loss(folder, out)}")
 
 
+def moved_values_keep_their_codes(folder):
+    """One scale for what MaxPool, nearest Resize and Concat take and make; not for an input of Concat that would lose more than a bit."""
+    n = 16
+    nodes = [onnx.node("Conv", ["x", "w1"], ["c1"], pads=[1, 1, 1, 1]), onnx.node("Relu", ["c1"], ["r1"]),
+             onnx.node("MaxPool", ["r1"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]), onnx.node("Conv", ["pooled", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+             onnx.node("Resize", ["c2", "", "scales"], ["larger"], mode="nearest"), onnx.node("Concat", ["r1", "larger"], ["both"], axis=1),
+             onnx.node("Conv", ["both", "w3"], ["c3"], pads=[1, 1, 1, 1]), onnx.node("Resize", ["c3", "", "scales"], ["smooth"], mode="linear"),
+             onnx.node("Conv", ["smooth", "w4"], ["y"])]
+    for size, shared in ((0.04, "r1 pooled c2 both"), (0.3, "c2 both"), (0.3, "r1 pooled")):
+        constants = [onnx.tensor("w1", [n, 3, 3, 3], gauss(n * 27, 0.3)), onnx.tensor("w2", [n, n, 3, 3], gauss(n * n * 9, size)),
+                     onnx.tensor("w3", [n, 2 * n, 3, 3], gauss(2 * n * n * 9, 0.1)), onnx.tensor("w4", [n, n, 1, 1], gauss(n * n, 0.1)),
+                     onnx.tensor("scales", [4], onnx.floats([1, 1, 2, 2]))]
+        content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", n, 2 * SIZE, 2 * SIZE])], constants)
+        put(f"{folder}/m.onnx", onnx.model(content))
+        out = f"{folder}/moved.onnx"
+        expect(quantize(f"{folder}/m.onnx", out, "--force", "--scheme", "int8-static", "--calibration", samples(folder)), 0)
+        with open(out, "rb") as f:
+            made = f.read()
+        found = {v: re.search(b"B.%s_scale_[0-9]+J\x04(....)" % v.encode(), made, re.DOTALL) for v in ("x", "r1", "pooled", "c2", "both", "c3", "smooth")}
+        scale = {v: struct.unpack("<f", m[1])[0] for v, m in found.items() if m}
+        others = {s for v, s in scale.items() if v not in shared.split()}
+        if len(scale) != 7 or len({scale[v] for v in shared.split()}) != 1 or others & {scale[shared.split()[0]]}:
+            raise AssertionError(f"{shared}: {scale}")
+        if loss(folder, out) > 0.1:
+            raise AssertionError(f"a loss of {loss(folder, out)}")
+
+
 def an_old_opset_is_raised(folder):
     nodes = [onnx.node("Slice", ["x"], ["s"], starts=[0], ends=[2], axes=[1]), onnx.node("Conv", ["s", "w"], ["y"])]
     content = onnx.graph(nodes, [onnx.value("x", ["n", 3, SIZE, SIZE])], [onnx.value("y", ["n", 16, SIZE, SIZE])],
@@ -461,7 +489,8 @@ def sounds(folder):
             raise AssertionError(f"{done.returncode}: {done.stderr}")
 
 
-for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded, an_old_opset_is_raised,
+for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
+              moved_values_keep_their_codes, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data, pictures, sounds):
     with tempfile.TemporaryDirectory() as work:
