@@ -18,7 +18,7 @@
       "weights as int8, a scale for each channel, DequantizeLinear before their operators")                         \
     S("int8-static", INT8_STATIC, "int8-weight, and activations as uint8 with ranges from calibration")             \
     S("int8-dynamic", INT8_DYNAMIC, "products and convolutions of integers, activations with ranges of the moment") \
-    S("int4", INT4, "products' weights as MatMulNBits of 4 bits, the others as int8-weight")                        \
+    S("int4", INT4, "products' weights with 4 bits by blocks, the others as int8-weight")                           \
     S("f16", F16, "weights as float16, Cast before their operators")                                                \
     S("bf16", BF16, "weights as bfloat16, Cast before their operators")
 

@@ -19,7 +19,7 @@ int table_type_of(enum onnx_type type)
         {ONNX_DOUBLE, QD_TYPE_F64}, {ONNX_INT8, QD_TYPE_I8},     {ONNX_INT16, QD_TYPE_I16},
         {ONNX_INT32, QD_TYPE_I32},  {ONNX_INT64, QD_TYPE_I64},   {ONNX_UINT8, QD_TYPE_U8},
         {ONNX_UINT16, QD_TYPE_U16}, {ONNX_UINT32, QD_TYPE_U32},  {ONNX_UINT64, QD_TYPE_U64},
-        {ONNX_BOOL, QD_TYPE_BOOL},
+        {ONNX_BOOL, QD_TYPE_BOOL},  {ONNX_INT4, QD_TYPE_I4},     {ONNX_UINT4, QD_TYPE_U4},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (types[i].type == type)
@@ -27,11 +27,18 @@ int table_type_of(enum onnx_type type)
     return -1;
 }
 
+/* Do rows begin with a byte? Elements of 4 bits stand two in each, whatever the shape. */
+static bool has_whole_rows(const struct onnx_tensor *t)
+{
+    const int64_t row = t->n_dims ? t->dims[t->n_dims - 1] : 1;
+    return row % (int64_t)qd_type_info((enum qd_type)table_type_of(t->type))->block_elements == 0;
+}
+
 /* Elements that lie in a file as they lie in memory, of a type and a shape that the table can say. */
 static bool is_shown(const struct onnx_tensor *t)
 {
     return t->storage == ONNX_RAW && t->n_dims <= TABLE_DIMS_MAX && table_type_of(t->type) >= 0 && t->name[0] &&
-           strlen(t->name) <= TABLE_NAME_MAX;
+           strlen(t->name) <= TABLE_NAME_MAX && has_whole_rows(t);
 }
 
 /* A signal of nothing but zeros has no error that could be related to it. */

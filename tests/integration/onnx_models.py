@@ -88,6 +88,33 @@ def weights_alone(folder):
             raise AssertionError(f"{scheme}: {word} or a loss of {loss(folder, out)}")
 
 
+def four_bits_in_both_forms(folder):
+    """Opset 21's DequantizeLinear with blocks holds the codes of MatMulNBits; rows and blocks of odd numbers, and a bias, too."""
+    n, k = 7, 3 * SIZE * SIZE + 1
+    nodes = [onnx.node("Flatten", ["x"], ["f"]), onnx.node("Concat", ["f", "one"], ["g"], axis=1), onnx.node("MatMul", ["g", "w1"], ["a"]),
+             onnx.node("Gemm", ["g", "w2", "b2"], ["c"], transB=1), onnx.node("Add", ["a", "c"], ["y"])]
+    content = onnx.graph(nodes, [onnx.value("x", [1, 3, SIZE, SIZE])], [onnx.value("y", [1, n])],
+                         [onnx.tensor("one", [1, 1], onnx.floats([1])), onnx.tensor("w1", [k, n], gauss(k * n)), onnx.tensor("w2", [n, k], gauss(k * n)),
+                          onnx.tensor("b2", [n], gauss(n))])
+    for more in ([], ["--asymmetric"], ["--block", "128"], ["--block", "64", "--asymmetric"]):
+        results, sample = [], gauss(3 * SIZE * SIZE)
+        for opset in (17, 21):
+            put(f"{folder}/m.onnx", onnx.model(content, opset))
+            out = f"{folder}/nibbles{opset}.onnx"
+            expect(quantize(f"{folder}/m.onnx", out, "--force", "--scheme", "int4", *more), 0)
+            with open(out, "rb") as f:
+                made = f.read()
+            if (b"MatMulNBits" in made) == (opset == 21) or (b"block_size" not in made):
+                raise AssertionError(f"opset {opset} has the other form")
+            results.append(run(out, sample, folder))
+        if max(abs(p - q) for p, q in zip(*results)) > 1e-4 * max(abs(p) for p in results[0]):
+            raise AssertionError(f"{more}: {results}")
+        if b"Gemm" in made or made.count(b"block_size") != 2:
+            raise AssertionError("the Gemm with its bias is none with 4 bits")
+        if loss(folder, out) > 0.3:
+            raise AssertionError(f"{more}: a loss of {loss(folder, out)}")
+
+
 def activations_too(folder):
     out = f"{folder}/static.onnx"
     for method in ("percentile", "min-max", "mse", "entropy", "average"):
@@ -489,7 +516,7 @@ def sounds(folder):
             raise AssertionError(f"{done.returncode}: {done.stderr}")
 
 
-for check in (weights_alone, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
+for check in (weights_alone, four_bits_in_both_forms, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
               moved_values_keep_their_codes, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data, pictures, sounds):

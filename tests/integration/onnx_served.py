@@ -141,6 +141,13 @@ def views(h):
     worst = min(max(abs(w - q * s[i % onnx_network.CLASSES]) / s[i % onnx_network.CLASSES] for i, (w, q) in enumerate(zip(exact, struct.unpack(f"{n}b", c))))
                 for c in whole for s in scales if all(x > 0 for x in s))
     assert worst <= 0.5001, f"{worst} steps off"
+    put(h.path("models", "m.onnx"), onnx_network.network(opset=21))
+    h.until("it is of opset 21", lambda: h.ctl("open", "m", "--scheme", "int4", "--asymmetric", "--output", h.path("nibbles") + "/"))
+    tensors = {t["name"]: t for t in h.ctl("show", "m:int4")["tensors"]}
+    codes = next(t for name, t in tensors.items() if name.startswith("w4_quantized"))
+    n = onnx_network.CLASSES * onnx_network.HIDDEN
+    assert (codes["to"], codes["shape"], codes["bytes"]) == ("u4", f"{onnx_network.CLASSES}x{onnx_network.HIDDEN}", n // 2), codes
+    assert loss(h, h.path("nibbles", "model.onnx")) < 0.3
 
 
 def quality(h):
