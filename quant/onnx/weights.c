@@ -80,10 +80,11 @@ struct scope {
     const struct onnx_graph *graph;
     struct scope *outer;
     struct name_set readers; /* owned: each value's first operator */
-    struct name_set values;  /* owned: their place in @n_reads */
-    uint32_t *n_reads;       /* in the arena: how often each value is read, in graphs within, too, and as an output */
-    struct name_set names;   /* owned */
-    struct holder *holders;  /* in the arena */
+    struct name_set values;  /* owned: the node whose first output each is */
+    uint32_t *n_reads;   /* in the arena, [n_nodes]: how often that is read, in graphs within, too, and as an output */
+    bool *looked_behind; /* in the arena, [n_nodes] */
+    struct name_set names;  /* owned */
+    struct holder *holders; /* in the arena */
     size_t n_holders;
 };
 
@@ -249,16 +250,17 @@ static int count_read(void *data, const char *name)
 /* Which operator takes each value first, and how often what this graph's nodes make is read. */
 static int note_readers(struct finder *f, struct scope *s)
 {
-    size_t earlier, n = 0;
+    size_t earlier;
     for (size_t i = 0; i < s->graph->n_nodes; i++)
         for (size_t k = 0; k < s->graph->nodes[i].n_inputs; k++)
             if (name_set_add(&s->readers, s->graph->nodes[i].inputs[k], i, &earlier) < 0)
                 return out_of_budget(f);
     s->n_reads = arena_alloc(f->arena, (uint64_t)s->graph->n_nodes + 1, sizeof *s->n_reads);
-    if (!s->n_reads)
+    s->looked_behind = arena_alloc(f->arena, (uint64_t)s->graph->n_nodes + 1, sizeof *s->looked_behind);
+    if (!s->n_reads || !s->looked_behind)
         return out_of_budget(f);
     for (size_t i = 0; i < s->graph->n_nodes; i++)
-        if (s->graph->nodes[i].n_outputs && name_set_add(&s->values, s->graph->nodes[i].outputs[0], n++, &earlier) < 0)
+        if (s->graph->nodes[i].n_outputs && name_set_add(&s->values, s->graph->nodes[i].outputs[0], i, &earlier) < 0)
             return out_of_budget(f);
     return each_read(s->graph, count_read, s);
 }
@@ -347,6 +349,56 @@ static int look_at_node(struct finder *f, struct scope *s, const struct onnx_nod
     return r;
 }
 
+static bool is_one_of(const struct onnx_node *n, const char *const *ops, size_t n_ops)
+{
+    for (size_t i = 0; i < n_ops; i++)
+        if (n->domain[0] == '\0' && strcmp(n->op_type, ops[i]) == 0)
+            return true;
+    return false;
+}
+
+/*
+ * Constants that only move on their way to an operand: exporters turn and stack the matrices of LSTMs and of products.
+ * They are weights of the node that takes them first: floats again there, whatever axis the scales belong to.
+ */
+static int look_behind(struct finder *f, struct scope *s, const char *name, int depth)
+{
+    static const char *const moving[] = {"Concat", "Unsqueeze", "Squeeze", "Transpose", "Reshape", "Identity"};
+    enum { DEPTH_MAX = 8 };
+    const int64_t at = name[0] && depth < DEPTH_MAX ? name_set_find(&s->values, name) : -1;
+    if (at < 0 || s->looked_behind[at])
+        return 0;
+    const struct onnx_node *n = &s->graph->nodes[at];
+    s->looked_behind[at] = true;
+    if (!is_one_of(n, moving, sizeof moving / sizeof moving[0]))
+        return 0;
+    const size_t n_inputs = strcmp(n->op_type, "Concat") == 0 ? n->n_inputs : n->n_inputs > 0;
+    int r = 0;
+    for (size_t i = 0; i < n_inputs && r == 0; i++) {
+        const struct onnx_graph *graph;
+        struct holder *h = n->inputs[i][0] ? find_holder(s, n->inputs[i], &graph) : NULL;
+        if (!h)
+            r = look_behind(f, s, n->inputs[i], depth + 1);
+        else if (h->weight < 0)
+            r = take_weight(f, h, graph, n, s->graph, n->inputs[i], AXIS_0);
+    }
+    return r;
+}
+
+static int look_behind_operands(struct finder *f, struct scope *s)
+{
+    static const char *const taking[] = {"MatMul", "Gemm", "LSTM", "GRU", "RNN"};
+    int r = 0;
+    for (size_t i = 0; i < s->graph->n_nodes && r == 0; i++) {
+        const struct onnx_node *n = &s->graph->nodes[i];
+        for (size_t k = 1; k < 3 && k < n->n_inputs && r == 0 && is_one_of(n, taking, sizeof taking / sizeof taking[0]);
+             k++)
+            if (k == 1 || strcmp(n->op_type, "Gemm") != 0) /* whose third operand is a bias */
+                r = look_behind(f, s, n->inputs[k], 0);
+    }
+    return r;
+}
+
 /* A constant float32 vector as the third operand, of the operator's own graph, used once. */
 static void find_bias(struct scope *s, struct weight *w)
 {
@@ -379,6 +431,8 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
             for (size_t k = 0; k < n->attrs[a].n_graphs && r == 0; k++)
                 r = look_at_graph(f, &n->attrs[a].graphs[k], &s);
     }
+    if (r == 0)
+        r = look_behind_operands(f, &s);
     for (size_t i = 0; i < s.n_holders && r == 0; i++)
         if (s.holders[i].weight >= 0) {
             struct weight *w = &f->found->list[s.holders[i].weight];

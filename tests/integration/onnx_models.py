@@ -115,6 +115,30 @@ def four_bits_in_both_forms(folder):
             raise AssertionError(f"{more}: a loss of {loss(folder, out)}")
 
 
+def weights_that_move_first(folder):
+    """Matrices that are turned or stacked on their way to an LSTM or a product are weights, too."""
+    hidden, width = 16, 3 * SIZE
+    nodes = [onnx.node("Reshape", ["x", "shape"], ["rows"]), onnx.node("Unsqueeze", ["w0", "axes"], ["u0"]), onnx.node("Unsqueeze", ["w1", "axes"], ["u1"]),
+             onnx.node("Concat", ["u0", "u1"], ["w"], axis=0), onnx.node("Unsqueeze", ["r0", "axes"], ["v0"]), onnx.node("Concat", ["v0", "r1"], ["r"], axis=0),
+             onnx.node("LSTM", ["rows", "w", "r"], ["h"], hidden_size=hidden, direction="bidirectional"), onnx.node("Reshape", ["h", "flat"], ["g"]),
+             onnx.node("Transpose", ["m"], ["t"], perm=[1, 0]), onnx.node("MatMul", ["g", "t"], ["y"])]
+    gates = 4 * hidden
+    constants = [onnx.tensor("shape", [3], struct.pack("<3q", SIZE, 1, width), onnx.INT64), onnx.tensor("axes", [1], struct.pack("<q", 0), onnx.INT64),
+                 onnx.tensor("flat", [2], struct.pack("<2q", SIZE, 2 * hidden), onnx.INT64), onnx.tensor("w0", [gates, width], gauss(gates * width, 0.2)),
+                 onnx.tensor("w1", [gates, width], gauss(gates * width, 0.2)), onnx.tensor("r0", [gates, hidden], gauss(gates * hidden, 0.2)),
+                 onnx.tensor("r1", [1, gates, hidden], gauss(gates * hidden, 0.2)), onnx.tensor("m", [CLASSES, 2 * hidden], gauss(CLASSES * 2 * hidden))]
+    put(f"{folder}/m.onnx", onnx.model(onnx.graph(nodes, [onnx.value("x", [1, 3, SIZE, SIZE])], [onnx.value("y", [SIZE, CLASSES])], constants)))
+    for scheme, bar, *more in (("int8-weight", 0.05), ("int8-static", 0.05, "--calibration", samples(folder)), ("int8-dynamic", 0.05), ("int4", 0.05), ("f16", 0.005)):
+        out = f"{folder}/moving.onnx"
+        done = quantize(f"{folder}/m.onnx", out, "--force", "--scheme", scheme, "--json", *more)
+        expect(done, 0)
+        said = json.loads(done.stdout)
+        if said["quantized"] != 5 or {t["name"] for t in said["tensors"]} != {"w0", "w1", "r0", "r1", "m"}:
+            raise AssertionError(f"{scheme}: {said}")
+        if loss(folder, out) > bar:
+            raise AssertionError(f"{scheme}: a loss of {loss(folder, out)}")
+
+
 def activations_too(folder):
     out = f"{folder}/static.onnx"
     for method in ("percentile", "min-max", "mse", "entropy", "average"):
@@ -516,7 +540,7 @@ def sounds(folder):
             raise AssertionError(f"{done.returncode}: {done.stderr}")
 
 
-for check in (weights_alone, four_bits_in_both_forms, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
+for check in (weights_alone, four_bits_in_both_forms, weights_that_move_first, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
               moved_values_keep_their_codes, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data, pictures, sounds):
