@@ -250,6 +250,9 @@ int onnx_tensor_strings(struct source *s, const struct onnx_tensor *t, struct ar
 /* NULL where the node has none of that name. */
 const struct onnx_attr *onnx_attr_find(const struct onnx_node *n, const char *name);
 
+/* The model's own function that @n calls, or NULL. */
+const struct onnx_function *onnx_function_find(const struct onnx_model *m, const struct onnx_node *n);
+
 /* Version of @domain's operators that the model imports; 0 where it does not. */
 int64_t onnx_opset_version(const struct onnx_opset *opsets, size_t n_opsets, const char *domain);
 

@@ -261,6 +261,15 @@ const struct onnx_attr *onnx_attr_find(const struct onnx_node *n, const char *na
     return NULL;
 }
 
+const struct onnx_function *onnx_function_find(const struct onnx_model *m, const struct onnx_node *n)
+{
+    for (size_t i = 0; i < m->n_functions; i++)
+        if (strcmp(m->functions[i].name, n->op_type) == 0 && strcmp(m->functions[i].domain, n->domain) == 0 &&
+            strcmp(m->functions[i].overload, n->overload) == 0)
+            return &m->functions[i];
+    return NULL;
+}
+
 int64_t onnx_opset_version(const struct onnx_opset *opsets, size_t n_opsets, const char *domain)
 {
     for (size_t i = 0; i < n_opsets; i++)

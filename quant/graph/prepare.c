@@ -207,15 +207,6 @@ static int make_subbodies(struct maker *k, struct step *s)
     return r;
 }
 
-static const struct onnx_function *find_function(const struct onnx_model *m, const struct onnx_node *n)
-{
-    for (size_t i = 0; i < m->n_functions; i++)
-        if (strcmp(m->functions[i].name, n->op_type) == 0 && strcmp(m->functions[i].domain, n->domain) == 0 &&
-            strcmp(m->functions[i].overload, n->overload) == 0)
-            return &m->functions[i];
-    return NULL;
-}
-
 static int take_outputs(struct maker *k, const struct onnx_function *f)
 {
     struct body *b = k->body;
@@ -282,7 +273,7 @@ static int make_operator(struct maker *k, struct step *s)
     s->op = op_find(n->domain, n->op_type, s->opset);
     if (s->op)
         return make_subbodies(k, s);
-    const struct onnx_function *f = find_function(k->g->model, n);
+    const struct onnx_function *f = onnx_function_find(k->g->model, n);
     return f ? make_call(k, f, s) : note_missing(k, n, s->opset);
 }
 

@@ -89,6 +89,7 @@ struct scope {
 };
 
 struct finder {
+    const struct onnx_model *model;
     struct arena *arena;
     struct weights *found;
     size_t room;
@@ -144,20 +145,11 @@ static struct holder *find_holder(struct scope *s, const char *name, const struc
     return NULL;
 }
 
-static uint32_t axis_of(const struct onnx_node *n, enum axis_rule rule, const struct onnx_tensor *t)
+static uint32_t axis_of(enum axis_rule rule, const struct onnx_tensor *t)
 {
-    const struct onnx_attr *turned = onnx_attr_find(n, "transB");
-    switch (rule) {
-    case AXIS_0:
-        return 0;
-    case AXIS_1:
-        return 1;
-    case AXIS_LAST:
+    if (rule == AXIS_LAST)
         return t->n_dims ? (uint32_t)t->n_dims - 1 : 0;
-    case AXIS_GEMM:
-        return turned && turned->i ? 0 : 1;
-    }
-    return 0;
+    return rule == AXIS_1;
 }
 
 static bool is_float(enum onnx_type t)
@@ -191,7 +183,7 @@ static const char *why_left(const struct onnx_node *n, const struct onnx_tensor 
 static int take_weight(struct finder *f, struct holder *h, const struct onnx_graph *graph, const struct onnx_node *n,
                        const struct onnx_graph *user_graph, const char *name, enum axis_rule rule)
 {
-    const uint32_t axis = axis_of(n, rule, h->tensor);
+    const uint32_t axis = axis_of(rule, h->tensor);
     struct weights *w = f->found;
     if (h->weight >= 0) {
         struct weight *known = &w->list[h->weight];
@@ -333,18 +325,60 @@ static bool log_follows(struct scope *s, const struct onnx_node *n)
     return false;
 }
 
+/* The place in operands[] of input @i of @n; -1: no weight is expected there. */
+static int operand_at(const struct onnx_node *n, size_t i)
+{
+    for (size_t k = 0; k < sizeof operands / sizeof operands[0]; k++)
+        if (operands[k].input == i && n->domain[0] == '\0' && strcmp(operands[k].op, n->op_type) == 0)
+            return (int)k;
+    return -1;
+}
+
+static enum axis_rule rule_in(const struct onnx_node *n, int operand)
+{
+    const enum axis_rule rule = operands[operand].axis;
+    return rule != AXIS_GEMM ? rule : is_set(n, "transB", 0) ? AXIS_0 : AXIS_1;
+}
+
+/*
+ * Does the function that @n calls, if it calls one, take its input @i as a weight? The weight is that of the call: floats
+ * again there. What functions hold themselves, in Constant nodes, stays.
+ */
+static bool function_takes(const struct onnx_model *m, const struct onnx_node *n, size_t i, int depth,
+                           enum axis_rule *ret)
+{
+    enum { DEPTH_MAX = 4 };
+    const struct onnx_function *fn = depth < DEPTH_MAX ? onnx_function_find(m, n) : NULL;
+    if (!fn || i >= fn->n_inputs)
+        return false;
+    for (size_t k = 0; k < fn->n_nodes; k++)
+        for (size_t in = 0; in < fn->nodes[k].n_inputs; in++) {
+            if (strcmp(fn->nodes[k].inputs[in], fn->inputs[i]) != 0)
+                continue;
+            const int operand = operand_at(&fn->nodes[k], in);
+            if (operand >= 0)
+                *ret = rule_in(&fn->nodes[k], operand);
+            if (operand >= 0 || function_takes(m, &fn->nodes[k], in, depth + 1, ret))
+                return true;
+        }
+    return false;
+}
+
 static int look_at_node(struct finder *f, struct scope *s, const struct onnx_node *n)
 {
     int r = 0;
     for (size_t i = 0; i < n->n_inputs && r == 0; i++) {
         const struct onnx_graph *graph;
+        enum axis_rule rule;
         struct holder *h = n->inputs[i][0] ? find_holder(s, n->inputs[i], &graph) : NULL;
         if (!h)
             continue;
         h->n_uses++;
-        for (size_t k = 0; k < sizeof operands / sizeof operands[0] && r == 0; k++)
-            if (operands[k].input == i && n->domain[0] == '\0' && strcmp(operands[k].op, n->op_type) == 0)
-                r = take_weight(f, h, graph, n, s->graph, n->inputs[i], operands[k].axis);
+        const int operand = operand_at(n, i);
+        if (operand >= 0)
+            r = take_weight(f, h, graph, n, s->graph, n->inputs[i], rule_in(n, operand));
+        else if (f->model->n_functions && function_takes(f->model, n, i, 0, &rule))
+            r = take_weight(f, h, graph, n, s->graph, n->inputs[i], rule);
     }
     return r;
 }
@@ -449,7 +483,7 @@ static int look_at_graph(struct finder *f, const struct onnx_graph *g, struct sc
 
 int weights_find(const struct onnx_model *m, struct arena *arena, struct weights *ret, struct qd_error *err)
 {
-    struct finder f = {.arena = arena, .found = ret, .err = err};
+    struct finder f = {.model = m, .arena = arena, .found = ret, .err = err};
     *ret = (struct weights){.n = 0};
     return look_at_graph(&f, m->graph, NULL);
 }

@@ -139,6 +139,26 @@ def weights_that_move_first(folder):
             raise AssertionError(f"{scheme}: a loss of {loss(folder, out)}")
 
 
+def weights_of_functions(folder):
+    """What a function of the model's own takes as a weight, perhaps through another, is one."""
+    inner = onnx.function("Dense", ["a", "b", "c"], ["d"], [onnx.node("Gemm", ["a", "b", "c"], ["d"], transB=1)])
+    outer = onnx.function("Block", ["a", "b", "c", "e"], ["d"], [onnx.node("Dense", ["a", "b", "c"], ["h"], domain="local"), onnx.node("Relu", ["h"], ["i"]),
+                                                                 onnx.node("MatMul", ["i", "e"], ["d"])])
+    k = 3 * SIZE * SIZE
+    nodes = [onnx.node("Flatten", ["x"], ["f"]), onnx.node("Block", ["f", "w1", "b1", "w2"], ["y"], domain="local")]
+    constants = [onnx.tensor("w1", [CHANNELS, k], gauss(CHANNELS * k, 0.1)), onnx.tensor("b1", [CHANNELS], gauss(CHANNELS)),
+                 onnx.tensor("w2", [CHANNELS, CLASSES], gauss(CHANNELS * CLASSES))]
+    content = onnx.graph(nodes, [onnx.value("x", [1, 3, SIZE, SIZE])], [onnx.value("y", [1, CLASSES])], constants)
+    put(f"{folder}/m.onnx", onnx.model(content, more=inner + outer))
+    out = f"{folder}/functions.onnx"
+    for scheme, bar in (("int8-weight", 0.05), ("int4", 0.05), ("f16", 0.005)):
+        done = quantize(f"{folder}/m.onnx", out, "--force", "--scheme", scheme)
+        expect(done, 0)
+        expect(quantize(f"{folder}/m.onnx", "--dry-run", "--scheme", scheme), 0, *(["int8 by axis 0", "int8 by axis 1"] if scheme != "f16" else []))
+        if loss(folder, out) > bar:
+            raise AssertionError(f"{scheme}: a loss of {loss(folder, out)}")
+
+
 def activations_too(folder):
     out = f"{folder}/static.onnx"
     for method in ("percentile", "min-max", "mse", "entropy", "average"):
@@ -540,7 +560,7 @@ def sounds(folder):
             raise AssertionError(f"{done.returncode}: {done.stderr}")
 
 
-for check in (weights_alone, four_bits_in_both_forms, weights_that_move_first, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
+for check in (weights_alone, four_bits_in_both_forms, weights_that_move_first, weights_of_functions, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
               moved_values_keep_their_codes, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data, pictures, sounds):

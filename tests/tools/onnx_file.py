@@ -61,6 +61,12 @@ def graph(nodes, inputs, outputs, initializers=()):
             b"".join(data(11, i) for i in inputs) + b"".join(data(12, o) for o in outputs))
 
 
+def function(name, inputs, outputs, nodes, domain="local", opset=17):
+    """A FunctionProto as a field of the model (@more)."""
+    body = data(1, name) + b"".join(data(4, i) for i in inputs) + b"".join(data(5, o) for o in outputs) + b"".join(data(7, n) for n in nodes)
+    return data(25, body + data(9, data(1, "") + number(2, opset)) + data(10, domain)) + data(8, data(1, domain) + number(2, 1))
+
+
 def model(content, opset=17, more=b""):
     return number(1, 8) + data(2, "tests") + data(7, content) + data(8, data(1, "") + number(2, opset)) + more
 
