@@ -341,8 +341,8 @@ static enum axis_rule rule_in(const struct onnx_node *n, int operand)
 }
 
 /*
- * Does the function that @n calls, if it calls one, take its input @i as a weight? The weight is that of the call: floats
- * again there. What functions hold themselves, in Constant nodes, stays.
+ * Does the function that @n calls, if it calls one, take its input @i as a weight? The weight is that of the call:
+ * floats again there. What functions hold themselves, in Constant nodes, stays.
  */
 static bool function_takes(const struct onnx_model *m, const struct onnx_node *n, size_t i, int depth,
                            enum axis_rule *ret)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -157,6 +158,27 @@ def weights_of_functions(folder):
         expect(quantize(f"{folder}/m.onnx", "--dry-run", "--scheme", scheme), 0, *(["int8 by axis 0", "int8 by axis 1"] if scheme != "f16" else []))
         if loss(folder, out) > bar:
             raise AssertionError(f"{scheme}: a loss of {loss(folder, out)}")
+
+
+def deep_graphs(folder):
+    """A chain of nodes in any order, on a stack of 256 KiB; what is too much is refused by what it needs."""
+    def small_stack():
+        resource.setrlimit(resource.RLIMIT_STACK, (256 << 10, 256 << 10))
+
+    put(f"{folder}/in", onnx.floats([0.5] * 32))
+    for n, fits in ((100_000, True), (1_000_000, False)):
+        order = list(range(n))
+        rng.shuffle(order)
+        chain = b"".join(b"\x0a\x1d\x0a\x08n%07d\x12\x08n%07d\x22\x07Sigmoid" % (i, i + 1) for i in order)
+        content = (onnx.data(1, onnx.node("MatMul", ["x", "w"], ["n0000000"])) + chain + onnx.data(2, "g") +
+                   onnx.data(5, onnx.tensor("w", [32, 32], gauss(1024))) + onnx.data(11, onnx.value("x", [1, 32])) +
+                   onnx.data(12, onnx.value(f"n{n:07}", [1, 32])))
+        put(f"{folder}/deep.onnx", onnx.model(content))
+        out = f"{folder}/deep-out.onnx"
+        done = quantize(f"{folder}/deep.onnx", out, "--force", "--scheme", "int8-weight", preexec_fn=small_stack)
+        expect(done, 0 if fits else EX_DATAERR, *(() if fits else ("deep.onnx", "more memory than a model may use")))
+        if fits:
+            expect(subprocess.run([RUN_MODEL, out, f"{folder}/out", f"x=float32:1x32:{folder}/in"], capture_output=True, text=True, preexec_fn=small_stack), 0)
 
 
 def activations_too(folder):
@@ -560,7 +582,7 @@ def sounds(folder):
             raise AssertionError(f"{done.returncode}: {done.stderr}")
 
 
-for check in (weights_alone, four_bits_in_both_forms, weights_that_move_first, weights_of_functions, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
+for check in (weights_alone, four_bits_in_both_forms, weights_that_move_first, weights_of_functions, deep_graphs, activations_too, the_error_is_told, other_floats, statistics_are_kept, cancel_while_calibrating, int8_says_what_it_chose, normalisation_is_folded,
               moved_values_keep_their_codes, an_old_opset_is_raised,
               same_bytes_everywhere, seven_bits_where_products_saturate, says_json_and_why,
               refuses_what_makes_no_sense, external_data, pictures, sounds):
