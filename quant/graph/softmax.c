@@ -1,4 +1,4 @@
-/* Softmax and LogSoftmax. onnx:docs/Operators.md. */
+/* Softmax, LogSoftmax and Hardmax. onnx:docs/Operators.md. */
 #include "quant/graph/softmax.h"
 
 #include <math.h>
@@ -68,24 +68,47 @@ void softmax_run(struct op_call *c, struct softmax *s)
         call_rows(c, s->in->n / s->n, s->n * 16, softmax_rows, s);
 }
 
+/* 1 where the greatest element stands first, 0 elsewhere. */
+static void hardmax_rows(void *data, uint64_t first, uint64_t end)
+{
+    const struct softmax *s = data;
+    for (uint64_t i = first; i < end; i++) {
+        const uint64_t start = i / s->inner * s->n * s->inner + i % s->inner;
+        uint64_t best = 0;
+        for (uint64_t k = 1; k < s->n; k++)
+            if (float_at(s->in, start + k * s->inner) > float_at(s->in, start + best * s->inner))
+                best = k;
+        const struct row out = row_of(s->out, start, s->n, s->inner);
+        for (uint64_t k = 0; k < s->n; k++)
+            row_store(&out, k, 1, &(double){k == best ? 1.0 : 0.0});
+    }
+}
+
 /* Before opset 13 the axis and all behind it are one row. */
+static int begin(struct op_call *c, struct softmax *s)
+{
+    uint32_t axis = 0;
+    const bool flattens = c->opset < 13;
+    int r = call_floats_in(c, 0, &s->in);
+    if (r == 0 && s->in->shape.n_dims > 0)
+        r = call_axis(c, call_int(c, "axis", flattens ? 1 : -1), s->in->shape.n_dims, &axis);
+    if (r == 0)
+        r = call_tensor(c, 0, s->in->type, &s->in->shape, &s->out);
+    if (r < 0)
+        return r;
+    const uint32_t n_dims = s->in->shape.n_dims, behind = flattens || n_dims == 0 ? n_dims : axis + 1;
+    s->n = dims_product(&s->in->shape, axis, behind);
+    s->inner = dims_product(&s->in->shape, behind, n_dims);
+    return 0;
+}
+
 static int softmax(struct op_call *c, bool log)
 {
     struct softmax s = {.log = log};
-    uint32_t axis = 0;
-    const bool flattens = c->opset < 13;
-    int r = call_floats_in(c, 0, &s.in);
-    if (r == 0 && s.in->shape.n_dims > 0)
-        r = call_axis(c, call_int(c, "axis", flattens ? 1 : -1), s.in->shape.n_dims, &axis);
+    int r = begin(c, &s);
     if (r == 0)
-        r = call_tensor(c, 0, s.in->type, &s.in->shape, &s.out);
-    if (r < 0)
-        return r;
-    const uint32_t n_dims = s.in->shape.n_dims, behind = flattens || n_dims == 0 ? n_dims : axis + 1;
-    s.n = dims_product(&s.in->shape, axis, behind);
-    s.inner = dims_product(&s.in->shape, behind, n_dims);
-    softmax_run(c, &s);
-    return 0;
+        softmax_run(c, &s);
+    return r;
 }
 
 int op_softmax(struct op_call *c)
@@ -98,4 +121,14 @@ int op_log_softmax(struct op_call *c)
 {
     WIDEN(c, op_log_softmax);
     return softmax(c, true);
+}
+
+int op_hardmax(struct op_call *c)
+{
+    WIDEN(c, op_hardmax);
+    struct softmax s = {.log = false};
+    int r = begin(c, &s);
+    if (r == 0 && s.in->n > 0)
+        call_rows(c, s.in->n / s.n, s.n, hardmax_rows, &s);
+    return r;
 }

@@ -103,6 +103,24 @@ def normalisations(m):
     yield "STFT", [m.floats(2, 64, 1), numpy.array(8, "i8"), m.positive(16)], 17, {}
 
 
+def others(m):
+    x = m.floats(2, 3, m.count(2, 7), m.count(2, 7))
+    grid = (m.rng.random_sample((2, m.count(1, 5), m.count(1, 5), 2)) * 3 - 1.5).astype("f4")
+    yield "GridSample", [x, grid], 16, {"mode": m.any("bilinear", "nearest", "bicubic"), "align_corners": m.any(0, 1),
+                                        "padding_mode": m.any("zeros", "border", "reflection")}
+    a, b, c, d = (m.count(1, 6) for _ in range(4))
+    equation, *shapes = m.any(("abc,abd->acd", (a, b, c), (a, b, d)), ("abcd,abed->abce", (a, b, c, d), (a, b, 5, d)), ("...a,ab->...b", (c, d, a), (a, b)),
+                              ("abc,d", (a, b, c), (d,)), ("aab->b", (a, a, b)), ("ab,bc,cd->ad", (a, b), (b, c), (c, d)), ("ba", (b, a)),
+                              ("...ab,...bc->...ac", (c, a, b), (1, b, d)), ("Ab,bA->", (a, b), (b, a)))
+    yield "Einsum", [m.floats(*s) for s in shapes], 12, {"equation": equation}
+    yield "Hardmax", [m.floats(2, 3, 4)], m.any(11, 13), {"axis": m.count(-3, 2)}
+    n = m.count(1, 40)
+    boxes = m.rng.random_sample((2, n, 4)).astype("f4")
+    scores = (m.rng.randint(0, 12, (2, 3, n)) / 12).astype("f4")  # some alike
+    yield "NonMaxSuppression", [boxes, scores, numpy.array([m.count(0, 10)], "i8"), scalar([m.any(0, .3, .5)]), m.any(None, scalar([.4]))], 11, {
+        "center_point_box": m.any(0, 1)}
+
+
 def quantized(m):
     def point(kind):
         return m.codes(kind, 1).reshape(())
@@ -134,6 +152,7 @@ def cases(m):
     yield recurrent(m, "GRU", 3, ["HardSigmoid", "LeakyRelu"])
     yield recurrent(m, "RNN", 1, ["Relu"])
     yield from normalisations(m)
+    yield from others(m)
     yield from quantized(m)
 
 
@@ -143,7 +162,7 @@ def write_model(path, op, inputs, opset, attrs):
     elements = {kind: number for number, kind in ort.ELEMENTS.items()}
     domain, _, name = op.rpartition(".")
     outputs = {"LSTM": "f4 f4 f4", "GRU": "f4 f4", "RNN": "f4 f4", "DynamicQuantizeLinear": "u1 f4 u1", "QuantizeLinear": "u1",
-               "MatMulInteger": "i4", "ConvInteger": "i4", "QLinearMatMul": "u1", "QLinearConv": "u1", "QLinearAdd": "u1"}
+               "MatMulInteger": "i4", "ConvInteger": "i4", "QLinearMatMul": "u1", "QLinearConv": "u1", "QLinearAdd": "u1", "NonMaxSuppression": "i8"}
     outputs = outputs.get(name, "f4").split()
     node = helper.make_node(name, [f"i{k}" if a is not None else "" for k, a in enumerate(inputs)],
                             [f"o{k}" for k in range(len(outputs))], domain=domain, **attrs)

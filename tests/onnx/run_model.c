@@ -97,8 +97,8 @@ static void write_output(const char *prefix, size_t i, const char *name, const s
     char path[4096], dims[SHAPE_TEXT_BYTES];
     (void)snprintf(path, sizeof path, "%s.%zu.bin", prefix, i);
     FILE *f = fopen(path, "wb");
-    if (!f || v->kind != VALUE_TENSOR ||
-        fwrite(v->data, 1, v->bytes ? v->bytes : v->n * value_element_bytes(v->type), f) == 0)
+    const size_t n = v->kind == VALUE_TENSOR ? v->n : 0;
+    if (!f || v->kind != VALUE_TENSOR || fwrite(v->data, value_element_bytes(v->type), n, f) != n)
         fail("an output cannot be written");
     (void)fclose(f);
     printf("%s{\"name\": \"%s\", \"type\": \"%s\", \"shape\": %s}", i ? ", " : "", name, onnx_type_name(v->type),

@@ -82,6 +82,7 @@ struct right_node {
 static const struct right_node nodes[] = {
     {"Softmax", 13, NULL, 0, {F(2, 3, 4)}},
     {"LogSoftmax", 11, NULL, 0, {F(2, 3, 4)}},
+    {"Hardmax", 13, "axis", 1, {F(2, 3, 4)}},
     {"BatchNormalization", 9, NULL, 0, {F(2, 3, 4, 4), F(3), F(3), F(3), F(3)}},
     {"BatchNormalization", 15, "training_mode", 1, {F(2, 3, 4, 4), F(3), F(3), F(3), F(3)}},
     {"InstanceNormalization", 6, NULL, 0, {F(2, 4, 3), F(4), F(4)}},
@@ -187,6 +188,9 @@ static const struct right_node nodes[] = {
     {"MatMul", 13, NULL, 0, {F(2, 3, 4), F(4, 5)}},
     {"MatMul", 13, NULL, 0, {I64(3, 4), I64(4)}},
     {"Gemm", 13, "transB", 1, {F(3, 4), F(5, 4), F(5)}},
+    {"Einsum", 12, NULL, 0, {F(2, 3, 4), F(2, 4, 3)}},
+    {"GridSample", 16, "align_corners", 1, {F(1, 2, 4, 5), F(1, 3, 2, 2)}},
+    {"NonMaxSuppression", 11, NULL, 0, {F(1, 6, 4), F(1, 2, 6), I64(1), F(1), F(1)}},
     {"Conv", 11, "group", 1, {F(1, 4, 5, 5), F(6, 4, 3, 3), F(6)}},
     {"Conv", 11, "group", 4, {F(1, 4, 5, 5), F(4, 1, 3, 3), F(4)}},
     {"ConvTranspose", 11, "group", 1, {F(1, 4, 3, 3), F(4, 2, 2, 2), F(2)}},
@@ -196,6 +200,13 @@ static const struct right_node nodes[] = {
     {"GlobalAveragePool", 1, NULL, 0, {F(1, 2, 5, 5)}},
     {"GlobalMaxPool", 1, NULL, 0, {F(1, 2, 5)}},
     {"MaxUnpool", 11, NULL, 0, {F(1, 1, 2, 2), I64(1, 1, 2, 2)}, NULL, 2},
+};
+/* Right ones for two operands of three dimensions, mostly. */
+static const char *const equations[] = {
+    "bij,bjk->bik",    "bij,bjk",      "...ij,...jk->...ik", "iij,ijk->k", "aaa,aaa->a", "bij , bjk -> ",
+    "b...,b...->...b", "bij,bjk->bzz", "bij,bjk->bb",        "bij",        "bij,,",      "....,...",
+    "bij,bjk->bik,",   "1ij,bjk",      "b..j,bjk",           "->",         "",           "abcdefghijklm,n",
+    "bij,bjk-",
 };
 enum { N_NODES = sizeof nodes / sizeof nodes[0] };
 
@@ -332,6 +343,8 @@ static void operators__nodes_with_a_few_things_wrong__answer_or_say_why(void **s
             node_int(&n, "N", 3);
             node_int(&n, "block_size", 16);
         }
+        if (strcmp(right->op, "Einsum") == 0)
+            node_text(&n, "equation", equations[next(&seed, sizeof equations / sizeof equations[0])]);
         if (right->n_kernel)
             node_ints(&n, "kernel_shape", right->n_kernel, kernel_shape);
         for (int k = 0; k < INPUTS && right->in[k].type; k++)
