@@ -50,7 +50,7 @@ static int label_of(char letter)
     return letter >= 'a' && letter <= 'z' ? letter - 'a' : letter >= 'A' && letter <= 'Z' ? 26 + letter - 'A' : -1;
 }
 
-/* Reads a term up to ',', "->" or the end; its ellipsis stands for @n_dims less its letters, or NULL: for @n_ellipsis. */
+/* Reads a term up to a comma, "->" or the end; its ellipsis: @n_dims less its letters, or NULL: @n_ellipsis. */
 static int read_term(struct op_call *c, struct bytes *left, const uint32_t *n_dims, uint32_t n_ellipsis,
                      struct term *ret)
 {

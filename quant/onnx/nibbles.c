@@ -9,7 +9,10 @@
 
 #include "quant/onnx/codes.h"
 
-enum { BLOCKS_SINCE = 21 /* opset from which DequantizeLinear has blocks, and tensors of 4 bits */ };
+enum {
+    BLOCKS_SINCE = 21,       /* opset from which DequantizeLinear has blocks, and tensors of 4 bits */
+    ACTIVATIONS_OF_INT8 = 4, /* MatMulNBits' accuracy_level, which runtimes take for the other form by themselves */
+};
 
 /*
  * MatMulNBits (onnxruntime:docs/ContribOperators.md): [n][blocks][block] codes without sign, [n][blocks] scales and
@@ -198,14 +201,14 @@ static int make_standard(struct builder *b, const struct weight *w, const struct
     return ret->codes && ret->scales && (ret->zero_points || !q->zero_points) ? 0 : build_out_of_budget(b);
 }
 
-/* @op in the place of the weight's operator, and an Add behind it where that had a bias; room for 4 attributes. */
+/* @op in the place of the weight's operator, and an Add behind it where that had a bias; room for 5 attributes. */
 static int replace_operator(struct builder *b, const struct weight *w, const char *op, const char *domain,
                             const char *const *inputs, size_t n_inputs, struct onnx_node **ret)
 {
     const bool has_bias = w->user->n_inputs > 2 && w->user->inputs[2][0];
     const uint64_t at = w->user->range.offset;
     const char *result = w->user->outputs[0], *product = has_bias ? build_name(b, result, "product") : result;
-    struct onnx_node *n = product ? build_node(b, op, domain, inputs, n_inputs, product, 4) : NULL;
+    struct onnx_node *n = product ? build_node(b, op, domain, inputs, n_inputs, product, 5) : NULL;
     struct onnx_node *add =
         n && has_bias ? build_node(b, "Add", "", (const char *[]){product, w->user->inputs[2]}, 2, result, 0) : NULL;
     if (!n || (has_bias && !add))
@@ -232,6 +235,7 @@ static int put_contrib(struct builder *b, const struct weight *w, const struct n
     build_set_int(n, "N", (int64_t)q->n);
     build_set_int(n, "bits", 4);
     build_set_int(n, "block_size", (int64_t)q->block);
+    build_set_int(n, "accuracy_level", ACTIVATIONS_OF_INT8);
     return 0;
 }
 
