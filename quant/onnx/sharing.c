@@ -6,10 +6,10 @@
 #include "kernels/core/error.h"
 #include "kernels/core/name_set.h"
 
-/* What sharing_range said before. */
-struct known {
-    bool asked;
-    int status;
+/* Values with the same codes, as a tree: the one that stands for all knows the range of all. */
+struct member {
+    size_t parent; /* towards that one; itself */
+    bool seen;     /* by the statistics: one of them at least */
     struct range range;
 };
 
@@ -17,10 +17,8 @@ struct sharing {
     const struct onnx_graph *graph;
     const struct statistics *statistics;
     struct range_options options;
-    struct name_set values; /* owned: of those that share; their numbers are places in what follows */
-    const char **names;     /* owned, [n]; names are the graph's */
-    size_t *parent;         /* owned, [n]: towards the one that stands for all (itself) */
-    struct known *known;    /* owned, [n]: of those that stand for all */
+    struct name_set values; /* owned: of those that move; their numbers are places in what follows */
+    struct member *members; /* owned, [n] */
     size_t n;
 };
 
@@ -52,48 +50,60 @@ static bool concatenates(const struct onnx_node *n)
     return strcmp(n->op_type, "Concat") == 0 && n->domain[0] == '\0' && n->n_outputs > 0;
 }
 
-static size_t root_of(struct sharing *s, size_t i)
+static struct member *root_of(struct sharing *s, size_t i)
 {
-    for (; s->parent[i] != i; i = s->parent[i])
-        s->parent[i] = s->parent[s->parent[i]];
-    return i;
+    struct member *m = s->members;
+    for (; m[i].parent != i; i = m[i].parent)
+        m[i].parent = m[m[i].parent].parent;
+    return &m[i];
 }
 
-/* The place of @value, a new one where it has none; room was made. */
-static int place_of(struct sharing *s, const char *value, size_t *ret)
+/* What was seen of @value alone. 1: nothing. */
+static int range_of(const struct sharing *s, const char *value, struct range *ret, struct qd_error *err)
 {
-    int r = name_set_add(&s->values, value, s->n, ret);
+    const struct edge_statistics *e = statistics_find(s->statistics, value);
+    *ret = (struct range){0, 0};
+    if (!e || e->all->n == 0)
+        return 1;
+    int r = range_choose(e->all, &s->options, ret, err);
+    return r < 0 ? err_in(err, r, "activation '%.200s'", value) : 0;
+}
+
+/* The one that stands for @value and all it shares with; it becomes one by itself where it is new: room was made. */
+static int member_of(struct sharing *s, const char *value, struct member **ret, struct qd_error *err)
+{
+    size_t i = s->n;
+    int r = name_set_add(&s->values, value, s->n, &i);
+    if (r < 0)
+        return err_new(err, QD_E_NO_MEMORY, "scales that are shared");
     if (r == 0) {
-        *ret = s->n;
-        s->names[s->n] = value;
-        s->parent[s->n] = s->n;
-        s->n++;
+        struct member *m = &s->members[i = s->n++];
+        r = range_of(s, value, &m->range, err);
+        m->parent = i;
+        m->seen = r == 0;
     }
+    *ret = root_of(s, i);
     return r < 0 ? r : 0;
 }
 
-static int join(struct sharing *s, const char *a, const char *b)
+static void widen(struct range *r, const struct range *by)
 {
-    size_t i, j;
-    if (!a[0] || !b[0])
-        return 0;
-    int r = place_of(s, a, &i);
-    if (r == 0)
-        r = place_of(s, b, &j);
-    if (r < 0)
-        return r;
-    s->parent[root_of(s, i)] = root_of(s, j);
-    s->known[root_of(s, j)].asked = false;
-    return 0;
+    r->low = by->low < r->low ? by->low : r->low;
+    r->high = by->high > r->high ? by->high : r->high;
+}
+
+static void join(struct sharing *s, struct member *a, struct member *b)
+{
+    a->parent = (size_t)(b - s->members);
+    b->seen = b->seen || a->seen;
+    widen(&b->range, &a->range);
 }
 
 struct sharing *sharing_free(struct sharing *s)
 {
     if (s) {
         name_set_clear(&s->values);
-        free(s->names);
-        free(s->parent);
-        free(s->known);
+        free(s->members);
     }
     free(s);
     return NULL;
@@ -104,47 +114,27 @@ const struct onnx_graph *sharing_graph(const struct sharing *s)
     return s->graph;
 }
 
-/* Widens @ret by what was seen of @value. 1: nothing. */
-static int widen(const struct sharing *s, struct range *ret, const char *value, struct qd_error *err)
-{
-    const struct edge_statistics *e = statistics_find(s->statistics, value);
-    struct range r;
-    if (!e || e->all->n == 0)
-        return 1;
-    int status = range_choose(e->all, &s->options, &r, err);
-    if (status < 0)
-        return err_in(err, status, "activation '%.200s'", value);
-    ret->low = r.low < ret->low ? r.low : ret->low;
-    ret->high = r.high > ret->high ? r.high : ret->high;
-    return 0;
-}
-
-/* Over all that stand with @root. 1: none was seen. */
-static int range_of_all(struct sharing *s, size_t root, struct range *ret, struct qd_error *err)
-{
-    bool seen = false;
-    int r = 0;
-    for (size_t i = 0; i < s->n && r >= 0; i++)
-        if (root_of(s, i) == root) {
-            r = widen(s, ret, s->names[i], err);
-            seen = seen || r == 0;
-        }
-    return r < 0 ? r : !seen;
-}
-
 int sharing_range(struct sharing *s, const char *value, struct range *ret, struct qd_error *err)
 {
     const int64_t place = name_set_find(&s->values, value);
-    *ret = (struct range){0, 0};
     if (place < 0)
-        return widen(s, ret, value, err);
-    const size_t root = root_of(s, (size_t)place);
-    struct known *k = &s->known[root];
-    if (!k->asked)
-        k->status = range_of_all(s, root, &k->range, err);
-    k->asked = true;
-    *ret = k->range;
-    return k->status;
+        return range_of(s, value, ret, err);
+    const struct member *m = root_of(s, (size_t)place);
+    *ret = m->range;
+    return !m->seen;
+}
+
+static int join_input(struct sharing *s, const struct onnx_node *n, size_t i, struct qd_error *err)
+{
+    struct member *a, *b;
+    if (!n->inputs[i][0] || !n->outputs[0][0])
+        return 0;
+    int r = member_of(s, n->inputs[i], &a, err);
+    if (r == 0)
+        r = member_of(s, n->outputs[0], &b, err);
+    if (r == 0)
+        join(s, a, b);
+    return r;
 }
 
 static double width(struct range r)
@@ -162,13 +152,12 @@ static int join_parts(struct sharing *s, const struct onnx_node *n, struct qd_er
     int r = sharing_range(s, n->outputs[0], &whole, err);
     for (size_t i = 0; i < n->n_inputs && r >= 0; i++) {
         r = sharing_range(s, n->inputs[i], &part, err);
-        whole.low = part.low < whole.low ? part.low : whole.low;
-        whole.high = part.high > whole.high ? part.high : whole.high;
+        widen(&whole, &part);
     }
     for (size_t i = 0; i < n->n_inputs && r >= 0; i++) {
         r = sharing_range(s, n->inputs[i], &part, err);
         if (r >= 0 && 2 * width(part) >= width(whole))
-            r = join(s, n->inputs[i], n->outputs[0]) < 0 ? err_new(err, QD_E_NO_MEMORY, "scales that are shared") : 0;
+            r = join_input(s, n, i, err);
     }
     return r < 0 ? r : 0;
 }
@@ -182,18 +171,13 @@ int sharing_new(const struct onnx_graph *g, const struct statistics *statistics,
     struct sharing *s = calloc(1, sizeof *s);
     if (!s)
         return err_new(err, QD_E_NO_MEMORY, "scales that are shared");
-    *s = (struct sharing){.graph = g,
-                          .statistics = statistics,
-                          .options = *options,
-                          .names = calloc(room, sizeof *s->names),
-                          .parent = calloc(room, sizeof *s->parent),
-                          .known = calloc(room, sizeof *s->known)};
-    int r = s->names && s->parent && s->known ? name_set_init(&s->values, room) : QD_E_NO_MEMORY;
+    *s = (struct sharing){
+        .graph = g, .statistics = statistics, .options = *options, .members = calloc(room, sizeof *s->members)};
+    int r =
+        s->members && name_set_init(&s->values, room) == 0 ? 0 : err_new(err, QD_E_NO_MEMORY, "scales that are shared");
     for (size_t i = 0; i < g->n_nodes && r == 0; i++)
         if (moves(&g->nodes[i]))
-            r = join(s, g->nodes[i].inputs[0], g->nodes[i].outputs[0]);
-    if (r < 0)
-        (void)err_new(err, r, "scales that are shared");
+            r = join_input(s, &g->nodes[i], 0, err);
     for (size_t i = 0; i < g->n_nodes && r == 0; i++)
         if (concatenates(&g->nodes[i]))
             r = join_parts(s, &g->nodes[i], err);
