@@ -72,12 +72,9 @@ def run(source, out, *more, form="--direct"):
             else:
                 resource.setrlimit(resource.RLIMIT_DATA, (MIB << 20, MIB << 20))
 
-        # a sanitizer keeps what was freed, up to 256 MiB of it
-        asan = ":".join(filter(None, (os.environ.get("ASAN_OPTIONS"), "quarantine_size_mb=4")))
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         done = subprocess.run([WORKER, form, source, out, "--max-memory", f"{MIB}M", "--quiet", *more],
-                              preexec_fn=enter, capture_output=True, text=True,
-                              env={**os.environ, "ASAN_OPTIONS": asan})
+                              preexec_fn=enter, capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     if done.returncode != 0:
         raise AssertionError(f"status {done.returncode}: {done.stderr}")
