@@ -12,6 +12,7 @@
 enum {
     BLOCKS_SINCE = 21,       /* opset from which DequantizeLinear has blocks, and tensors of 4 bits */
     ACTIVATIONS_OF_INT8 = 4, /* MatMulNBits' accuracy_level, which runtimes take for the other form by themselves */
+    LEAST_OF_INT8 = 512,     /* k from which it gains time with one row and with 128 */
 };
 
 /*
@@ -235,7 +236,8 @@ static int put_contrib(struct builder *b, const struct weight *w, const struct n
     build_set_int(n, "N", (int64_t)q->n);
     build_set_int(n, "bits", 4);
     build_set_int(n, "block_size", (int64_t)q->block);
-    build_set_int(n, "accuracy_level", ACTIVATIONS_OF_INT8);
+    if (q->k >= LEAST_OF_INT8)
+        build_set_int(n, "accuracy_level", ACTIVATIONS_OF_INT8);
     return 0;
 }
 
