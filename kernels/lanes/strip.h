@@ -79,6 +79,17 @@ INLINE void read_ahead_of_block(const struct matmul_strip *s, const struct plane
 }
 
 /*
+ * Many columns: what a later strip reads comes into the second-level cache, where more lines can be on their way, a
+ * little with each step.
+ */
+INLINE void read_next(const struct matmul_strip *s, size_t step, size_t n_parts)
+{
+    const size_t step_bytes = s->next_bytes / (s->n_blocks * n_parts);
+    for (size_t at = (step * step_bytes + LINE - 1) / LINE * LINE; at < (step + 1) * step_bytes; at += LINE)
+        __builtin_prefetch(s->next + at, 0, SECOND_LEVEL);
+}
+
+/*
  * Asks for weights that are wanted later, while it computes step @part of @n_parts of block @b: as much of field @f.
  * They may lie beyond the matrix: a prefetch never faults.
  */
@@ -87,6 +98,8 @@ INLINE void read_ahead(const struct matmul_strip *s, const struct planes *p, siz
 {
     if (width == 1)
         read_ahead_of_block(s, p, g, f, b * n_parts + part, n_parts);
+    else if (f == 0) /* the codes: once a step */
+        read_next(s, b * n_parts + part, n_parts);
 }
 
 /* Fields @f and behind it, at once. */
@@ -96,17 +109,6 @@ INLINE void read_ahead_all(const struct matmul_strip *s, const struct planes *p,
     UNROLLED
     for (; f < p->n; f++)
         read_ahead(s, p, g, b, f, 0, 1, width);
-}
-
-/*
- * Many columns: what a later strip reads comes into the second-level cache, where more lines can be on their way, a
- * little with each block.
- */
-INLINE void read_next(const struct matmul_strip *s, size_t b)
-{
-    const size_t step = s->next_bytes / s->n_blocks, first = (b * step + LINE - 1) / LINE * LINE;
-    for (size_t at = first; at < (b + 1) * step; at += LINE)
-        __builtin_prefetch(s->next + at, 0, SECOND_LEVEL);
 }
 
 /* The columns' sums lie in pages of their own, and are written at the end: their lines are wanted by then. */
@@ -128,12 +130,9 @@ INLINE void tile(const struct matmul_strip *s, block_fn *block, size_t n_groups,
         acc[i] = vf_set1(0);
     if (width > 1)
         ask_for_sums(s, width);
-    for (size_t b = 0; b < s->n_blocks; b++) {
+    for (size_t b = 0; b < s->n_blocks; b++)
         EACH_GROUP (g)
             block(acc + g * width, s, g, b, width);
-        if (width > 1)
-            read_next(s, b);
-    }
     EACH_GROUP (g)
         EACH_COLUMN (c)
             vf_store(s->y + c * s->y_stride + g * LANES, acc[g * width + c]);
