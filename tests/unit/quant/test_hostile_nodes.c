@@ -201,6 +201,7 @@ static const struct right_node nodes[] = {
     {"GlobalMaxPool", 1, NULL, 0, {F(1, 2, 5)}},
     {"MaxUnpool", 11, NULL, 0, {F(1, 1, 2, 2), I64(1, 1, 2, 2)}, NULL, 2},
 };
+
 /* Right ones for two operands of three dimensions, mostly. */
 static const char *const equations[] = {
     "bij,bjk->bik",    "bij,bjk",      "...ij,...jk->...ik", "iij,ijk->k", "aaa,aaa->a", "bij , bjk -> ",
