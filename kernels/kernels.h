@@ -76,7 +76,7 @@ typedef void deinterleave_fn(void *dst, const void *src, const struct turns *t);
  * makes them on x86 (ggml:src/ggml-cpu/arch/x86/quants.c, quantize_row_q8_0; src/ggml-quants.c, quantize_row_q8_K_ref),
  * so that products agree with its.
  *
- *   32   scale = f16(max|x| / 127), q = nearest even of x * (127 / max|x|); for q8_0 q4_0
+ *   32   scale = f16(max|x| / 127), q = nearest even of x * (127 / max|x|); for q8_0 q4_0 i8 u4
  *   256  q = nearest even of x * (-127 / m), at most 127, where m is the first x of the largest magnitude; scale =
  *        1 / (-127 / m) in f32; for q2_k q3_k q4_k q5_k q6_k
  *
@@ -105,10 +105,26 @@ struct activation_source {
     size_t stride;
     size_t width;
     size_t n_blocks;
-    int32_t offset; /* of unsigned codes: 128 for q8_0, 8 for q4_0, 32 for all with blocks of 256 */
+    int32_t offset; /* of unsigned codes: 128 for q8_0 and i8, 8 for q4_0 and u4, 32 for all with blocks of 256; 1 for
+                       u4 with zero points, which are multiplied with the sums */
     size_t unit;    /* elements: 16 or 32 */
 };
 typedef void activate_fn(struct activation_tile *dst, const struct activation_source *src);
+
+/*
+ * Scales of weights that are codes alone (i8, u4), apart from them: with f32 scale d and zero point z of its row and
+ * block, a weight is d * (code - z). Addresses are those of the first block of a strip's first row, any alignment; from
+ * group to group and from block to block it is a number of bytes each. Rows of a group lie side by side: scales as f32,
+ * zero points as nibbles, the lower one first.
+ */
+struct code_scales {
+    const uint8_t *scale;
+    size_t scale_group, scale_block; /* 0: all blocks of a row have one */
+    unsigned shift;                  /* block b of 32 codes has the scale and the zero point of block b >> shift */
+    const uint8_t *zero;             /* NULL: 0 of i8, 8 of u4 */
+    size_t zero_group, zero_block;
+    uint8_t flip; /* of u4: the codes are xored with it; 0x88 makes unsigned ones of i4 */
+};
 
 /*
  * A strip of a product: the rows of @n_groups groups times a tile of @width columns. Row r of group g is row
@@ -117,6 +133,7 @@ typedef void activate_fn(struct activation_tile *dst, const struct activation_so
  * y[c * y_stride + row] = fold over the blocks b of k in order, from 0, with one rounding in every line:
  *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I:
  *                                                        the exact integer sum of products of values without scales
+ *   i8 u4       the same with d, one rounding of d * xs; I: with codes less their zero point
  *   q4_k q5_k   t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
  *               acc = fma(t, d * xs, acc); acc = fma(-float(M), dmin * xs, acc)
  *                                                        M: the exact integer sum of minimum * sum of codes
@@ -128,7 +145,8 @@ typedef void activate_fn(struct activation_tile *dst, const struct activation_so
 struct matmul_strip {
     const uint8_t *w; /* the groups, one behind the other */
     size_t n_groups;
-    size_t n_blocks; /* of the type, in a row */
+    size_t n_blocks;          /* of the type, in a row; of i8 and u4: of 32 codes */
+    struct code_scales codes; /* of i8 and u4 */
     struct activation_tile x;
     float *y;
     size_t y_stride;

@@ -19,6 +19,15 @@ static inline vi vi_pairs_u8(const void *even, const void *odd)
     return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(_mm_loadu_si64(even), _mm_loadu_si64(odd)));
 }
 
+static inline vi vi_of_nibbles(const uint8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    const __m128i two = _mm_cvtsi32_si128(four), nibble = _mm_set1_epi8(15);
+    return _mm256_cvtepu8_epi32(
+        _mm_unpacklo_epi8(_mm_and_si128(two, nibble), _mm_and_si128(_mm_srli_epi16(two, 4), nibble)));
+}
+
 /* 4 bytes at @p in every lane */
 static inline vi vi_set1_4(const void *p)
 {

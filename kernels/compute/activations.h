@@ -6,9 +6,9 @@
 
 struct qd_activations {
     struct activation_rule rule;
-    size_t n, n_cols, columns;
-    struct activation_tile all; /* of all columns; tiles lie one behind the other */
-    float *x;                   /* [n][n_cols], with floats alone */
+    size_t n, n_cols, n_codes, columns; /* n_codes: with the zeros that fill up the last block */
+    struct activation_tile all;         /* of all columns; tiles lie one behind the other */
+    float *x;                           /* [n][n_cols], with floats alone */
 };
 
 /* Bytes for @n columns, a multiple of COMPUTE_ALIGNMENT; 0: overflow. */

@@ -5,6 +5,7 @@
 #include "kernels/core/checked.h"
 #include "kernels/core/error.h"
 #include "kernels/cpu.h"
+#include "kernels/layout/blocks.h"
 #include "kernels/layout/packed.h"
 
 /*
@@ -14,6 +15,9 @@
 static const struct activation_rule rules[QD_N_TYPES] = {
     [QD_TYPE_Q8_0] = {.block = 32, .unit = 32, .offset = 128},
     [QD_TYPE_Q4_0] = {.block = 32, .unit = 32, .offset = 8},
+    [QD_TYPE_I8] = {.block = 32, .unit = 32, .offset = 128},
+    [QD_TYPE_I4] = {.block = 32, .unit = 32, .offset = 8},
+    [QD_TYPE_U4] = {.block = 32, .unit = 32, .offset = 8},
     [QD_TYPE_Q2_K] = {.block = 256, .unit = 16, .offset = 32},
     [QD_TYPE_Q3_K] = {.block = 256, .unit = 16, .offset = 32},
     [QD_TYPE_Q4_K] = {.block = 256, .unit = 16, .offset = 32},
@@ -21,22 +25,65 @@ static const struct activation_rule rules[QD_N_TYPES] = {
     [QD_TYPE_Q6_K] = {.block = 256, .unit = 16, .offset = 32},
 };
 
-static int check_matrix(const struct qd_matrix *w, struct qd_error *err)
+static int never_packed(const struct qd_matrix *w, struct qd_error *err)
+{
+    return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of type %s are never packed as %s", w->n_rows,
+                   qd_type_info(w->type)->name, qd_layout_info(w->layout)->name);
+}
+
+static int check_blocks(const struct qd_matrix *w, struct qd_error *err)
 {
     const struct qd_type_info *type = qd_type_info(w->type);
-    const struct qd_layout_info *layout = qd_layout_info(w->layout);
-    uint64_t n_bytes = type ? qd_type_row_bytes(w->type, w->n_cols) : 0;
-    if (!type || !layout)
-        return err_new(err, QD_E_INVALID, "weights of no known %s", type ? "layout" : "type");
+    uint64_t n_bytes = qd_type_row_bytes(w->type, w->n_cols);
+    if (w->scales || w->zero_points || w->block || w->order)
+        return err_new(err, QD_E_INVALID, "weights of type %s have their scales within", type->name);
     if (!ops_native()->dequantize[w->type])
         return err_new(err, QD_E_INVALID, "weights of type %s: no kernel computes with them", type->name);
     if (!w->n_rows || !n_bytes || !checked_mul(n_bytes, w->n_rows, &n_bytes) || n_bytes > PTRDIFF_MAX)
         return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of %" PRIu64 " elements of type %s", w->n_rows,
                        w->n_cols, type->name);
-    if (w->layout != QD_LAYOUT_PORTABLE && !layout_packs(w->layout, w->type, w->n_rows))
-        return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of type %s are never packed as %s", w->n_rows,
-                       type->name, layout->name);
-    return 0;
+    return w->layout == QD_LAYOUT_PORTABLE || layout_packs(w->layout, w->type, w->n_rows) ? 0 : never_packed(w, err);
+}
+
+static struct code_shape shape_of(const struct qd_matrix *w)
+{
+    return (struct code_shape){.type = w->type,
+                               .by_columns = w->order == QD_ORDER_COLUMNS,
+                               .n_rows = w->n_rows,
+                               .n_cols = w->n_cols,
+                               .block = w->block};
+}
+
+static int check_codes(const struct qd_matrix *w, struct qd_error *err)
+{
+    const char *type = qd_type_info(w->type)->name;
+    const bool columns = w->order == QD_ORDER_COLUMNS, nibbles = w->type != QD_TYPE_I8;
+    uint64_t n_bytes;
+    if (!w->n_rows || !w->n_cols || w->block > PTRDIFF_MAX / 2 || w->n_cols > PTRDIFF_MAX / 2 ||
+        !checked_mul(w->n_cols + w->block, w->n_rows, &n_bytes) || n_bytes > PTRDIFF_MAX / sizeof(float))
+        return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of %" PRIu64 " elements of type %s", w->n_rows,
+                       w->n_cols, type);
+    if (w->block % BLOCK_32 || w->block & (w->block - 1))
+        return err_new(err, QD_E_INVALID, "blocks of %" PRIu64 " elements: a power of two, 32 or more, or 0", w->block);
+    if (w->order != QD_ORDER_ROWS && !columns)
+        return err_new(err, QD_E_INVALID, "weights in no known order");
+    if (w->zero_points && w->type != QD_TYPE_U4)
+        return err_new(err, QD_E_INVALID, "weights of type %s have no zero points, those of u4 have", type);
+    const struct code_shape shape = shape_of(w);
+    if (nibbles && (columns ? w->n_rows : codes_row(&shape)) % 2)
+        return err_new(err, QD_E_INVALID, "an odd number of codes of 4 bits side by side: %" PRIu64,
+                       columns ? w->n_rows : (uint64_t)codes_row(&shape));
+    return w->layout == QD_LAYOUT_PORTABLE || layout_packs_codes(w->layout, w->type, w->n_rows, codes_row(&shape))
+               ? 0
+               : never_packed(w, err);
+}
+
+static int check_matrix(const struct qd_matrix *w, struct qd_error *err)
+{
+    const bool has_type = qd_type_info(w->type) != NULL;
+    if (!has_type || !qd_layout_info(w->layout))
+        return err_new(err, QD_E_INVALID, "weights of no known %s", has_type ? "layout" : "type");
+    return layout_is_codes(w->type) && w->scales ? check_codes(w, err) : check_blocks(w, err);
 }
 
 /* Where no vector kernel wants a layout the scalar ones take any. */
@@ -53,6 +100,7 @@ int matrix_view(const struct qd_matrix *w, struct matrix_view *ret, struct qd_er
         return r;
     struct matrix_view v = {.data = w->data,
                             .type = w->type,
+                            .kernel = w->type == QD_TYPE_I4 ? QD_TYPE_U4 : w->type,
                             .ops = ops_native(),
                             .activation = rules[w->type],
                             .packed = w->layout != QD_LAYOUT_PORTABLE,
@@ -63,6 +111,15 @@ int matrix_view(const struct qd_matrix *w, struct matrix_view *ret, struct qd_er
                             .row_bytes = qd_type_row_bytes(w->type, w->n_cols),
                             .group_rows = 1,
                             .columns = 1};
+    v.is_codes = layout_is_codes(w->type);
+    if (v.is_codes) {
+        v.codes = shape_of(w);
+        v.scales = w->scales;
+        v.zeros = w->zero_points;
+        v.n_blocks = codes_n_blocks(&v.codes);
+        v.row_bytes = v.n_blocks * packed_block_bytes(w->type);
+        v.activation.offset = v.zeros ? 1 : v.activation.offset; /* sums to be multiplied with zero points */
+    }
     if (v.activation.block) {
         v.layout = v.packed ? w->layout : compute_layout();
         v.group_rows = qd_layout_info(v.layout)->rows;

@@ -12,6 +12,7 @@
 #include <quantd/matmul.h>
 
 #include "kernels/kernels.h"
+#include "kernels/layout/codes.h"
 
 enum { COMPUTE_ALIGNMENT = 64 };
 
@@ -23,7 +24,7 @@ struct activation_rule {
 
 struct matrix_view {
     const uint8_t *data;
-    enum qd_type type;
+    enum qd_type type, kernel; /* kernel: whose products it takes; u4's of i4 */
     const struct ops *ops;
     struct activation_rule activation;
     enum qd_layout layout; /* that is computed with */
@@ -32,7 +33,16 @@ struct matrix_view {
     size_t n_blocks, row_bytes;
     size_t group_rows; /* 1 with floats */
     size_t columns;    /* of a tile; 1 with floats */
+    bool is_codes;     /* codes alone: data, scales and zero points stand as @codes says */
+    struct code_shape codes;
+    const uint8_t *scales, *zeros; /* zeros: NULL where all have the type's own */
 };
+
+/* Elements of a column of activations as it is computed with: zeros fill up its last block. */
+static inline size_t view_n_codes(const struct matrix_view *v)
+{
+    return v->is_codes ? v->n_blocks * 32 : v->n_cols;
+}
 
 /* QD_E_INVALID: shape, type or layout do not fit; says which. */
 int matrix_view(const struct qd_matrix *w, struct matrix_view *ret, struct qd_error *err);

@@ -69,3 +69,78 @@ INLINE void block_q4_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b
     block_32(acc, s, &planes_q4_0, load_q4_0, dot_nibbles, g, b, width);
 }
 STRIP(q4_0)
+
+/* ---- codes alone: scales stand apart (kernels/kernels.h, struct code_scales) ---- */
+
+/* What belongs to block @b of group @g: bytes from the first block's of the first group. */
+INLINE const uint8_t *scale_of(const struct matmul_strip *s, const struct planes *p, size_t g, size_t b, size_t width)
+{
+    const struct code_scales *k = &s->codes;
+    if (width == 1)
+        __builtin_prefetch(k->scale + g * k->scale_group + ((b + p->ahead) >> k->shift) * k->scale_block, 0,
+                           FIRST_LEVEL);
+    return k->scale + g * k->scale_group + (b >> k->shift) * k->scale_block;
+}
+
+static const struct planes planes_i8 = {4, 4, 1, {FIELD_BYTES(i8, q)}};
+
+INLINE void block_i8(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+{
+    vi w[STEPS];
+    read_ahead_all(s, &planes_i8, g, b, 0, width);
+    load_q8_0(w, plane_of(s, &planes_i8, g, 0) + b * LANES * FIELD_BYTES(i8, q));
+    add_32(acc, s, b, w, vf_load(scale_of(s, &planes_i8, g, b, width)), dot_bytes, width);
+}
+STRIP(i8)
+
+static const struct planes planes_u4 = {8, 3, 1, {FIELD_BYTES(u4, q)}};
+
+/* Codes 0..15 of block @b of group @g. */
+INLINE void load_u4(vi w[STEPS], const struct matmul_strip *s, size_t g, size_t b, size_t width)
+{
+    const uint8_t *codes = plane_of(s, &planes_u4, g, 0) + b * LANES * FIELD_BYTES(u4, q);
+    const vi flip = bytes_set1(s->codes.flip);
+    read_ahead_all(s, &planes_u4, g, b, 0, width);
+    UNROLLED
+    for (size_t i = 0; i < STEPS / 2; i++) {
+        const vi v = vi_xor(vi_load(codes + i * STEP_BYTES), flip);
+        w[i] = low_nibbles(v);
+        w[i + STEPS / 2] = high_nibbles(v);
+    }
+}
+
+INLINE void block_u4(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+{
+    vi w[STEPS];
+    load_u4(w, s, g, b, width);
+    add_32(acc, s, b, w, vf_load(scale_of(s, &planes_u4, g, b, width)), dot_nibbles, width);
+}
+
+/* Zero points are multiplied with minus the sums of the activations' codes, which 16 bits hold: |32 * 127|. */
+INLINE void block_u4_zeros(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+{
+    const struct code_scales *k = &s->codes;
+    const size_t first = b * width;
+    const vf d = vf_load(scale_of(s, &planes_u4, g, b, width));
+    const vi zero = vi_of_nibbles(k->zero + g * k->zero_group + (b >> k->shift) * k->zero_block);
+    vi w[STEPS];
+    load_u4(w, s, g, b, width);
+    EACH_COLUMNS (c, n) {
+        vi sum[COLUMNS_AT_ONCE];
+        UNROLLED
+        for (size_t i = 0; i < n; i++)
+            sum[i] = vi_dot_2(vi_set1(0), zero, (const int16_t *)(const void *)&s->x.sums[first + c + i]);
+        dot_codes(sum, n, w, s->x.q + (first + c) * BLOCK_32, STEPS, 15);
+        UNROLLED
+        for (size_t i = 0; i < n; i++)
+            acc[c + i] = vf_fma(vf_of_vi(sum[i]), vf_mul(d, vf_set1(s->x.scale[first + c + i])), acc[c + i]);
+    }
+}
+
+void STRIP_OF(u4)(const struct matmul_strip *s)
+{
+    if (s->codes.zero)
+        by_width(s, &planes_u4, block_u4_zeros);
+    else
+        by_width(s, &planes_u4, block_u4);
+}

@@ -6,6 +6,7 @@
  *   STRIP_OF(type)    the function's name in packed.def
  *   vf_fma(a, b, c)   a * b + c, rounded once; vf_fnma: c - a * b
  *   vi_pairs_u8(a, b) LANES bytes of each as 16 bits, side by side in a lane, a in the lower half
+ *   vi_of_nibbles(p)  LANES nibbles, the lower one of each byte first
  *   vi_dot_2          sum + two products of the 16 bits in each lane of a with x[0] and x[1]
  *
  * Sums over w, vectors of 4 codes a lane, and as many activations x in order, of @n_columns columns (COLUMNS_AT_ONCE at

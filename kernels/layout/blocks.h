@@ -40,6 +40,10 @@ BLOCK_STRUCT(mxfp4, 17, uint8_t e; /* E8M0: 2^(e - 127) */
              uint8_t q[16];        /* E2M1 codes */
 );
 
+/* --- 32 codes whose scale stands apart (kernels/kernels.h, struct code_scales): what is packed, in no file --- */
+BLOCK_STRUCT(i8, 32, int8_t q[32];);
+BLOCK_STRUCT(u4, 16, uint8_t q[16];); /* also of i4; nibbles as in q4_0 */
+
 /* --- 256 elements: sub-blocks of 16 or 32 with scales of their own --- */
 BLOCK_STRUCT(q2_k, 84, uint8_t scales[16]; /* of 16 elements: low nibble scale, high nibble minimum */
              uint8_t q[64];                /* 2 bits: byte 32 h + l has elements 128 h + l + {0, 32, 64, 96} */

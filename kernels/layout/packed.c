@@ -57,13 +57,17 @@ static const struct packed_field q5_k_fields[] = {FIELD(q5_k, q, CODES), FIELD(q
 static const struct packed_field q6_k_fields[] = {FIELD(q6_k, low, CODES), FIELD(q6_k, high, CODES),
                                                   FIELD(q6_k, scales, 1), FIELD(q6_k, d, 2)};
 
+static const struct packed_field i8_fields[] = {FIELD(i8, q, CODES)};
+static const struct packed_field u4_fields[] = {FIELD(u4, q, CODES)};
+
 static const struct {
     const struct packed_field *fields;
-    size_t n;
+    size_t n, block_bytes;
 } packed[QD_N_TYPES] = {
-#define PACKED(type, TYPE) [QD_TYPE_##TYPE] = {type##_fields, sizeof type##_fields / sizeof type##_fields[0]}
-    PACKED(q8_0, Q8_0), PACKED(q4_0, Q4_0), PACKED(q2_k, Q2_K), PACKED(q3_k, Q3_K),
-    PACKED(q4_k, Q4_K), PACKED(q5_k, Q5_K), PACKED(q6_k, Q6_K),
+#define PACKED(type, TYPE) \
+    [QD_TYPE_##TYPE] = {type##_fields, sizeof type##_fields / sizeof type##_fields[0], sizeof(struct block_##type)}
+    PACKED(q8_0, Q8_0), PACKED(q4_0, Q4_0), PACKED(q2_k, Q2_K), PACKED(q3_k, Q3_K), PACKED(q4_k, Q4_K),
+    PACKED(q5_k, Q5_K), PACKED(q6_k, Q6_K), PACKED(i8, I8),     PACKED(u4, I4),     PACKED(u4, U4),
 #undef PACKED
 };
 
@@ -103,22 +107,41 @@ const char *layout_features(enum qd_layout layout)
     return preference_of(layout)->features;
 }
 
+bool layout_is_codes(enum qd_type type)
+{
+    return type == QD_TYPE_I8 || type == QD_TYPE_I4 || type == QD_TYPE_U4;
+}
+
+size_t packed_block_bytes(enum qd_type type)
+{
+    return packed[type].block_bytes;
+}
+
 size_t packed_fields(enum qd_type type, const struct packed_field **ret)
 {
     *ret = packed[type].fields;
-    return packed[type].n;
+    return layout_is_codes(type) ? 0 : packed[type].n;
+}
+
+static bool has_group(enum qd_layout layout, uint64_t n_rows)
+{
+    return layout != QD_LAYOUT_PORTABLE && n_rows >= layouts[layout].info.rows;
 }
 
 bool layout_packs(enum qd_layout layout, enum qd_type type, uint64_t n_rows)
 {
-    return layout != QD_LAYOUT_PORTABLE && packed[type].n > 0 && n_rows >= layouts[layout].info.rows;
+    return has_group(layout, n_rows) && packed[type].n > 0 && !layout_is_codes(type);
+}
+
+bool layout_packs_codes(enum qd_layout layout, enum qd_type type, uint64_t n_rows, uint64_t n_cols)
+{
+    return has_group(layout, n_rows) && layout_is_codes(type) && n_cols % BLOCK_32 == 0;
 }
 
 static struct turns turns_of(const struct packed_field *f, enum qd_layout layout, enum qd_type type, size_t n_blocks)
 {
-    const struct qd_type_info *t = qd_type_info(type);
-    return (struct turns){.row_bytes = n_blocks * t->block_bytes,
-                          .block_bytes = t->block_bytes,
+    return (struct turns){.row_bytes = n_blocks * packed[type].block_bytes,
+                          .block_bytes = packed[type].block_bytes,
                           .field_bytes = f->bytes,
                           .run = f->run ? f->run : layouts[layout].info.run,
                           .n_blocks = n_blocks};
@@ -151,7 +174,7 @@ void layout_unpack_group(const struct ops *ops, enum qd_layout layout, enum qd_t
 void layout_unpack_row(enum qd_layout layout, enum qd_type type, void *dst, const void *group, size_t row,
                        size_t n_blocks, size_t first, size_t end)
 {
-    const size_t n_rows = layouts[layout].info.rows, block_bytes = qd_type_info(type)->block_bytes;
+    const size_t n_rows = layouts[layout].info.rows, block_bytes = packed[type].block_bytes;
     const uint8_t *plane = group;
     for (size_t k = 0; k < packed[type].n; k++) {
         const struct packed_field *f = &packed[type].fields[k];

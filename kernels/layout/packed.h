@@ -32,7 +32,7 @@ struct packed_field {
 
 enum { PACKED_FIELDS_MAX = 5 };
 
-/* The fields of @type in plane order, codes first; 0 where the type has no packed form. */
+/* The fields of @type in plane order, codes first; 0 where the type has no packed form, or is codes alone. */
 size_t packed_fields(enum qd_type type, const struct packed_field **ret);
 
 /*
@@ -40,6 +40,16 @@ size_t packed_fields(enum qd_type type, const struct packed_field **ret);
  * says so of its type and of shape[1], each matrix of it by itself, and portable otherwise: nothing else decides.
  */
 bool layout_packs(enum qd_layout layout, enum qd_type type, uint64_t n_rows);
+
+/*
+ * Codes alone, with scales apart: i8, i4, u4. They are packed as blocks of 32 codes, i8 as they are, i4 and u4 with
+ * element j of a block in the low nibble of byte j and element j + 16 in the high one.
+ */
+bool layout_is_codes(enum qd_type type);
+bool layout_packs_codes(enum qd_layout layout, enum qd_type type, uint64_t n_rows, uint64_t n_cols);
+
+/* Bytes of a block as it is packed: of the type, and of 32 codes of those alone; 0 where there is no packed form. */
+size_t packed_block_bytes(enum qd_type type);
 
 /* Columns of activations that kernels of @layout take at once. */
 uint32_t layout_columns(enum qd_layout layout);

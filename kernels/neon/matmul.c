@@ -105,14 +105,12 @@ INLINE void store_sums(const struct matmul_strip *s, float32x4_t *acc, const siz
             store_column(s, c, acc[c]);
 }
 
-/* A block with all columns, on top of @acc. */
-INLINE void step_32(float32x4_t *acc, const struct matmul_strip *s, size_t b, const struct codes_32 codes,
-                    const uint8_t *d, const size_t width)
+/* A block with all columns, on top of @acc; @d: a scale of each row. */
+INLINE void step_32(float32x4_t *acc, const struct matmul_strip *s, size_t b, const int8x16_t w[CODES_32],
+                    const struct codes_32 codes, float32x4_t d, const size_t width)
 {
-    int8x16_t w[CODES_32];
     float32x4_t ws[STEP];
-    codes.load(w, s->w + b * codes.bytes * ROWS);
-    spread_rows(ws, halves(d + b * 2 * ROWS));
+    spread_rows(ws, d);
     EACH_COLUMN
         for (size_t c = 0; c < width; c += STEP) {
             int32x4_t sum[STEP];
@@ -130,8 +128,11 @@ INLINE void strip_32(const struct matmul_strip *s, const struct codes_32 codes, 
     const uint8_t *d = s->w + s->n_blocks * codes.bytes * ROWS;
     float32x4_t acc[MAX_WIDTH];
     clear(acc, width);
-    for (size_t b = 0; b < s->n_blocks; b++)
-        step_32(acc, s, b, codes, d, width);
+    for (size_t b = 0; b < s->n_blocks; b++) {
+        int8x16_t w[CODES_32];
+        codes.load(w, s->w + b * codes.bytes * ROWS);
+        step_32(acc, s, b, w, codes, halves(d + b * 2 * ROWS), width);
+    }
     store_sums(s, acc, width);
 }
 
@@ -143,6 +144,78 @@ INLINE void strip_q8_0(const struct matmul_strip *s, const size_t width)
 INLINE void strip_q4_0(const struct matmul_strip *s, const size_t width)
 {
     strip_32(s, (struct codes_32){load_q4_0, 16, 8, true}, width);
+}
+
+/* --- codes alone: scales stand apart (kernels/kernels.h, struct code_scales) --- */
+
+INLINE float32x4_t scales_of(const struct matmul_strip *s, size_t b)
+{
+    const struct code_scales *k = &s->codes;
+    return vreinterpretq_f32_u8(vld1q_u8(k->scale + (b >> k->shift) * k->scale_block));
+}
+
+INLINE void strip_i8(const struct matmul_strip *s, const size_t width)
+{
+    const struct codes_32 codes = {load_q8_0, 32, 2, false};
+    float32x4_t acc[MAX_WIDTH];
+    clear(acc, width);
+    for (size_t b = 0; b < s->n_blocks; b++) {
+        int8x16_t w[CODES_32];
+        load_q8_0(w, s->w + b * 32 * ROWS);
+        step_32(acc, s, b, w, codes, scales_of(s, b), width);
+    }
+    store_sums(s, acc, width);
+}
+
+/* Codes 0..15. */
+INLINE void load_u4(int8x16_t w[CODES_32], const struct matmul_strip *s, size_t b)
+{
+    const uint8x16_t flip = vdupq_n_u8(s->codes.flip);
+    for (size_t i = 0; i < CODES_16; i++) {
+        const uint8x16_t two = veorq_u8(vld1q_u8(s->w + b * 16 * ROWS + REGISTER * i), flip);
+        w[i] = vreinterpretq_s8_u8(vandq_u8(two, vdupq_n_u8(15)));
+        w[CODES_16 + i] = vreinterpretq_s8_u8(vshrq_n_u8(two, 4));
+    }
+}
+
+/* A zero point for each code of two registers: each has 4 codes of all rows, or they have 8 of two rows each. */
+INLINE void load_zeros(int8x16_t ret[2], const struct matmul_strip *s, size_t b)
+{
+    enum { ROW_CODES = REGISTER / ROWS * STEP };
+    const uint8_t *nibbles = s->codes.zero + (b >> s->codes.shift) * s->codes.zero_block;
+    int8_t zero[2 * REGISTER];
+    for (size_t i = 0; i < sizeof zero; i++) {
+        const size_t r = i / ROW_CODES % ROWS;
+        zero[i] = (int8_t)(nibbles[r / 2] >> (r % 2 * 4) & 15);
+    }
+    ret[0] = vld1q_s8(zero);
+    ret[1] = vld1q_s8(zero + REGISTER);
+}
+
+/* With zero points codes become values, -15..15, and sums start from 0. 8 products fit 16 bits either way. */
+INLINE void blocks_u4(float32x4_t *acc, const struct matmul_strip *s, const bool has_zeros, const size_t width)
+{
+    const struct codes_32 codes = {NULL, 16, 8, !has_zeros};
+    for (size_t b = 0; b < s->n_blocks; b++) {
+        int8x16_t w[CODES_32], zeros[2];
+        load_u4(w, s, b);
+        if (has_zeros)
+            load_zeros(zeros, s, b);
+        for (size_t i = 0; has_zeros && i < CODES_32; i++)
+            w[i] = vsubq_s8(w[i], zeros[i % 2]);
+        step_32(acc, s, b, w, codes, scales_of(s, b), width);
+    }
+}
+
+INLINE void strip_u4(const struct matmul_strip *s, const size_t width)
+{
+    float32x4_t acc[MAX_WIDTH];
+    clear(acc, width);
+    if (s->codes.zero)
+        blocks_u4(acc, s, true, width);
+    else
+        blocks_u4(acc, s, false, width);
+    store_sums(s, acc, width);
 }
 
 /* --- super-blocks of 256 --- */
@@ -494,6 +567,8 @@ INLINE void each_group(const struct matmul_strip *s, matmul_fn *tile, size_t blo
     for (size_t g = 0; g < s->n_groups; g++) {
         tile(&one);
         one.w += s->n_blocks * ROWS * block_bytes;
+        one.codes.scale += s->codes.scale_group;
+        one.codes.zero = s->codes.zero ? one.codes.zero + s->codes.zero_group : NULL;
         one.y += ROWS;
     }
 }
@@ -515,3 +590,5 @@ KERNEL_OF(q3_k)
 KERNEL_OF(q4_k)
 KERNEL_OF(q5_k)
 KERNEL_OF(q6_k)
+KERNEL_OF(i8)
+KERNEL_OF(u4)

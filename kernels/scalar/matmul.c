@@ -177,19 +177,76 @@ static inline void strip(const struct matmul_strip *s, enum qd_layout layout, en
             strip_row(s, layout, type, step, g, r);
 }
 
+/* ---- codes alone ---- */
+
+static void values_i8(const uint8_t block[BLOCK_32], uint8_t flip, int zero, int8_t q[BLOCK_32])
+{
+    (void)flip;
+    (void)zero; /* always 0 */
+    memcpy(q, block, BLOCK_32);
+}
+
+static void values_u4(const uint8_t block[BLOCK_32], uint8_t flip, int zero, int8_t q[BLOCK_32])
+{
+    for (size_t j = 0; j < 16; j++) {
+        q[j] = (int8_t)(((block[j] ^ flip) & 15) - zero);
+        q[j + 16] = (int8_t)(((block[j] ^ flip) >> 4) - zero);
+    }
+}
+
+typedef void values_fn(const uint8_t block[BLOCK_32], uint8_t flip, int zero, int8_t q[BLOCK_32]);
+
+/* Row @r of group @g. */
+static void codes_row(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type, values_fn *values,
+                      size_t g, size_t r)
+{
+    const size_t n_rows = qd_layout_info(layout)->rows;
+    const uint8_t *group = s->w + g * n_rows * s->n_blocks * packed_block_bytes(type);
+    const struct code_scales *k = &s->codes;
+    float *y = s->y + g * n_rows + r;
+    for (size_t b = 0; b < s->n_blocks; b++) {
+        uint8_t block[BLOCK_32];
+        int8_t q[BLOCK_32];
+        float d;
+        const size_t at = b >> k->shift;
+        memcpy(&d, k->scale + g * k->scale_group + at * k->scale_block + r * sizeof d, sizeof d);
+        const int zero = k->zero ? k->zero[g * k->zero_group + at * k->zero_block + r / 2] >> (r % 2 * 4) & 15 : 8;
+        layout_unpack_row(layout, type, block, group, r, s->n_blocks, b, b + 1);
+        values(block, k->flip, zero, q);
+        for (size_t c = 0; c < s->width; c++)
+            y[c * s->y_stride] =
+                fmaf((float)dot(q, codes_of(s, b, c), BLOCK_32), d * scale_of(s, b, c), b ? y[c * s->y_stride] : 0);
+    }
+}
+
+static inline void strip_codes(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type,
+                               values_fn *values)
+{
+    for (size_t g = 0; g < s->n_groups; g++)
+        for (size_t r = 0; r < qd_layout_info(layout)->rows; r++)
+            codes_row(s, layout, type, values, g, r);
+}
+
+#define MATMUL_CODES(name, NAME, type, TYPE)                             \
+    void matmul_##type##_##name##__scalar(const struct matmul_strip *s)  \
+    {                                                                    \
+        strip_codes(s, QD_LAYOUT_##NAME, QD_TYPE_##TYPE, values_##type); \
+    }
 #define MATMUL(name, NAME, type, TYPE)                                  \
     void matmul_##type##_##name##__scalar(const struct matmul_strip *s) \
     {                                                                   \
         strip(s, QD_LAYOUT_##NAME, QD_TYPE_##TYPE, step_##type);        \
     }
-#define MATMULS(name, NAME)        \
-    MATMUL(name, NAME, q8_0, Q8_0) \
-    MATMUL(name, NAME, q4_0, Q4_0) \
-    MATMUL(name, NAME, q2_k, Q2_K) \
-    MATMUL(name, NAME, q3_k, Q3_K) \
-    MATMUL(name, NAME, q4_k, Q4_K) \
-    MATMUL(name, NAME, q5_k, Q5_K) \
-    MATMUL(name, NAME, q6_k, Q6_K)
+#define MATMULS(name, NAME)          \
+    MATMUL(name, NAME, q8_0, Q8_0)   \
+    MATMUL(name, NAME, q4_0, Q4_0)   \
+    MATMUL(name, NAME, q2_k, Q2_K)   \
+    MATMUL(name, NAME, q3_k, Q3_K)   \
+    MATMUL(name, NAME, q4_k, Q4_K)   \
+    MATMUL(name, NAME, q5_k, Q5_K)   \
+    MATMUL(name, NAME, q6_k, Q6_K)   \
+    MATMUL_CODES(name, NAME, i8, I8) \
+    MATMUL_CODES(name, NAME, u4, U4)
 MATMULS(r4k4, R4K4)
 MATMULS(r4k8, R4K8)
 MATMULS(r8k4, R8K4)

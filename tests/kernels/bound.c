@@ -12,7 +12,9 @@
 #include "kernels/compute/view.h"
 #include "kernels/kernels.h"
 #include "kernels/layout/blocks.h"
+#include "kernels/layout/codes.h"
 #include "kernels/layout/pack.h"
+#include "kernels/layout/packed.h"
 #include "kernels/scalar/half.h"
 #include "tests/kernels/data.h"
 #include "tests/kernels/fixture.h"
@@ -25,7 +27,8 @@ struct part {
 };
 
 static struct {
-    uint8_t weights[ROWS * ELEMENTS_MAX * 4];
+    uint8_t weights[ROWS * ELEMENTS_MAX * 4], zeros[ROWS * ELEMENTS_MAX / 32];
+    float scales[ROWS * ELEMENTS_MAX / 32]; /* of codes alone, as zeros */
     struct part parts[ELEMENTS_MAX];
     float decoded[ELEMENTS_MAX], x[COLUMNS_MAX * ELEMENTS_MAX], y[COLUMNS_MAX * ROWS];
     int8_t q[ELEMENTS_MAX];
@@ -97,21 +100,62 @@ static void parts_decoded(enum qd_type type, const uint8_t *row, size_t n, struc
         dst[i] = (struct part){.main = (double)bed_of.decoded[i]};
 }
 
+/* Codes alone, in order rows: scale * (code - zero point), exact in double. */
+static void parts_of_codes(const struct qd_matrix *w, size_t r, struct part *dst)
+{
+    const struct code_shape s = {.type = w->type, .n_rows = w->n_rows, .n_cols = w->n_cols, .block = w->block};
+    for (size_t k = 0; k < s.n_cols; k++) {
+        const size_t i = s.block ? k / s.block : 0;
+        const int zero = w->zero_points ? codes_zero(&s, w->zero_points, r, i, 1) : w->type == QD_TYPE_U4 ? 8 : 0;
+        dst[k] =
+            (struct part){.main = (double)codes_scale(&s, w->scales, r, i, 1) * (codes_at(&s, w->data, r, k) - zero)};
+    }
+}
+
 /* docs/formats/compute.md, "The bound": a term meets at most n_cols / per + more roundings. */
 static const struct rule {
     enum qd_type type;
-    parts_fn *parts; /* NULL: as it is decoded */
+    parts_fn *parts; /* NULL: as it is decoded, or codes alone */
     size_t per, more;
+    size_t block; /* of codes alone */
+    bool has_zeros;
 } rules[] = {
-    {QD_TYPE_Q8_0, NULL, 32, 0},         {QD_TYPE_Q4_0, NULL, 32, 0},        {QD_TYPE_Q2_K, parts_q2_k, 128, 1},
-    {QD_TYPE_Q3_K, NULL, 256, 1},        {QD_TYPE_Q4_K, parts_q4_k, 128, 5}, {QD_TYPE_Q5_K, parts_q5_k, 128, 7},
-    {QD_TYPE_Q6_K, parts_q6_k, 256, 15}, {QD_TYPE_F32, NULL, 64, 6},         {QD_TYPE_F16, NULL, 64, 6},
-    {QD_TYPE_Q5_1, NULL, 64, 6},         {QD_TYPE_IQ4_NL, NULL, 64, 6},
+    {QD_TYPE_Q8_0, NULL, 32, 0},
+    {QD_TYPE_Q4_0, NULL, 32, 0},
+    {QD_TYPE_Q2_K, parts_q2_k, 128, 1},
+    {QD_TYPE_Q3_K, NULL, 256, 1},
+    {QD_TYPE_Q4_K, parts_q4_k, 128, 5},
+    {QD_TYPE_Q5_K, parts_q5_k, 128, 7},
+    {QD_TYPE_Q6_K, parts_q6_k, 256, 15},
+    {QD_TYPE_F32, NULL, 64, 6},
+    {QD_TYPE_F16, NULL, 64, 6},
+    {QD_TYPE_Q5_1, NULL, 64, 6},
+    {QD_TYPE_IQ4_NL, NULL, 64, 6},
+    {QD_TYPE_I8, NULL, 32, 1},
+    {QD_TYPE_I8, NULL, 32, 1, .block = 64},
+    {QD_TYPE_I4, NULL, 32, 1, .block = 32},
+    {QD_TYPE_U4, NULL, 32, 1, .block = 128},
+    {QD_TYPE_U4, NULL, 32, 1, .block = 64, .has_zeros = true},
 };
 
-static void find_parts(const struct rule *rule, const uint8_t *row, size_t n)
+static struct qd_matrix matrix_of(const struct rule *rule, size_t n)
 {
-    if (rule->parts)
+    struct qd_matrix w = {.data = bed_of.weights, .n_rows = ROWS, .n_cols = n, .type = rule->type};
+    if (layout_is_codes(rule->type)) {
+        w.scales = bed_of.scales;
+        w.zero_points = rule->has_zeros ? bed_of.zeros : NULL;
+        w.block = rule->block;
+    }
+    return w;
+}
+
+static void find_parts(const struct rule *rule, const struct qd_matrix *w, size_t r)
+{
+    const size_t n = w->n_cols;
+    const uint8_t *row = (const uint8_t *)w->data + r * qd_type_row_bytes(w->type, n);
+    if (layout_is_codes(w->type))
+        parts_of_codes(w, r, bed_of.parts);
+    else if (rule->parts)
         rule->parts(row, n, bed_of.parts);
     else
         parts_decoded(rule->type, row, n, bed_of.parts);
@@ -160,8 +204,7 @@ static bool is_within(const struct rule *rule, size_t n, float y, struct use *us
 static bool try_product(const struct rule *rule, size_t n, size_t n_columns, struct use *use)
 {
     static _Alignas(64) uint8_t scratch[4 << 20];
-    const size_t row_bytes = qd_type_row_bytes(rule->type, n);
-    const struct qd_matrix w = {.data = bed_of.weights, .n_rows = ROWS, .n_cols = n, .type = rule->type};
+    const struct qd_matrix w = matrix_of(rule, n);
     struct matrix_view v;
     struct qd_error err;
     if (matrix_view(&w, &v, &err) < 0 ||
@@ -172,7 +215,7 @@ static bool try_product(const struct rule *rule, size_t n, size_t n_columns, str
     for (size_t c = 0; c < n_columns; c++) {
         find_activations(&v.activation, bed_of.x + c * n, n);
         for (size_t r = 0; r < ROWS; r++) {
-            find_parts(rule, bed_of.weights + r * row_bytes, n);
+            find_parts(rule, &w, r);
             if (!is_within(rule, n, bed_of.y[c * ROWS + r], use)) {
                 printf("# row %zu, column %zu, rows of %zu: %g\n", r, c, n, (double)bed_of.y[c * ROWS + r]);
                 return false;
@@ -182,9 +225,24 @@ static bool try_product(const struct rule *rule, size_t n, size_t n_columns, str
     return true;
 }
 
+/* Any codes, scales of a kind; those near overflow are brought down: with a code of 0 they would be NaN. */
+static void make_codes(enum qd_type type, size_t n, size_t kind, uint64_t seed)
+{
+    data_fill_blocks(bed_of.weights, ROWS * n / qd_type_info(type)->block_elements, type, 1, seed);
+    data_fill_blocks(bed_of.zeros, sizeof bed_of.zeros, QD_TYPE_I8, 1, seed + 1);
+    data_fill(kind, bed_of.scales, COUNT(bed_of.scales), seed);
+    for (size_t i = 0; i < COUNT(bed_of.scales); i++)
+        if (fabsf(bed_of.scales[i]) > 0x1p64f)
+            bed_of.scales[i] *= 0x1p-64f;
+}
+
 static void make_weights(enum qd_type type, size_t n, size_t kind, uint64_t seed)
 {
     const size_t block = qd_type_info(type)->block_elements, row_bytes = qd_type_row_bytes(type, n);
+    if (layout_is_codes(type)) {
+        make_codes(type, n, kind, seed);
+        return;
+    }
     if (seed % 2) {
         data_fill_blocks(bed_of.weights, ROWS * n / block, type, 1, seed);
         return;
@@ -209,7 +267,11 @@ static void check_type(const struct rule *rule, bool brief)
             if (!brief || seed % 2)
                 ok = try_product(rule, lengths[l], 1 + seed % COLUMNS_MAX, &use) && ok;
         }
-    report(ok, "%s: %zu products, the worst at %.2f of the bound", qd_type_info(rule->type)->name, use.n, use.most);
+    char block[64] = "";
+    if (rule->block)
+        (void)snprintf(block, sizeof block, ", blocks of %zu%s", rule->block, rule->has_zeros ? ", zero points" : "");
+    report(ok, "%s%s: %zu products, the worst at %.2f of the bound", qd_type_info(rule->type)->name, block, use.n,
+           use.most);
 }
 
 /* Weights that are zero, each the difference of equal parts; their products are not, since the parts are rounded. */

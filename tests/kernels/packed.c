@@ -13,8 +13,9 @@
 struct packed_bed bed;
 
 const struct packed_type packed_types[N_PACKED_TYPES] = {
-    {QD_TYPE_Q8_0, 32, 128, 32}, {QD_TYPE_Q4_0, 32, 8, 32},   {QD_TYPE_Q2_K, 256, 32, 16}, {QD_TYPE_Q3_K, 256, 32, 16},
-    {QD_TYPE_Q4_K, 256, 32, 16}, {QD_TYPE_Q5_K, 256, 32, 16}, {QD_TYPE_Q6_K, 256, 32, 16},
+    {QD_TYPE_Q8_0, 32, 128, 32}, {QD_TYPE_Q4_0, 32, 8, 32},   {QD_TYPE_Q2_K, 256, 32, 16},
+    {QD_TYPE_Q3_K, 256, 32, 16}, {QD_TYPE_Q4_K, 256, 32, 16}, {QD_TYPE_Q5_K, 256, 32, 16},
+    {QD_TYPE_Q6_K, 256, 32, 16}, {QD_TYPE_I8, 32, 128, 32},   {QD_TYPE_U4, 32, 8, 32},
 };
 
 const struct packed_type *packed_type_of(enum qd_type type)
@@ -23,6 +24,12 @@ const struct packed_type *packed_type_of(enum qd_type type)
     while (packed_types[i].type != type)
         i++;
     return &packed_types[i];
+}
+
+size_t block_bytes_of(enum qd_type type)
+{
+    const struct qd_type_info *info = qd_type_info(type);
+    return packed_type_of(type)->block_elements / info->block_elements * info->block_bytes;
 }
 
 struct tile_sizes tile_sizes_of(const struct packed_type *t, size_t n_blocks_32, size_t width)
@@ -92,6 +99,8 @@ static void make_bed(bool brief)
 {
     bed.brief = brief;
     bed.weights = fenced();
+    bed.d = fenced();
+    bed.zeros = fenced();
     bed.x = fenced();
     bed.q = fenced();
     bed.scale = fenced();

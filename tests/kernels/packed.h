@@ -16,19 +16,22 @@ enum { MAX_WIDTH = 16, MAX_ROWS = 16 };
 /* What the parts share; made by main. */
 extern struct packed_bed {
     bool brief;
-    uint8_t *weights, *x, *q, *scale, *sums, *pairs, *y; /* fenced */
+    uint8_t *weights, *d, *zeros, *x, *q, *scale, *sums, *pairs, *y; /* fenced; d, zeros: of weights, where apart */
 } bed;
 
-/* How activations are made for a type of weights (kernels/kernels.h). */
+/* How activations are made for a type of weights (kernels/kernels.h), and how it is packed. */
 struct packed_type {
     enum qd_type type;
-    size_t block_elements;
-    int32_t offset;
+    size_t block_elements; /* of codes alone: that are packed as a block */
+    int32_t offset;        /* of u4: without zero points */
     size_t unit;
 };
-enum { N_PACKED_TYPES = 7 };
+enum { N_PACKED_TYPES = 9 };
 extern const struct packed_type packed_types[N_PACKED_TYPES];
 const struct packed_type *packed_type_of(enum qd_type type);
+
+/* Bytes of those block_elements. */
+size_t block_bytes_of(enum qd_type type);
 
 /* Sizes of the parts of a tile of @width columns and @n_blocks blocks of 32, in elements. */
 struct tile_sizes {

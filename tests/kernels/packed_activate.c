@@ -206,7 +206,7 @@ void check_activate(const struct packed_entry *tested, const struct packed_entry
         size_t tried = 0;
         if ((type->block_elements == 256) != t.is_256)
             continue;
-        t.src.offset = type->offset;
+        t.src.offset = type->type == QD_TYPE_U4 ? 1 : type->offset; /* with zero points; without it is q4_0's */
         t.src.unit = type->unit;
         const bool ok = try_sizes(&t, &tried);
         report(ok, "%s %s: %zu tiles of every width and kind, as %s takes them", tested->op, tested->variant, tried,

@@ -11,12 +11,21 @@
 
 enum { MAX_BLOCKS_32 = 40, MAX_GROUPS = 11, ALL_ROWS = MAX_ROWS * MAX_GROUPS, STRIDE = ALL_ROWS + 9 };
 
+/* Where scales and zero points of codes alone stand; zeros with types that have their scales within. */
+struct code_form {
+    unsigned shift;
+    bool per_row, by_columns, has_zeros;
+    uint8_t flip;
+    size_t other_rows; /* by columns: of the matrix, that are not in the strip */
+};
+
 /* One product, beside scalar's. */
 struct product_trial {
     const struct packed_entry *tested, *scalar;
     const struct packed_type *type;
     size_t n_groups, n_rows; /* rows: of a group */
     size_t n_blocks, width, y_stride;
+    struct code_form form;
     size_t at;  /* bytes of the weights away from the fence */
     bool first; /* at the lower fence */
     const char *data;
@@ -25,6 +34,7 @@ struct product_trial {
 /* The groups and the tile as they are made, before they go between fences. */
 static struct {
     uint8_t rows[ALL_ROWS * MAX_BLOCKS_32 * 34], groups[ALL_ROWS * MAX_BLOCKS_32 * 34];
+    uint8_t d[STRIDE * MAX_BLOCKS_32 * sizeof(float)], zeros[STRIDE * MAX_BLOCKS_32]; /* as code_scales says */
     float x[MAX_WIDTH * MAX_BLOCKS_32 * 32];
     int8_t q[MAX_BLOCKS_32 * MAX_WIDTH * 32];
     float scale[MAX_BLOCKS_32 * MAX_WIDTH];
@@ -33,10 +43,19 @@ static struct {
     float y[MAX_WIDTH * STRIDE], row[MAX_BLOCKS_32 * 32];
 } made;
 
+static bool is_codes(const struct product_trial *t)
+{
+    return layout_is_codes(t->type->type);
+}
+
 static bool complain(const struct product_trial *t, const char *what)
 {
     printf("# %s %s: %s; %zu groups, %zu blocks, width %zu, y stride %zu, %s, weights %zu off\n", t->tested->op,
            t->tested->variant, what, t->n_groups, t->n_blocks, t->width, t->y_stride, t->data, t->at);
+    if (is_codes(t))
+        printf("# codes: %s %u%s%s, flip %02x\n", t->form.per_row ? "a scale for the row, shift" : "shift",
+               t->form.shift, t->form.by_columns ? ", by columns" : "", t->form.has_zeros ? ", zero points" : "",
+               t->form.flip);
     return false;
 }
 
@@ -50,9 +69,14 @@ static size_t all_rows(const struct product_trial *t)
     return t->n_groups * t->n_rows;
 }
 
+static size_t row_bytes(const struct product_trial *t)
+{
+    return t->n_blocks * block_bytes_of(t->type->type);
+}
+
 static size_t group_bytes(const struct product_trial *t)
 {
-    return t->n_rows * t->n_blocks * qd_type_info(t->type->type)->block_bytes;
+    return t->n_rows * row_bytes(t);
 }
 
 static void pack_weights(const struct product_trial *t)
@@ -62,11 +86,99 @@ static void pack_weights(const struct product_trial *t)
                           made.rows + g * group_bytes(t), t->n_blocks);
 }
 
+/* ---- scales of codes alone ------------------------------------------------------------------------------------- */
+
+/* Every form that weights have, then again: u4 has 32 of them, i8 8. */
+static struct code_form form_of(const struct product_trial *t, size_t number)
+{
+    const bool per_row = number % 4 == 3, is_u4 = t->type->type == QD_TYPE_U4;
+    if (!is_codes(t))
+        return (struct code_form){0};
+    return (struct code_form){.shift = per_row ? 0 : number % 4,
+                              .per_row = per_row,
+                              .by_columns = number / 4 % 2,
+                              .has_zeros = is_u4 && number / 8 % 2,
+                              .flip = is_u4 && number / 16 % 2 ? 0x88 : 0,
+                              .other_rows = number % 3 * 2};
+}
+
+/* Of a row. */
+static size_t n_scales(const struct product_trial *t)
+{
+    return t->form.per_row ? 1 : ((t->n_blocks - 1) >> t->form.shift) + 1;
+}
+
+/* Steps from group to group and from block to block, in scales. */
+static struct code_scales made_scales(const struct product_trial *t)
+{
+    const struct code_form *f = &t->form;
+    const size_t n = n_scales(t), step = f->by_columns ? all_rows(t) + f->other_rows : t->n_rows;
+    if (!is_codes(t))
+        return (struct code_scales){0};
+    struct code_scales k = {.scale = made.d,
+                            .scale_group = (f->by_columns ? 1 : n) * t->n_rows * sizeof(float),
+                            .scale_block = f->per_row ? 0 : step * sizeof(float),
+                            .shift = f->shift,
+                            .flip = f->flip};
+    if (f->has_zeros) {
+        k.zero = made.zeros;
+        k.zero_group = (f->by_columns ? 1 : (n + 1) / 2 * 2) * t->n_rows / 2;
+        k.zero_block = f->per_row ? 0 : step / 2;
+    }
+    return k;
+}
+
+/* Bytes to the end of the last row's last scale; of its zero point. */
+static size_t d_bytes(const struct product_trial *t, const struct code_scales *k)
+{
+    return (t->n_groups - 1) * k->scale_group + (n_scales(t) - 1) * k->scale_block + t->n_rows * sizeof(float);
+}
+
+static size_t zeros_bytes(const struct product_trial *t, const struct code_scales *k)
+{
+    return (t->n_groups - 1) * k->zero_group + (n_scales(t) - 1) * k->zero_block + t->n_rows / 2;
+}
+
+static void put_scale(const struct product_trial *t, size_t r, size_t i, float d)
+{
+    const struct code_scales k = made_scales(t);
+    memcpy(made.d + r / t->n_rows * k.scale_group + i * k.scale_block + r % t->n_rows * sizeof d, &d, sizeof d);
+}
+
+static void put_zero(const struct product_trial *t, size_t r, size_t i, unsigned zero)
+{
+    const struct code_scales k = made_scales(t);
+    uint8_t *two = made.zeros + r / t->n_rows * k.zero_group + i * k.zero_block + r % t->n_rows / 2;
+    *two = (uint8_t)(r % 2 ? (*two & 15) | zero << 4 : (*two & 0xf0) | zero);
+}
+
+/* Any codes and zero points; scales of @kind, or NaN and Inf among them where that is less than 0. */
+static void make_codes(const struct product_trial *t, size_t r, int kind, uint64_t seed)
+{
+    const size_t n = n_scales(t);
+    for (size_t i = 0; i < row_bytes(t); i++)
+        made.rows[r * row_bytes(t) + i] = (uint8_t)(data_random(&seed) >> 40);
+    if (kind < 0)
+        data_fill_nonfinite(made.row, n, seed);
+    else
+        data_fill((enum data_kind)kind, made.row, n, seed);
+    for (size_t i = 0; i < n; i++) {
+        put_scale(t, r, i, made.row[i]);
+        if (t->form.has_zeros)
+            put_zero(t, r, i, (unsigned)(data_random(&seed) >> 60));
+    }
+}
+
 /* ---- activations ----------------------------------------------------------------------------------------------- */
 
 static struct activation_tile made_tile(const struct product_trial *t)
 {
     return (struct activation_tile){made.q, made.scale, made.sums, t->type->block_elements == 256 ? made.pairs : NULL};
+}
+
+static int32_t offset_of(const struct product_trial *t)
+{
+    return t->form.has_zeros ? 1 : t->type->offset;
 }
 
 static void activate(const struct product_trial *t)
@@ -76,7 +188,7 @@ static void activate(const struct product_trial *t)
                                           .stride = blocks_32(t) * 32,
                                           .width = t->width,
                                           .n_blocks = t->n_blocks,
-                                          .offset = t->type->offset,
+                                          .offset = offset_of(t),
                                           .unit = t->type->unit};
     (t->type->block_elements == 256 ? ops_for(0)->activate_256 : ops_for(0)->activate_32)(&tile, &src);
 }
@@ -89,7 +201,7 @@ static void sum_codes(const struct product_trial *t)
     memset(made.pairs, 0, n.pairs * sizeof made.pairs[0]);
     for (size_t i = 0; i < n.q; i++) {
         const size_t b = i / 32 / t->width, c = i / 32 % t->width, e = b * 32 + i % 32;
-        made.sums[e / t->type->unit * t->width + c] -= t->type->offset * made.q[i];
+        made.sums[e / t->type->unit * t->width + c] -= offset_of(t) * made.q[i];
         if (n.pairs)
             made.pairs[(b / 8 * t->width + c) * 8 + b % 8] += made.q[i];
     }
@@ -119,6 +231,7 @@ static struct matmul_strip strip_of(const struct product_trial *t, const uint8_t
     return (struct matmul_strip){.w = w,
                                  .n_groups = t->n_groups,
                                  .n_blocks = t->n_blocks,
+                                 .codes = made_scales(t),
                                  .x = x,
                                  .y = y,
                                  .y_stride = t->y_stride,
@@ -141,18 +254,36 @@ static struct activation_tile fenced_tile(const struct product_trial *t)
     return tile;
 }
 
+/* Scales and zero points at any address, fewer bytes from a fence than any vector has. */
+static void fence_scales(const struct product_trial *t, struct code_scales *k)
+{
+    const size_t n = d_bytes(t, k), n_zeros = zeros_bytes(t, k);
+    k->scale = memcpy(t->first ? place_first(bed.d, t->at % 4) : place_last(bed.d, n, t->at % 4), made.d, n);
+    if (k->zero)
+        k->zero = memcpy(t->first ? place_first(bed.zeros, t->at % 3) : place_last(bed.zeros, n_zeros, t->at % 2),
+                         made.zeros, n_zeros);
+}
+
+static bool same_scales(const struct product_trial *t, const struct code_scales *k)
+{
+    return memcmp(k->scale, made.d, d_bytes(t, k)) == 0 &&
+           (!k->zero || memcmp(k->zero, made.zeros, zeros_bytes(t, k)) == 0);
+}
+
 /* The tested kernel, all operands between fences. y begins as NaN: it is not to be read. */
 static float *run_tested(const struct product_trial *t, size_t y_bytes)
 {
     const size_t bytes = t->n_groups * group_bytes(t);
     uint8_t *w = t->first ? place_first(bed.weights, t->at) : place_last(bed.weights, bytes, t->at);
     float *y = (float *)(void *)place_last(bed.y, y_bytes, 0);
-    const struct matmul_strip s = strip_of(t, w, fenced_tile(t), y);
+    struct matmul_strip s = strip_of(t, w, fenced_tile(t), y);
+    if (is_codes(t))
+        fence_scales(t, &s.codes);
     memcpy(w, made.groups, bytes);
     memset(y, 0xff, y_bytes);
     guard(bed.y, (uint8_t *)y, y_bytes);
     ((matmul_fn *)t->tested->fn)(&s);
-    return memcmp(w, made.groups, bytes) == 0 ? y : NULL;
+    return memcmp(w, made.groups, bytes) == 0 && (!is_codes(t) || same_scales(t, &s.codes)) ? y : NULL;
 }
 
 static bool same_y(const struct product_trial *t, const float *got, const float *wanted)
@@ -203,10 +334,11 @@ static bool try_product(const struct product_trial *t, const float *wanted)
 /* Rows of a type: bytes of any kind, scales finite or not; or what its encoder makes. */
 static void make_rows(const struct product_trial *t, int kind, uint64_t seed)
 {
-    const size_t row_bytes = t->n_blocks * qd_type_info(t->type->type)->block_bytes;
     for (size_t r = 0; r < all_rows(t); r++) {
-        uint8_t *row = made.rows + r * row_bytes;
-        if (kind < 0) {
+        uint8_t *row = made.rows + r * row_bytes(t);
+        if (is_codes(t)) {
+            make_codes(t, r, kind == -1 ? DATA_random_finite_bits : kind, seed * 16 + r);
+        } else if (kind < 0) {
             data_fill_blocks(row, t->n_blocks, t->type->type, kind == -1, seed * 16 + r);
         } else {
             data_fill((enum data_kind)kind, made.row, blocks_32(t) * 32, seed * 16 + r);
@@ -267,6 +399,7 @@ static bool try_ways(struct product_trial *t, size_t *tried)
         t->at = *tried % 67;
         t->first = *tried / 5 % 2;
         t->n_groups = blocks_32(t) > 8 ? 1 : groups[*tried % COUNT(groups)];
+        t->form = form_of(t, *tried + *tried / N_WAYS); /* each meets all ways */
         t->y_stride = all_rows(t) + *tried % 4 * 3;
         ok = try_way(t, (enum way)(*tried % N_WAYS), (int)(*tried / N_WAYS % DATA_N_KINDS), *tried);
     }
@@ -296,11 +429,14 @@ void check_products(const struct packed_entry *tested, const struct packed_entry
 /* Rows [r, r + n_rows) times columns [c, c + width) of the matrices of @kind, to y[c][r]. */
 static void digest_tile(struct product_trial *t, int kind, size_t r, size_t c, float y[16][16])
 {
-    const size_t n = blocks_32(t) * 32, row_bytes = group_bytes(t) / t->n_rows;
+    const size_t n = blocks_32(t) * 32;
     for (size_t k = 0; k < t->width; k++)
         data_fill((enum data_kind)kind, made.x + k * n, n, c + k);
     for (size_t k = 0; k < t->n_rows; k++)
-        data_fill_blocks(made.rows + k * row_bytes, t->n_blocks, t->type->type, kind % 4, r + k);
+        if (is_codes(t))
+            make_codes(t, k, kind % 8 ? (kind + 7) % DATA_N_KINDS : -1, r + k);
+        else
+            data_fill_blocks(made.rows + k * row_bytes(t), t->n_blocks, t->type->type, kind % 4, r + k);
     activate(t);
     pack_weights(t);
     const struct matmul_strip s = strip_of(t, made.groups, made_tile(t), &y[c][r]);
@@ -320,6 +456,7 @@ uint64_t digest_products(const struct packed_entry *e)
     uint64_t hash = HASH_START;
     t.n_blocks = 1024 / t.type->block_elements;
     for (int kind = 0; kind < DATA_N_KINDS; kind++) {
+        t.form = form_of(&t, (size_t)kind);
         for (size_t c = 0; c < 16; c += t.width)
             for (size_t r = 0; r < 16; r += t.n_rows)
                 digest_tile(&t, kind, r, c, y);
@@ -347,7 +484,8 @@ static const struct {
     [QD_TYPE_Q8_0] = {-128, 127, 1, 1, 0, 32},    [QD_TYPE_Q4_0] = {-8, 7, 1, 1, 0, 32},
     [QD_TYPE_Q2_K] = {0, 3, 1, 15, 15, 16},       [QD_TYPE_Q3_K] = {-4, 3, -32, 31, 0, 16},
     [QD_TYPE_Q4_K] = {0, 15, 1, 63, 63, 32},      [QD_TYPE_Q5_K] = {0, 31, 1, 63, 63, 32},
-    [QD_TYPE_Q6_K] = {-32, 31, -128, 127, 0, 16},
+    [QD_TYPE_Q6_K] = {-32, 31, -128, 127, 0, 16}, [QD_TYPE_I8] = {-128, 127, 1, 1, 0, 32},
+    [QD_TYPE_U4] = {0, 15, 1, 1, 0, 32}, /* zero points apart */
 };
 static const uint16_t half_one = 0x3c00;
 
@@ -446,6 +584,18 @@ static void put_q6_k(void *dst, const struct whole_block *w)
     }
 }
 
+static void put_i8(void *dst, const struct whole_block *w)
+{
+    for (size_t j = 0; j < 32; j++)
+        ((int8_t *)dst)[j] = (int8_t)w->q[j];
+}
+
+static void put_u4(void *dst, const struct whole_block *w)
+{
+    for (size_t j = 0; j < 16; j++)
+        ((uint8_t *)dst)[j] = (uint8_t)(w->q[j] | w->q[j + 16] << 4);
+}
+
 /* The smaller or the larger of two, by a pattern along a row: whatever an instruction adds up is all equal in one. */
 enum { N_PATTERNS = 9 };
 static bool is_high(int pattern, size_t j, uint64_t seed)
@@ -520,9 +670,27 @@ static float whole_step(const struct product_trial *t, const struct whole_block 
 static void put_block(const struct product_trial *t, size_t r, size_t b, const struct whole_block *w)
 {
     static void (*const puts[QD_N_TYPES])(void *, const struct whole_block *) = {
-        [QD_TYPE_Q8_0] = put_q8_0, [QD_TYPE_Q4_0] = put_q4_0, [QD_TYPE_Q2_K] = put_q2_k, [QD_TYPE_Q3_K] = put_q3_k,
-        [QD_TYPE_Q4_K] = put_q4_k, [QD_TYPE_Q5_K] = put_q5_k, [QD_TYPE_Q6_K] = put_q6_k};
-    puts[t->type->type](made.rows + (r * t->n_blocks + b) * qd_type_info(t->type->type)->block_bytes, w);
+        [QD_TYPE_Q8_0] = put_q8_0, [QD_TYPE_Q4_0] = put_q4_0, [QD_TYPE_Q2_K] = put_q2_k,
+        [QD_TYPE_Q3_K] = put_q3_k, [QD_TYPE_Q4_K] = put_q4_k, [QD_TYPE_Q5_K] = put_q5_k,
+        [QD_TYPE_Q6_K] = put_q6_k, [QD_TYPE_I8] = put_i8,     [QD_TYPE_U4] = put_u4};
+    const size_t bytes = block_bytes_of(t->type->type);
+    uint8_t *block = made.rows + (r * t->n_blocks + b) * bytes;
+    puts[t->type->type](block, w);
+    for (size_t i = 0; t->form.flip && i < bytes; i++)
+        block[i] ^= t->form.flip;
+}
+
+/* Codes alone: scales of 1, zero points at their extremes and in the middle, which @w's codes then count from. */
+static void put_code_scale(const struct product_trial *t, size_t r, size_t b, struct whole_block *w)
+{
+    static const int zeros[] = {0, 8, 15};
+    const size_t i = t->form.per_row ? 0 : b >> t->form.shift;
+    const int zero = t->type->type == QD_TYPE_I8 ? 0 : t->form.has_zeros ? zeros[(r + i) % COUNT(zeros)] : 8;
+    put_scale(t, r, i, 1);
+    if (t->form.has_zeros)
+        put_zero(t, r, i, (unsigned)zero);
+    for (size_t j = 0; j < 32; j++)
+        w->q[j] -= zero;
 }
 
 /* Rows and columns of one trial go through the patterns, each row meeting each column. */
@@ -532,6 +700,7 @@ static bool try_extremes(struct product_trial *t, int shift)
     struct whole_block w;
     memset(wanted, 0, sizeof wanted);
     t->data = "codes at their extremes";
+    t->form = form_of(t, (size_t)shift);
     for (size_t c = 0; c < t->width; c++)
         fill_extreme_column(t, c, (int)(c + (size_t)shift) % N_PATTERNS, c);
     for (size_t i = 0; i < blocks_32(t) * t->width; i++)
@@ -540,6 +709,8 @@ static bool try_extremes(struct product_trial *t, int shift)
         for (size_t b = 0; b < t->n_blocks; b++) {
             fill_whole(&w, t->type->type, (int)(r + b + (size_t)shift / N_PATTERNS) % N_PATTERNS, r + 5 * b);
             put_block(t, r, b, &w);
+            if (is_codes(t))
+                put_code_scale(t, r, b, &w);
             for (size_t c = 0; c < t->width; c++)
                 wanted[c * t->y_stride + r] = whole_step(t, &w, b, c, wanted[c * t->y_stride + r]);
         }

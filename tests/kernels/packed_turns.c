@@ -101,17 +101,27 @@ static bool try_field(struct turns_trial *t, const struct packed_field *f, size_
     return ok;
 }
 
+/* packed_fields(), and of codes alone the block that they are packed as. */
+static size_t fields_of(enum qd_type type, const struct packed_field **ret)
+{
+    static const struct packed_field i8[] = {{0, 32, 0}}, u4[] = {{0, 16, 0}};
+    if (!layout_is_codes(type))
+        return packed_fields(type, ret);
+    *ret = type == QD_TYPE_I8 ? i8 : u4;
+    return 1;
+}
+
 static void check_types(struct turns_trial t)
 {
     for (size_t i = 0; i < N_PACKED_TYPES; i++) {
         const struct packed_field *fields;
-        const struct qd_type_info *type = qd_type_info(packed_types[i].type);
-        const size_t n = packed_fields(packed_types[i].type, &fields);
+        const enum qd_type type = packed_types[i].type;
+        const size_t n = fields_of(type, &fields);
         size_t tried = 0;
         bool ok = n > 0;
         for (size_t k = 0; ok && k < n; k++)
-            ok = try_field(&t, &fields[k], type->block_bytes, &tried);
-        report(ok, "%s %s: %zu planes of %s", t.tested->op, t.tested->variant, tried, type->name);
+            ok = try_field(&t, &fields[k], block_bytes_of(type), &tried);
+        report(ok, "%s %s: %zu planes of %s", t.tested->op, t.tested->variant, tried, qd_type_info(type)->name);
     }
 }
 
@@ -152,7 +162,7 @@ uint64_t digest_turns(const struct packed_entry *e)
 /* Packed and unpacked again: the same; and row by row, in every range of blocks. */
 static bool try_group(const struct ops *ops, enum qd_layout layout, enum qd_type type, size_t n_blocks)
 {
-    const size_t block_bytes = qd_type_info(type)->block_bytes, n_rows = qd_layout_info(layout)->rows;
+    const size_t block_bytes = block_bytes_of(type), n_rows = qd_layout_info(layout)->rows;
     const size_t row_bytes = n_blocks * block_bytes, bytes = n_rows * row_bytes;
     uint8_t *packed = place_last(bed.y, bytes, n_blocks % 3), *back = place_last(bed.x, bytes, n_blocks % 5);
     bool ok = true;
@@ -203,7 +213,7 @@ static size_t place_of(const struct packed_field *fields, size_t f, enum qd_layo
 static bool fields_cover_block(enum qd_type type)
 {
     const struct packed_field *fields;
-    const size_t n = packed_fields(type, &fields), block_bytes = qd_type_info(type)->block_bytes;
+    const size_t n = fields_of(type, &fields), block_bytes = block_bytes_of(type);
     uint8_t times[256] = {0};
     bool ok = n > 0 && n <= PACKED_FIELDS_MAX && fields[0].run == 0;
     for (size_t f = 0; f < n; f++)
@@ -223,7 +233,7 @@ static bool fields_cover_block(enum qd_type type)
 static bool addresses_move_as_written(enum qd_layout layout, enum qd_type type, size_t n_blocks)
 {
     const struct packed_field *fields;
-    const size_t n = packed_fields(type, &fields), block_bytes = qd_type_info(type)->block_bytes;
+    const size_t n = fields_of(type, &fields), block_bytes = block_bytes_of(type);
     const size_t n_rows = qd_layout_info(layout)->rows, bytes = n_rows * n_blocks * block_bytes;
     uint8_t *digits[2] = {mem.before, mem.want};
     static bool taken[GROUP_BYTES_MAX];

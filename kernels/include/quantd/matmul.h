@@ -7,8 +7,8 @@
  *     qd_matmul(&w, x, n, y, NULL, scratch, n_bytes, &err);   // y[n][w.n_rows] = x[n][w.n_cols] * W^T
  *
  * Weights are read where they are, packed or portable. Activations are f32 and quantized inside to 8 bits, each column
- * (token) by itself in blocks of 32 (q8_0, q4_0) or 256 (q2_k q3_k q4_k q5_k q6_k); with weights of other types they
- * stay f32 and the weights are decoded. |y - exact| <= bound is stated at qd_matmul.
+ * (token) by itself in blocks of 32 (q8_0 q4_0 i8 i4 u4) or 256 (q2_k q3_k q4_k q5_k q6_k); with weights of other types
+ * they stay f32 and the weights are decoded. |y - exact| <= bound is stated at qd_matmul.
  *
  * The same bits come out for every instruction set, layout, n, split of rows, and number of threads.
  * Memory: nothing is allocated but by qd_team_new. Threads: none but a team's own. All functions may be called from any
@@ -32,6 +32,12 @@ extern "C" {
 #pragma GCC visibility push(default) /* exported by libquantd */
 #endif
 
+/* How the codes of a matrix stand, and with them scales and zero points; each innermost dimension last. */
+enum qd_order {
+    QD_ORDER_ROWS,   /* [n_rows][n_cols filled up to whole blocks], [n_rows][n_scales], [n_rows][n_scales, made even] */
+    QD_ORDER_COLUMNS /* [n_cols][n_rows], [n_scales][n_rows], [n_scales][n_rows] */
+};
+
 /* A weight matrix W[n_rows][n_cols] in memory: n_rows outputs, n_cols inputs. A plain value; borrows @data. */
 struct qd_matrix {
     const void *data; /* n_rows * qd_type_row_bytes(type, n_cols) bytes; any alignment, pages are best */
@@ -39,6 +45,14 @@ struct qd_matrix {
     uint64_t n_cols; /* whole blocks of the type */
     enum qd_type type;
     enum qd_layout layout; /* portable where the matrix is not packed */
+    /*
+     * Of codes alone (i8, i4, u4: weights of ONNX models); with all other types zero. W = scale * (code - zero point),
+     * both of the row's block. Elements of 4 bits stand two in a byte, the first in the lower half.
+     */
+    const void *scales;      /* f32, any alignment; borrowed */
+    const void *zero_points; /* of u4, 4 bits each, borrowed; NULL: 8 of u4, 0 of i8 and i4 */
+    uint64_t block;          /* elements along k that have a scale, a multiple of 32; 0: all of a row (per channel) */
+    enum qd_order order;
 };
 
 /* Threads that share the rows of a product; NULL wherever a team is taken means the calling thread alone. */
@@ -60,9 +74,9 @@ size_t qd_matmul_scratch_bytes(const struct qd_matrix *w, size_t n, const struct
  *
  * NaN or Inf in a column of @x makes that column of @y NaN or Inf; nothing else changes.
  * Bound, with q the activations as they are rounded, u = 2^-24, and c as docs/formats/compute.md derives it (q8_0,
- * q4_0: n_cols / 32; q2_k q4_k q5_k: n_cols / 128 + 7; q3_k q6_k: n_cols / 256 + 15; others: n_cols / 64 + 6, rounded
- * up): |y - sum W q| <= c u / (1 - c u) * sum |W| |q|, where |W| of q2_k q4_k q5_k is the sum of parts' magnitudes; and
- * |x - q| <= 0.57 max|x| / 127 of the block, where that maximum is not below 0.008.
+ * q4_0: n_cols / 32; i8 i4 u4: n_cols / 32 + 1; q2_k q4_k q5_k: n_cols / 128 + 7; q3_k q6_k: n_cols / 256 + 15; others:
+ * n_cols / 64 + 6; rounded up): |y - sum W q| <= c u / (1 - c u) * sum |W| |q|, where |W| of q2_k q4_k q5_k is the sum
+ * of parts' magnitudes; and |x - q| <= 0.57 max|x| / 127 of the block, where that maximum is not below 0.008.
  * QD_E_INVALID: shapes, types or layouts that do not fit, scratch too small or not aligned; says which.
  */
 int qd_matmul(const struct qd_matrix *w, const float *x, size_t n, float *y, struct qd_team *team, void *scratch,

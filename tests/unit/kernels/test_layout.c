@@ -102,6 +102,12 @@ static void layout_features__every_layout__read_as_what_it_needs(void **state)
     }
 }
 
+/* Is there a product for what @type is packed as? That of i4 is u4's. */
+static bool has_product(enum qd_layout layout, enum qd_type type)
+{
+    return layout_packs(layout, type, 64) || (type != QD_TYPE_I4 && layout_packs_codes(layout, type, 64, 64));
+}
+
 /* A layout of this architecture whose needs are met is one that vectors read, for every type that is packed. */
 static void layout_needs__met_here__give_kernels_that_are_not_scalar(void **state)
 {
@@ -116,7 +122,7 @@ static void layout_needs__met_here__give_kernels_that_are_not_scalar(void **stat
         assert_ptr_not_equal(ops->interleave[i], scalar->interleave[i]);
         assert_ptr_not_equal(ops->deinterleave[i], scalar->deinterleave[i]);
         for (int type = 0; type < QD_N_TYPES; type++)
-            if (layout_packs(layout_at(i), (enum qd_type)type, 64))
+            if (has_product(layout_at(i), (enum qd_type)type))
                 assert_ptr_not_equal(ops->matmul[type][i], scalar->matmul[type][i]);
     }
 }
@@ -138,6 +144,33 @@ static void layout_packs__rows_of_a_group_or_more__only_for_packed_types(void **
     assert_true(packed_fields(QD_TYPE_F16, &fields) == 0);
 }
 
+static void layout_packs_codes__whole_blocks_of_a_group_or_more__only_codes_alone(void **state)
+{
+    (void)state;
+    for (int i = QD_LAYOUT_PORTABLE + 1; i < QD_N_LAYOUTS; i++)
+        for (int type = 0; type < QD_N_TYPES; type++) {
+            const bool is_codes = type == QD_TYPE_I8 || type == QD_TYPE_I4 || type == QD_TYPE_U4;
+            const uint32_t rows = qd_layout_info(layout_at(i))->rows;
+            assert_int_equal(layout_is_codes((enum qd_type)type), is_codes);
+            assert_int_equal(layout_packs_codes(layout_at(i), (enum qd_type)type, rows, 32), is_codes);
+            assert_false(layout_packs_codes(layout_at(i), (enum qd_type)type, rows - 1, 32));
+            assert_false(layout_packs_codes(layout_at(i), (enum qd_type)type, rows, 33));
+            assert_false(layout_packs_codes(QD_LAYOUT_PORTABLE, (enum qd_type)type, rows, 32));
+        }
+}
+
+static void packed_block_bytes__every_type__are_of_its_block_or_of_32_codes(void **state)
+{
+    (void)state;
+    for (int type = 0; type < QD_N_TYPES; type++) {
+        const struct qd_type_info *info = qd_type_info((enum qd_type)type);
+        const uint32_t n_blocks = layout_is_codes((enum qd_type)type)                   ? 32 / info->block_elements
+                                  : layout_packs(QD_LAYOUT_R4K4, (enum qd_type)type, 4) ? 1
+                                                                                        : 0;
+        assert_int_equal(packed_block_bytes((enum qd_type)type), n_blocks * info->block_bytes);
+    }
+}
+
 /* Every type that is packed has a kernel for every layout, or an artifact of that layout could not be computed with. */
 static void ops_for__no_features__has_a_product_for_every_type_and_layout(void **state)
 {
@@ -145,7 +178,7 @@ static void ops_for__no_features__has_a_product_for_every_type_and_layout(void *
     const struct ops *ops = ops_for(0);
     for (int i = 0; i < QD_N_LAYOUTS; i++)
         for (int type = 0; type < QD_N_TYPES; type++)
-            assert_int_equal(ops->matmul[type][i] != NULL, layout_packs(layout_at(i), (enum qd_type)type, 64));
+            assert_int_equal(ops->matmul[type][i] != NULL, has_product(layout_at(i), (enum qd_type)type));
 }
 
 static void packed_list__every_operation__starts_with_scalar(void **state)
@@ -176,6 +209,8 @@ int main(void)
         cmocka_unit_test(layout_features__every_layout__read_as_what_it_needs),
         cmocka_unit_test(layout_needs__met_here__give_kernels_that_are_not_scalar),
         cmocka_unit_test(layout_packs__rows_of_a_group_or_more__only_for_packed_types),
+        cmocka_unit_test(layout_packs_codes__whole_blocks_of_a_group_or_more__only_codes_alone),
+        cmocka_unit_test(packed_block_bytes__every_type__are_of_its_block_or_of_32_codes),
         cmocka_unit_test(ops_for__no_features__has_a_product_for_every_type_and_layout),
         cmocka_unit_test(packed_list__every_operation__starts_with_scalar),
     };

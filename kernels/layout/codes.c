@@ -1,0 +1,311 @@
+#include "kernels/layout/codes.h"
+
+#include <string.h>
+
+#include "kernels/layout/blocks.h"
+#include "kernels/layout/packed.h"
+
+enum { LANES_MAX = 16, NIBBLE_RUNS = 16 /* bytes of a block of 4-bit codes, for a row */ };
+
+static bool is_bytes(const struct code_shape *s)
+{
+    return s->type == QD_TYPE_I8;
+}
+
+static uint64_t code_place(const struct code_shape *s, size_t row, size_t k)
+{
+    return s->by_columns ? (uint64_t)k * s->n_rows + row : (uint64_t)row * codes_row(s) + k;
+}
+
+static unsigned nibble_at(const uint8_t *p, uint64_t i)
+{
+    return p[i / 2] >> (i % 2 * 4) & 15u;
+}
+
+static void put_nibble(uint8_t *p, uint64_t i, unsigned v)
+{
+    const unsigned shift = i % 2 * 4;
+    p[i / 2] = (uint8_t)((p[i / 2] & ~(15u << shift)) | v << shift);
+}
+
+uint64_t codes_bytes(const struct code_shape *s)
+{
+    const uint64_t n = (uint64_t)s->n_rows * codes_row(s);
+    return is_bytes(s) ? n : (n + 1) / 2;
+}
+
+uint64_t codes_zero_bytes(const struct code_shape *s)
+{
+    const uint64_t n = (uint64_t)s->n_rows * (s->by_columns ? codes_n_scales(s) : codes_zero_row(s));
+    return (n + 1) / 2;
+}
+
+int codes_at(const struct code_shape *s, const uint8_t *codes, size_t row, size_t k)
+{
+    const uint64_t i = code_place(s, row, k);
+    if (is_bytes(s))
+        return (int8_t)codes[i];
+    return s->type == QD_TYPE_I4 ? (int)(nibble_at(codes, i) ^ 8) - 8 : (int)nibble_at(codes, i);
+}
+
+/* ---- order rows: codes of a row as blocks ---- */
+
+/* 32 nibbles in order, to element j beside element j + 16; and back. */
+static void pair_halves(uint8_t *dst, const uint8_t *src)
+{
+    for (size_t i = 0; i < 8; i++) {
+        const uint8_t low = src[i], high = src[8 + i];
+        dst[2 * i] = (uint8_t)((low & 15) | high << 4);
+        dst[2 * i + 1] = (uint8_t)(low >> 4 | (high & 0xf0));
+    }
+}
+
+static void part_halves(uint8_t *dst, const uint8_t *src)
+{
+    for (size_t i = 0; i < 8; i++) {
+        const uint8_t a = src[2 * i], b = src[2 * i + 1];
+        dst[i] = (uint8_t)((a & 15) | b << 4);
+        dst[8 + i] = (uint8_t)(a >> 4 | (b & 0xf0));
+    }
+}
+
+/* One row by single elements: rows that do not begin with a byte, or end within a block. */
+static void get_row(const struct code_shape *s, uint8_t *dst, const uint8_t *codes, size_t row)
+{
+    memset(dst, 0, codes_n_blocks(s) * packed_block_bytes(s->type));
+    for (size_t k = 0; k < codes_row(s); k++) {
+        const uint64_t at = code_place(s, row, k);
+        if (is_bytes(s))
+            dst[k] = codes[at];
+        else
+            put_nibble(dst, (uint64_t)(k / 32 * 16 + k % 16) * 2 + k / 16 % 2, nibble_at(codes, at));
+    }
+}
+
+static void put_row(const struct code_shape *s, uint8_t *codes, const uint8_t *src, size_t row)
+{
+    for (size_t k = 0; k < codes_row(s); k++) {
+        const uint64_t at = code_place(s, row, k);
+        if (is_bytes(s))
+            codes[at] = src[k];
+        else
+            put_nibble(codes, at, nibble_at(src, (uint64_t)(k / 32 * 16 + k % 16) * 2 + k / 16 % 2));
+    }
+}
+
+void codes_get_rows(const struct code_shape *s, uint8_t *dst, const uint8_t *codes, size_t first, size_t n)
+{
+    const size_t row_bytes = codes_n_blocks(s) * packed_block_bytes(s->type);
+    const bool whole = !s->by_columns && codes_row(s) % BLOCK_32 == 0;
+    for (size_t r = 0; r < n; r++, dst += row_bytes) {
+        const uint8_t *src = codes + (first + r) * row_bytes;
+        if (whole && is_bytes(s))
+            memcpy(dst, src, row_bytes);
+        else if (whole)
+            for (size_t i = 0; i < row_bytes; i += NIBBLE_RUNS)
+                pair_halves(dst + i, src + i);
+        else
+            get_row(s, dst, codes, first + r);
+    }
+}
+
+void codes_put_rows(const struct code_shape *s, uint8_t *codes, const uint8_t *src, size_t first, size_t n)
+{
+    const size_t row_bytes = codes_n_blocks(s) * packed_block_bytes(s->type);
+    const bool whole = !s->by_columns && codes_row(s) % BLOCK_32 == 0;
+    for (size_t r = 0; r < n; r++, src += row_bytes) {
+        uint8_t *dst = codes + (first + r) * row_bytes;
+        if (whole && is_bytes(s))
+            memcpy(dst, src, row_bytes);
+        else if (whole)
+            for (size_t i = 0; i < row_bytes; i += NIBBLE_RUNS)
+                part_halves(dst + i, src + i);
+        else
+            put_row(s, codes, src, first + r);
+    }
+}
+
+/* ---- order columns: rows of k, a group's share of each ---- */
+
+/* Rows take turns of @run of the bytes that stand @stride apart: @n_k, a multiple of @run, of each of @n_lanes. */
+static inline void zip_bytes(uint8_t *dst, const uint8_t *src, size_t stride, size_t n_k, size_t run, size_t n_lanes)
+{
+    for (size_t k = 0; k < n_k; k += run, dst += run * n_lanes)
+        for (size_t r = 0; r < n_lanes; r++)
+            for (size_t j = 0; j < run; j++)
+                dst[r * run + j] = src[(k + j) * stride + r];
+}
+
+static inline void unzip_bytes(uint8_t *dst, const uint8_t *src, size_t stride, size_t n_k, size_t run, size_t n_lanes)
+{
+    for (size_t k = 0; k < n_k; k += run, src += run * n_lanes)
+        for (size_t r = 0; r < n_lanes; r++)
+            for (size_t j = 0; j < run; j++)
+                dst[(k + j) * stride + r] = src[r * run + j];
+}
+
+/* The same with sizes that compilers know: a loop of moves. */
+#define BY_LAYOUT(function, dst, src, stride, n_k, layout) \
+    switch (layout) {                                      \
+    case QD_LAYOUT_R16K4:                                  \
+        function(dst, src, stride, n_k, 4, 16);            \
+        break;                                             \
+    case QD_LAYOUT_R8K4:                                   \
+        function(dst, src, stride, n_k, 4, 8);             \
+        break;                                             \
+    case QD_LAYOUT_R4K8:                                   \
+        function(dst, src, stride, n_k, 8, 4);             \
+        break;                                             \
+    default:                                               \
+        function(dst, src, stride, n_k, 4, 4);             \
+    }
+
+/* Rows j and j + 16 of 32 rows of nibbles, side by side in bytes; @src: the first row's first byte. */
+static void pair_rows(uint8_t dst[NIBBLE_RUNS * LANES_MAX], const uint8_t *src, size_t stride, size_t n_lanes)
+{
+    for (size_t j = 0; j < NIBBLE_RUNS; j++) {
+        const uint8_t *low = src + j * stride, *high = src + (j + NIBBLE_RUNS) * stride;
+        for (size_t i = 0; i < n_lanes / 2; i++) {
+            dst[j * n_lanes + 2 * i] = (uint8_t)((low[i] & 15) | high[i] << 4);
+            dst[j * n_lanes + 2 * i + 1] = (uint8_t)(low[i] >> 4 | (high[i] & 0xf0));
+        }
+    }
+}
+
+static void part_rows(uint8_t *dst, const uint8_t src[NIBBLE_RUNS * LANES_MAX], size_t stride, size_t n_lanes)
+{
+    for (size_t j = 0; j < NIBBLE_RUNS; j++) {
+        uint8_t *low = dst + j * stride, *high = dst + (j + NIBBLE_RUNS) * stride;
+        for (size_t i = 0; i < n_lanes / 2; i++) {
+            const uint8_t a = src[j * n_lanes + 2 * i], b = src[j * n_lanes + 2 * i + 1];
+            low[i] = (uint8_t)((a & 15) | b << 4);
+            high[i] = (uint8_t)(a >> 4 | (b & 0xf0));
+        }
+    }
+}
+
+/* A whole group of a matrix whose k is a multiple of 32. */
+static void zip_group(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *codes,
+                      size_t first)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, n_blocks = codes_n_blocks(s);
+    if (is_bytes(s)) {
+        BY_LAYOUT(zip_bytes, dst, codes + first, s->n_rows, s->n_cols, layout)
+        return;
+    }
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint8_t paired[NIBBLE_RUNS * LANES_MAX];
+        pair_rows(paired, codes + (b * BLOCK_32 * s->n_rows + first) / 2, s->n_rows / 2, n_lanes);
+        BY_LAYOUT(zip_bytes, dst + b * NIBBLE_RUNS * n_lanes, paired, n_lanes, NIBBLE_RUNS, layout)
+    }
+}
+
+static void unzip_group(enum qd_layout layout, const struct code_shape *s, uint8_t *codes, const uint8_t *group,
+                        size_t first)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, n_blocks = codes_n_blocks(s);
+    if (is_bytes(s)) {
+        BY_LAYOUT(unzip_bytes, codes + first, group, s->n_rows, s->n_cols, layout)
+        return;
+    }
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint8_t paired[NIBBLE_RUNS * LANES_MAX];
+        BY_LAYOUT(unzip_bytes, paired, group + b * NIBBLE_RUNS * n_lanes, n_lanes, NIBBLE_RUNS, layout)
+        part_rows(codes + (b * BLOCK_32 * s->n_rows + first) / 2, paired, s->n_rows / 2, n_lanes);
+    }
+}
+
+/* ---- groups ---- */
+
+/* Does a group of order columns stand in whole bytes and blocks? */
+static bool is_zipped(const struct code_shape *s)
+{
+    return s->by_columns && s->n_cols % BLOCK_32 == 0 && (is_bytes(s) || s->n_rows % 2 == 0);
+}
+
+void codes_pack_group(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *dst,
+                      const uint8_t *codes, size_t first, size_t n, uint8_t *rows)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, n_blocks = codes_n_blocks(s),
+                 row_bytes = n_blocks * packed_block_bytes(s->type);
+    if (n == n_lanes && is_zipped(s)) {
+        zip_group(layout, s, dst, codes, first);
+        return;
+    }
+    codes_get_rows(s, rows, codes, first, n);
+    memset(rows + n * row_bytes, 0, (n_lanes - n) * row_bytes);
+    layout_pack_group(ops, layout, s->type, dst, rows, n_blocks);
+}
+
+void codes_unpack_group(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *codes,
+                        const uint8_t *group, size_t first, uint8_t *rows)
+{
+    if (is_zipped(s)) {
+        unzip_group(layout, s, codes, group, first);
+        return;
+    }
+    layout_unpack_group(ops, layout, s->type, rows, group, codes_n_blocks(s));
+    codes_put_rows(s, codes, rows, first, qd_layout_info(layout)->rows);
+}
+
+/* ---- scales, zero points ---- */
+
+/* Of a row: scales, or zero points with what fills up their last byte. */
+static size_t scales_of_row(const struct code_shape *s, unsigned bits)
+{
+    return bits == 4 && !s->by_columns ? codes_zero_row(s) : codes_n_scales(s);
+}
+
+static uint64_t scale_place(const struct code_shape *s, unsigned bits, size_t row, size_t i)
+{
+    return s->by_columns ? (uint64_t)i * s->n_rows + row : (uint64_t)row * scales_of_row(s, bits) + i;
+}
+
+static void move_scale(unsigned bits, uint8_t *dst, uint64_t to, const uint8_t *src, uint64_t from)
+{
+    if (bits == 4)
+        put_nibble(dst, to, nibble_at(src, from));
+    else
+        memcpy(dst + to * sizeof(float), src + from * sizeof(float), sizeof(float));
+}
+
+void codes_pack_scales(const struct code_shape *s, unsigned bits, uint8_t *dst, const uint8_t *src, size_t first,
+                       size_t n, size_t n_lanes)
+{
+    const size_t n_scales = scales_of_row(s, bits);
+    if (n < n_lanes)
+        memset(dst, 0, n_scales * n_lanes * bits / 8);
+    for (size_t i = 0; i < n_scales; i++)
+        for (size_t r = 0; r < n; r++)
+            move_scale(bits, dst, i * n_lanes + r, src, scale_place(s, bits, first + r, i));
+}
+
+void codes_unpack_scales(const struct code_shape *s, unsigned bits, uint8_t *dst, const uint8_t *group, size_t first,
+                         size_t n_lanes)
+{
+    const size_t n_scales = scales_of_row(s, bits);
+    for (size_t i = 0; i < n_scales; i++)
+        for (size_t r = 0; r < n_lanes; r++)
+            move_scale(bits, dst, scale_place(s, bits, first + r, i), group, i * n_lanes + r);
+}
+
+/* Where the group of @n_lanes rows that holds @row has it, or where order has it. */
+static uint64_t place_in_groups(const struct code_shape *s, unsigned bits, size_t row, size_t i, size_t n_lanes)
+{
+    const size_t lane = row % n_lanes, group = row - lane;
+    const bool moves = bits == 4 ? codes_moves_zeros(s) : codes_moves_scales(s),
+               moved = moves && group + n_lanes <= s->n_rows;
+    return moved ? (uint64_t)group * scales_of_row(s, bits) + i * n_lanes + lane : scale_place(s, bits, row, i);
+}
+
+float codes_scale(const struct code_shape *s, const uint8_t *scales, size_t row, size_t i, size_t n_lanes)
+{
+    float scale;
+    memcpy(&scale, scales + place_in_groups(s, 32, row, i, n_lanes) * sizeof scale, sizeof scale);
+    return scale;
+}
+
+int codes_zero(const struct code_shape *s, const uint8_t *zeros, size_t row, size_t i, size_t n_lanes)
+{
+    return (int)nibble_at(zeros, place_in_groups(s, 4, row, i, n_lanes));
+}
