@@ -7,16 +7,23 @@
 #include "artifact/pack.h"
 #include "kernels/core/checked.h"
 #include "kernels/core/name_set.h"
+#include "kernels/layout/packed.h"
 
-enum { TABLE_FORMAT = 1, TENSOR_FIELDS = 11, META_FIELDS = 5 };
+enum {
+    TABLE_FORMAT = 1,
+    TABLE_FORMAT_CODES = 2, /* of tensors: some are codes alone, and each says whether it is */
+    TENSOR_FIELDS = 11,
+    CODE_FIELDS = 6,
+    META_FIELDS = 5
+};
 
 /* --- What both tables share --- */
 
-static void begin_table(struct buffer *dst, const char *list, size_t n)
+static void begin_table(struct buffer *dst, uint64_t format, const char *list, size_t n)
 {
     pack_map(dst, 2);
     pack_text(dst, "format");
-    pack_u64(dst, TABLE_FORMAT);
+    pack_u64(dst, format);
     pack_text(dst, list);
     pack_array(dst, (uint32_t)n);
 }
@@ -42,17 +49,18 @@ static int finish_encoding(const struct buffer *dst, size_t start, const char *w
 }
 
 /* Reads what begin_table wrote. */
-static int open_table(struct cursor *c, const char *list, uint32_t *ret_n, struct qd_error *err)
+static int open_table(struct cursor *c, uint64_t newest, const char *list, uint64_t *ret_format, uint32_t *ret_n,
+                      struct qd_error *err)
 {
     if (cursor_left(c) > TABLE_BYTES_MAX)
         return err_new(err, QD_E_LIMIT, "table of %s: %zu bytes, at most %d", list, cursor_left(c), TABLE_BYTES_MAX);
     if (unpack_map(c) != 2)
         c->failed = true;
     unpack_key(c, "format");
-    uint64_t format = unpack_u64(c);
-    if (!c->failed && format != TABLE_FORMAT)
-        return err_new(err, QD_E_UNSUPPORTED, "table of %s: format %llu, this version knows %d", list,
-                       (unsigned long long)format, TABLE_FORMAT);
+    const uint64_t format = *ret_format = unpack_u64(c);
+    if (!c->failed && (format < TABLE_FORMAT || format > newest))
+        return err_new(err, QD_E_UNSUPPORTED, "table of %s: format %llu, this version knows %llu", list,
+                       (unsigned long long)format, (unsigned long long)newest);
     unpack_key(c, list);
     *ret_n = unpack_array(c);
     return c->failed ? err_new(err, QD_E_CORRUPT, "table of %s: its head is malformed", list) : 0;
@@ -74,9 +82,40 @@ static const char *take_text(struct cursor *c, struct arena *arena, size_t max)
 
 /* --- Tensors --- */
 
-static void encode_tensor(const struct tensor_entry *t, struct buffer *dst)
+struct code_shape tensor_codes(const struct tensor_entry *t)
 {
-    pack_array(dst, TENSOR_FIELDS);
+    const struct code_entry *c = &t->codes;
+    return (struct code_shape){.type = t->type == QD_TYPE_U8 ? QD_TYPE_U4 : t->type,
+                               .by_columns = c->by_columns,
+                               .n_rows = c->n_rows,
+                               .n_cols = c->n_cols,
+                               .block = c->block};
+}
+
+static uint64_t format_of(const struct tensor_table *table)
+{
+    size_t i = 0;
+    while (i < table->n && !table->tensors[i].codes.n_cols)
+        i++;
+    return i < table->n ? TABLE_FORMAT_CODES : TABLE_FORMAT;
+}
+
+static void encode_codes(const struct code_entry *c, struct buffer *dst)
+{
+    pack_array(dst, c->n_cols ? CODE_FIELDS : 0);
+    if (!c->n_cols)
+        return;
+    pack_u64(dst, c->by_columns);
+    pack_u64(dst, c->n_rows);
+    pack_u64(dst, c->n_cols);
+    pack_u64(dst, c->block);
+    pack_u64(dst, c->scales);
+    pack_u64(dst, c->zero_points);
+}
+
+static void encode_tensor(const struct tensor_entry *t, uint64_t format, struct buffer *dst)
+{
+    pack_array(dst, TENSOR_FIELDS + (format == TABLE_FORMAT_CODES));
     pack_text(dst, t->name);
     pack_text(dst, qd_type_info(t->type)->name);
     pack_text(dst, qd_type_info(t->source_type)->name);
@@ -90,6 +129,8 @@ static void encode_tensor(const struct tensor_entry *t, struct buffer *dst)
     pack_f64(dst, t->sqnr_db);
     pack_f64(dst, t->rel_rmse);
     pack_f64(dst, t->max_abs);
+    if (format == TABLE_FORMAT_CODES)
+        encode_codes(&t->codes, dst);
 }
 
 static bool name_is_fine(const char *name)
@@ -124,17 +165,52 @@ static int check_tensor(const struct tensor_entry *t, struct qd_error *err)
     return 0;
 }
 
+static int bad_codes(const struct tensor_entry *t, const char *what, struct qd_error *err)
+{
+    return err_new(err, QD_E_CORRUPT, "tensor '%s': as codes alone, %s", t->name, what);
+}
+
+/* Tensor @i of @table, whose other tensors are checked: do codes, scales and zero points fit each other? */
+static int check_codes(const struct tensor_table *table, size_t i, struct qd_error *err)
+{
+    const struct tensor_entry *t = &table->tensors[i];
+    const struct code_entry *c = &t->codes;
+    if (!c->n_cols)
+        return 0;
+    const bool is_codes = layout_is_codes(t->type) || t->type == QD_TYPE_U8;
+    uint64_t all;
+    if (!is_codes || !c->n_rows || c->block % 32 || c->block & (c->block - 1))
+        return bad_codes(t, "its type or shape is none", err);
+    if (c->n_cols > UINT32_MAX || c->block > UINT32_MAX || !checked_mul(c->n_cols + c->block, c->n_rows, &all) ||
+        all > PTRDIFF_MAX / sizeof(float))
+        return bad_codes(t, "its shape overflows", err);
+    const struct code_shape shape = tensor_codes(t);
+    if (codes_bytes(&shape) != t->bytes ||
+        (shape.type != QD_TYPE_I8 && (shape.by_columns ? shape.n_rows : codes_row(&shape)) % 2))
+        return bad_codes(t, "its bytes do not fit their shape", err);
+    if (c->scales >= table->n || table->tensors[c->scales].type != QD_TYPE_F32 ||
+        table->tensors[c->scales].bytes != c->n_rows * codes_n_scales(&shape) * sizeof(float))
+        return bad_codes(t, "its scales are none", err);
+    if (c->zero_points && (c->zero_points > table->n || shape.type != QD_TYPE_U4 ||
+                           table->tensors[c->zero_points - 1].bytes != codes_zero_bytes(&shape)))
+        return bad_codes(t, "its zero points are none", err);
+    return 0;
+}
+
 int tensor_table_encode(const struct tensor_table *table, struct buffer *dst, struct qd_error *err)
 {
     if (table->n > TABLE_TENSORS_MAX)
         return err_new(err, QD_E_LIMIT, "%zu tensors, at most %d", table->n, TABLE_TENSORS_MAX);
     size_t start = dst->n;
-    begin_table(dst, "tensors", table->n);
+    const uint64_t format = format_of(table);
+    begin_table(dst, format, "tensors", table->n);
     for (size_t i = 0; i < table->n; i++) {
         int r = check_tensor(&table->tensors[i], err);
+        if (r == 0)
+            r = check_codes(table, i, err);
         if (r < 0)
             return err_in(err, r == QD_E_CORRUPT ? QD_E_INVALID : r, "table of tensors");
-        encode_tensor(&table->tensors[i], dst);
+        encode_tensor(&table->tensors[i], format, dst);
     }
     return finish_encoding(dst, start, "tensors", err);
 }
@@ -167,9 +243,27 @@ static void decode_shape(struct cursor *c, struct tensor_entry *t)
         t->shape[i] = 1;
 }
 
-static void decode_tensor(struct cursor *c, struct arena *arena, struct tensor_entry *t)
+static void decode_codes(struct cursor *c, struct code_entry *ret)
 {
-    if (unpack_array(c) != TENSOR_FIELDS)
+    const uint32_t n = unpack_array(c);
+    *ret = (struct code_entry){.n_cols = 0};
+    if (n == 0)
+        return;
+    const uint64_t by_columns = unpack_u64(c);
+    ret->by_columns = by_columns == 1;
+    ret->n_rows = unpack_u64(c);
+    ret->n_cols = unpack_u64(c);
+    ret->block = unpack_u64(c);
+    const uint64_t scales = unpack_u64(c), zero_points = unpack_u64(c);
+    ret->scales = (uint32_t)scales;
+    ret->zero_points = (uint32_t)zero_points;
+    if (n != CODE_FIELDS || by_columns > 1 || !ret->n_cols || scales > UINT32_MAX || zero_points > UINT32_MAX)
+        c->failed = true;
+}
+
+static void decode_tensor(struct cursor *c, uint64_t format, struct arena *arena, struct tensor_entry *t)
+{
+    if (unpack_array(c) != TENSOR_FIELDS + (format == TABLE_FORMAT_CODES))
         c->failed = true;
     t->name = take_text(c, arena, TABLE_NAME_MAX);
     decode_type(c, &t->type);
@@ -185,6 +279,9 @@ static void decode_tensor(struct cursor *c, struct arena *arena, struct tensor_e
     t->sqnr_db = unpack_f64(c);
     t->rel_rmse = unpack_f64(c);
     t->max_abs = unpack_f64(c);
+    t->codes = (struct code_entry){.n_cols = 0};
+    if (format == TABLE_FORMAT_CODES)
+        decode_codes(c, &t->codes);
 }
 
 static int check_place(const struct tensor_entry *t, const uint64_t *payload_bytes, size_t n_payload,
@@ -199,8 +296,9 @@ int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t 
                         struct tensor_table *ret, struct qd_error *err)
 {
     struct cursor c = cursor_over(raw);
+    uint64_t format;
     uint32_t n;
-    int r = open_table(&c, "tensors", &n, err);
+    int r = open_table(&c, TABLE_FORMAT_CODES, "tensors", &format, &n, err);
     if (r < 0)
         return r;
     if (n > TABLE_TENSORS_MAX || n > cursor_left(&c) / TENSOR_FIELDS)
@@ -213,7 +311,7 @@ int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t 
         return err_new(err, QD_E_LIMIT, "table of tensors: %u tensors are beyond the memory budget", n);
     for (size_t i = 0; i < n; i++) {
         struct tensor_entry *t = &table.tensors[i];
-        decode_tensor(&c, arena, t);
+        decode_tensor(&c, format, arena, t);
         if (c.failed)
             return err_new(err, QD_E_CORRUPT, "table of tensors: tensor %zu is malformed", i);
         if (!t->name || !t->reason)
@@ -227,6 +325,10 @@ int tensor_table_decode(struct bytes raw, const uint64_t *payload_bytes, size_t 
             return err_in(err, r, "table of tensors");
     }
     r = close_table(&c, "tensors", err);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = check_codes(&table, i, err);
+    if (r == 0 && format != format_of(&table))
+        r = err_new(err, QD_E_CORRUPT, "table of tensors: of codes alone, and none are");
     if (r == 0)
         *ret = table;
     return r;
@@ -307,7 +409,7 @@ int meta_table_encode(const struct meta_table *table, struct buffer *dst, struct
     if (table->n > TABLE_KEYS_MAX)
         return err_new(err, QD_E_LIMIT, "%zu keys, at most %d", table->n, TABLE_KEYS_MAX);
     size_t start = dst->n;
-    begin_table(dst, "metadata", table->n);
+    begin_table(dst, TABLE_FORMAT, "metadata", table->n);
     for (size_t i = 0; i < table->n; i++) {
         int r = encode_meta(&table->entries[i], dst, err);
         if (r < 0)
@@ -368,8 +470,9 @@ static int decode_meta(struct cursor *c, struct arena *arena, struct meta_entry 
 int meta_table_decode(struct bytes raw, struct arena *arena, struct meta_table *ret, struct qd_error *err)
 {
     struct cursor c = cursor_over(raw);
+    uint64_t format;
     uint32_t n;
-    int r = open_table(&c, "metadata", &n, err);
+    int r = open_table(&c, TABLE_FORMAT, "metadata", &format, &n, err);
     if (r < 0)
         return r;
     if (n > TABLE_KEYS_MAX || n > cursor_left(&c) / META_FIELDS)

@@ -13,6 +13,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/bytes.h"
 #include "kernels/core/error.h"
+#include "kernels/layout/codes.h"
 
 enum {
     TABLE_TENSORS_MAX = 1 << 20, /* the reader's own limit on tensors of a model */
@@ -21,6 +22,18 @@ enum {
     TABLE_DIMS_MAX = 8,
     TABLE_KEYS_MAX = 1 << 20, /* metadata keys; the reader's limit is lower */
     TABLE_KEY_MAX = 65535     /* bytes of a metadata key: GGUF's own limit */
+};
+
+/*
+ * The matrix that a tensor of codes alone is (quantd/matmul.h, struct qd_matrix): i8, i4 or u4, or u8 of two codes of 4
+ * bits each. Scales (f32) and zero points are tensors of the same table.
+ */
+struct code_entry {
+    bool by_columns; /* order of codes, scales and zero points */
+    uint64_t n_rows, n_cols;
+    uint64_t block;       /* elements with a scale; 0: a row has one */
+    uint32_t scales;      /* index */
+    uint32_t zero_points; /* index + 1; 0: none */
 };
 
 /* What an artifact's tensor is, and how far it is from its source. */
@@ -33,11 +46,15 @@ struct tensor_entry {
     uint32_t file;                  /* index among the artifact's payload files */
     uint64_t offset;                /* bytes from the start of that file */
     uint64_t bytes;
-    const char *reason; /* why this type, one clause */
-    double sqnr_db;     /* 10 log10(signal / noise); +inf where exact */
-    double rel_rmse;    /* sqrt(noise / signal); 0 where exact or where the source is all zero */
-    double max_abs;     /* max |x - y| */
+    const char *reason;      /* why this type, one clause */
+    double sqnr_db;          /* 10 log10(signal / noise); +inf where exact */
+    double rel_rmse;         /* sqrt(noise / signal); 0 where exact or where the source is all zero */
+    double max_abs;          /* max |x - y| */
+    struct code_entry codes; /* n_cols 0: it is none */
 };
+
+/* The shape of its codes; only where it has some. */
+struct code_shape tensor_codes(const struct tensor_entry *t);
 
 struct tensor_table {
     struct tensor_entry *tensors; /* in the arena; file order */

@@ -27,11 +27,33 @@ static int check_shape(const struct qd_tensor *t, uint64_t i, struct qd_error *e
     return 0;
 }
 
+/* The tables were checked: codes, scales and zero points fit each other. */
+static int matrix_of_codes(const struct qd_tensor *t, uint64_t i, struct qd_matrix *ret, struct qd_error *err)
+{
+    const struct qd_codes *c = t->codes;
+    if (i > 0)
+        return err_new(err, QD_E_INVALID, "tensor '%s' is one matrix, not %llu", t->name, (unsigned long long)i + 1);
+    *ret = (struct qd_matrix){
+        .data = t->data,
+        .n_rows = c->n_rows,
+        .n_cols = c->n_cols,
+        .type = c->type,
+        .layout = t->layout,
+        .scales = c->scales->data,
+        .zero_points = c->zero_points ? c->zero_points->data : NULL,
+        .block = c->block,
+        .order = c->order,
+    };
+    return 0;
+}
+
 int qd_tensor_matrix(const struct qd_tensor *t, uint64_t i, struct qd_matrix *ret, struct qd_error *err)
 {
     if (!t)
         return err_hint(err, err_new(err, QD_E_NOT_FOUND, "no tensor: NULL is what a name that is none gives"),
                         "`quantctl show` lists the tensors of an artifact");
+    if (t->codes)
+        return matrix_of_codes(t, i, ret, err);
     int r = check_shape(t, i, err);
     if (r < 0)
         return r;

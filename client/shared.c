@@ -131,6 +131,43 @@ static void view_of(const struct tensor_entry *t, enum qd_layout layout, struct 
     memcpy(dst->shape, t->shape, sizeof dst->shape);
 }
 
+/* Codes, and scales and zero points where they move with them (docs/formats/packed.md). */
+static void pack_view(const struct shared *s, enum qd_layout layout, const struct tensor_entry *t,
+                      struct qd_tensor *view)
+{
+    const struct code_shape shape = tensor_codes(t);
+    if (!layout_packs_codes(layout, shape.type, shape.n_rows, codes_row(&shape)))
+        return;
+    view->layout = layout;
+    if (codes_moves_scales(&shape))
+        s->views[t->codes.scales].layout = layout;
+    if (t->codes.zero_points && codes_moves_zeros(&shape))
+        s->views[t->codes.zero_points - 1].layout = layout;
+}
+
+/* When all views are there. */
+static int point_codes(const struct shared *s, enum qd_layout layout, struct qd_error *err)
+{
+    for (size_t i = 0; i < s->table.n; i++) {
+        const struct tensor_entry *t = &s->table.tensors[i];
+        if (!t->codes.n_cols)
+            continue;
+        struct qd_codes *c = arena_alloc(s->arena, 1, sizeof *c);
+        if (!c)
+            return err_new(err, QD_E_NO_MEMORY, "views of %zu tensors", s->table.n);
+        *c = (struct qd_codes){.type = tensor_codes(t).type,
+                               .order = t->codes.by_columns ? QD_ORDER_COLUMNS : QD_ORDER_ROWS,
+                               .n_rows = t->codes.n_rows,
+                               .n_cols = t->codes.n_cols,
+                               .block = t->codes.block,
+                               .scales = &s->views[t->codes.scales],
+                               .zero_points = t->codes.zero_points ? &s->views[t->codes.zero_points - 1] : NULL};
+        s->views[i].codes = c;
+        pack_view(s, layout, t, &s->views[i]);
+    }
+    return 0;
+}
+
 static int make_views(struct shared *s, struct qd_error *err)
 {
     int layout = qd_layout_by_name(s->manifest.layout);
@@ -153,7 +190,7 @@ static int make_views(struct shared *s, struct qd_error *err)
             at = (at + 1) & s->index_mask;
         s->index[at] = i + 1;
     }
-    return 0;
+    return point_codes(s, (enum qd_layout)layout, err);
 }
 
 const struct qd_tensor *shared_tensor(const struct shared *s, const char *name)

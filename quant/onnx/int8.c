@@ -55,6 +55,16 @@ static int int8_scales(struct builder *b, const struct weight *w, struct channel
     return r;
 }
 
+/* Rows are the channels: an axis with nothing before it, or nothing behind it. Between others it makes no matrix. */
+static struct onnx_matrix matrix_of(const struct weight *w, const struct onnx_tensor *scales)
+{
+    const struct channels c = channels_of(w->tensor, w->axis);
+    const uint64_t n_cols = w->tensor->n_elements / c.n;
+    if (c.inner != n_cols && c.inner != 1)
+        return (struct onnx_matrix){.scales = NULL};
+    return (struct onnx_matrix){.scales = scales, .by_columns = c.inner != n_cols, .n_rows = c.n, .n_cols = n_cols};
+}
+
 int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *d, struct int8_weight *ret)
 {
     const struct channels c = channels_of(w->tensor, w->axis);
@@ -78,6 +88,7 @@ int int8_codes(struct builder *b, const struct weight *w, struct onnx_decision *
     q->make_data = k;
     (void)snprintf(form, FORM_BYTES, "int8 by axis %" PRIu32, w->axis);
     d->codes = &q->tensor;
+    d->matrix = matrix_of(w, &s->tensor);
     d->form = form;
     d->bytes_after = q->tensor.bytes + s->tensor.bytes;
     *ret = (struct int8_weight){q, s, scales, c.n};

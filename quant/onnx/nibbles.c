@@ -294,6 +294,12 @@ int nibbles_plan(struct builder *b, const struct weight *w, struct onnx_decision
     if (made.zero_points)
         build_add(b, w->graph, build_place(w), NULL, made.zero_points);
     d->codes = &made.codes->tensor;
+    d->matrix = (struct onnx_matrix){.scales = &made.scales->tensor,
+                                     .zero_points = made.zero_points ? &made.zero_points->tensor : NULL,
+                                     .by_columns = q.standard,
+                                     .n_rows = q.n,
+                                     .n_cols = q.k,
+                                     .block = q.block};
     d->bytes_after =
         made.codes->tensor.bytes + made.scales->tensor.bytes + (made.zero_points ? made.zero_points->tensor.bytes : 0);
     return r;

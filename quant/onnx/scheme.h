@@ -45,10 +45,19 @@ struct onnx_recipe {
 
 const char *onnx_scheme_name(enum onnx_scheme s);
 
+/* The matrix that codes are, with tensors that are made beside them (artifact/tables.h, struct code_entry). */
+struct onnx_matrix {
+    const struct onnx_tensor *scales;      /* NULL: they are none */
+    const struct onnx_tensor *zero_points; /* NULL: none */
+    bool by_columns;
+    uint64_t n_rows, n_cols, block;
+};
+
 /* What becomes of a weight. */
 struct onnx_decision {
     const struct weight *weight;
     const struct onnx_tensor *codes; /* that is made for it; NULL where the weight stays */
+    struct onnx_matrix matrix;       /* that they are */
     const char *form;                /* "int8 by axis 0", "4 bits, blocks of 32", "float32" */
     const char *reason;              /* why it stays, or "" */
     const char *note;                /* what else there is to say, or NULL */

@@ -91,6 +91,12 @@ static int count_initializers(void *data, const struct onnx_graph *g)
     return 0;
 }
 
+/* Index of the tensor of that name in the table, which is shown; -1: it is not. */
+static int64_t shown_at(struct name_set *names, const struct onnx_tensor *t)
+{
+    return t ? name_set_find(names, t->name) : -1;
+}
+
 struct filling {
     struct onnx_tables *tables;
     const struct onnx_plan *plan;
@@ -107,7 +113,7 @@ static int fill_from_graph(void *data, const struct onnx_graph *g)
         size_t earlier;
         if (!is_shown(tensor))
             continue;
-        const int added = name_set_add(&f->names, tensor->name, i, &earlier);
+        const int added = name_set_add(&f->names, tensor->name, table->n, &earlier);
         if (added < 0)
             return added;
         const int64_t at = name_set_find(&f->codes, tensor->name);
@@ -115,6 +121,26 @@ static int fill_from_graph(void *data, const struct onnx_graph *g)
             table->tensors[table->n++] = entry_of(tensor, at < 0 ? NULL : &f->plan->decisions[at]);
     }
     return 0;
+}
+
+/* What codes are is said where their scales and zero points are shown, too. */
+static void fill_matrices(struct filling *f)
+{
+    struct tensor_table *table = &f->tables->tensors;
+    for (size_t i = 0; i < f->plan->weights.n; i++) {
+        const struct onnx_decision *d = &f->plan->decisions[i];
+        const struct onnx_matrix *m = &d->matrix;
+        const int64_t codes = shown_at(&f->names, d->codes), scales = shown_at(&f->names, m->scales),
+                      zeros = shown_at(&f->names, m->zero_points);
+        if (codes < 0 || scales < 0 || (m->zero_points && zeros < 0))
+            continue;
+        table->tensors[codes].codes = (struct code_entry){.by_columns = m->by_columns,
+                                                          .n_rows = m->n_rows,
+                                                          .n_cols = m->n_cols,
+                                                          .block = m->block,
+                                                          .scales = (uint32_t)scales,
+                                                          .zero_points = (uint32_t)(zeros + 1)};
+    }
 }
 
 static int fill_tensors(struct onnx_tables *t, const struct onnx_plan *p, const struct onnx_graph *g,
@@ -133,6 +159,8 @@ static int fill_tensors(struct onnx_tables *t, const struct onnx_plan *p, const 
     t->tensors.tensors = arena_alloc(t->arena, n + 1, sizeof *t->tensors.tensors);
     if (r >= 0)
         r = t->tensors.tensors ? each_graph(g, fill_from_graph, &f) : QD_E_NO_MEMORY;
+    if (r >= 0)
+        fill_matrices(&f);
     name_set_clear(&f.codes);
     name_set_clear(&f.names);
     return r < 0 ? err_new(err, r, "the table of tensors") : 0;

@@ -68,8 +68,16 @@ static void tensor_seed(fuzz_use *use, void *data)
          .shape = {300},
          .bytes = 1200,
          .reason = ""},
+        {.name = "codes",
+         .type = QD_TYPE_I8,
+         .source_type = QD_TYPE_F32,
+         .n_dims = 2,
+         .shape = {300, 64},
+         .bytes = 19200,
+         .reason = "",
+         .codes = {.by_columns = true, .n_rows = 300, .n_cols = 64, .scales = 1}},
     };
-    if (tensor_table_encode(&(struct tensor_table){t, 2}, &raw, NULL) < 0)
+    if (tensor_table_encode(&(struct tensor_table){t, 3}, &raw, NULL) < 0)
         abort();
     use(buffer_span(&raw), data);
 }

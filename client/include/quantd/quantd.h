@@ -143,6 +143,21 @@ QD_API void qd_artifact_free(struct qd_artifact *a);
 
 enum { QD_DIMS_MAX = 8 };
 
+struct qd_tensor;
+
+/*
+ * What a tensor of codes alone is, a weight of an ONNX model: a matrix whose scales, and perhaps zero points, are
+ * tensors of their own (struct qd_matrix, matmul.h). The codes' type may be u8 of two codes of 4 bits each.
+ */
+struct qd_codes {
+    enum qd_type type; /* i8, i4 or u4 */
+    enum qd_order order;
+    uint64_t n_rows, n_cols;
+    uint64_t block;                      /* elements of a row with a scale; 0: all of it */
+    const struct qd_tensor *scales;      /* borrowed, of the same artifact */
+    const struct qd_tensor *zero_points; /* NULL: none */
+};
+
 struct qd_tensor {
     const char *name;
     enum qd_type type;
@@ -157,7 +172,8 @@ struct qd_tensor {
     double sqnr_db;     /* against the source; +inf where exact */
     double rel_rmse;
     double max_abs;
-    enum qd_layout layout; /* how the bytes of each of its matrices are ordered: the artifact's, or portable */
+    enum qd_layout layout;        /* how the bytes of each of its matrices are ordered: the artifact's, or portable */
+    const struct qd_codes *codes; /* NULL where it is no weight of codes alone; borrows the artifact */
 };
 
 QD_API size_t qd_artifact_n_tensors(const struct qd_artifact *a);
@@ -167,7 +183,8 @@ QD_API const struct qd_tensor *qd_artifact_tensor(const struct qd_artifact *a,
 
 /*
  * Matrix @i of a tensor of two to four dimensions, as qd_matmul and its like take it: shape[0] inputs, shape[1]
- * outputs; of a tensor of experts the matrix of expert @i, in the order of memory. Borrows the tensor's data.
+ * outputs; of a tensor of experts the matrix of expert @i, in the order of memory. Of codes alone the one that t->codes
+ * says, whatever their dimensions (of a convolution: a row for each channel that it makes). Borrows the tensors' data.
  * QD_E_INVALID: it has no such matrix; QD_E_NOT_FOUND: @t is NULL, as qd_artifact_tensor answers where there is none.
  */
 QD_API int qd_tensor_matrix(const struct qd_tensor *t, uint64_t i, struct qd_matrix *ret, struct qd_error *err);

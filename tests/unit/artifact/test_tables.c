@@ -160,6 +160,82 @@ static void tensor_table_encode__sizes_that_do_not_follow_from_the_shape__are_re
     assert_int_equal(tensor_table_encode(&(struct tensor_table){&t, 1}, &raw, NULL), QD_E_INVALID);
 }
 
+/* A weight of 16 rows of 96 as MatMulNBits has it, blocks of 64 with zero points, and a [96][16] one by channel. */
+static void make_codes(struct tensor_entry t[5])
+{
+    static const char *const names[] = {"w", "w.scale", "w.zero", "v", "v.scale"};
+    static const struct {
+        enum qd_type type;
+        uint32_t n_dims;
+        uint64_t shape[3], bytes;
+    } as[] = {{QD_TYPE_U8, 3, {32, 2, 16}, 1024},
+              {QD_TYPE_F32, 1, {32, 1, 1}, 128},
+              {QD_TYPE_U8, 1, {16, 1, 1}, 16},
+              {QD_TYPE_I8, 2, {16, 96, 1}, 1536},
+              {QD_TYPE_F32, 1, {16, 1, 1}, 64}};
+    for (size_t i = 0; i < 5; i++) {
+        t[i] = tensor(names[i], 32, 1, 4096 * i);
+        t[i].type = as[i].type;
+        t[i].n_dims = as[i].n_dims;
+        memcpy(t[i].shape, as[i].shape, sizeof as[i].shape);
+        t[i].bytes = as[i].bytes;
+    }
+    t[0].codes = (struct code_entry){.n_rows = 16, .n_cols = 96, .block = 64, .scales = 1, .zero_points = 3};
+    t[3].codes = (struct code_entry){.by_columns = true, .n_rows = 16, .n_cols = 96, .scales = 4};
+}
+
+static void tensor_table__codes_alone__are_there_again(void **state)
+{
+    (void)state;
+    struct tensor_entry t[5];
+    struct tensor_table table;
+    CLEANUP(buffer_clear) struct buffer raw = {0};
+    CLEANUP(buffer_clear) struct buffer again = {0};
+    CLEANUP(arena_free) struct arena *arena = arena_new(ARENA_BUDGET);
+    const uint64_t payload = 1 << 20;
+    make_codes(t);
+    assert_int_equal(tensor_table_encode(&(struct tensor_table){t, 5}, &raw, NULL), 0);
+    assert_int_equal(tensor_table_decode(buffer_span(&raw), &payload, 1, arena, &table, NULL), 0);
+    assert_memory_equal(&table.tensors[0].codes, &t[0].codes, sizeof t[0].codes);
+    assert_memory_equal(&table.tensors[3].codes, &t[3].codes, sizeof t[3].codes);
+    assert_int_equal(table.tensors[1].codes.n_cols, 0);
+    assert_int_equal(tensor_codes(&table.tensors[0]).type, QD_TYPE_U4);
+    assert_int_equal(tensor_table_encode(&table, &again, NULL), 0);
+    assert_int_equal(again.n, raw.n);
+    assert_memory_equal(again.data, raw.data, raw.n);
+}
+
+static void tensor_table__codes_that_fit_nothing__are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t of;
+        struct code_entry codes;
+        const char *why;
+    } bad[] = {
+        {0, {.n_rows = 16, .n_cols = 96, .block = 64, .scales = 5, .zero_points = 3}, "scales"},
+        {0, {.n_rows = 16, .n_cols = 96, .block = 64, .scales = 2, .zero_points = 3}, "scales"},
+        {0, {.n_rows = 16, .n_cols = 96, .block = 64, .scales = 1, .zero_points = 6}, "zero points"},
+        {0, {.n_rows = 16, .n_cols = 96, .block = 64, .scales = 1, .zero_points = 2}, "zero points"},
+        {0, {.n_rows = 16, .n_cols = 96, .block = 48, .scales = 1, .zero_points = 3}, "type or shape"},
+        {0, {.n_rows = 16, .n_cols = 96, .block = 32, .scales = 1, .zero_points = 3}, "bytes"},
+        {0, {.n_rows = UINT64_MAX, .n_cols = 96, .block = 64, .scales = 1}, "overflows"},
+        {0, {.n_rows = 16, .n_cols = UINT64_MAX, .block = 64, .scales = 1}, "overflows"},
+        {1, {.n_rows = 8, .n_cols = 16, .scales = 1}, "type or shape"},
+        {3, {.by_columns = true, .n_rows = 16, .n_cols = 96, .scales = 4, .zero_points = 3}, "zero points"},
+        {3, {.by_columns = true, .n_rows = 32, .n_cols = 96, .scales = 1}, "bytes"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CLEANUP(buffer_clear) struct buffer raw = {0};
+        struct tensor_entry t[5];
+        struct qd_error err;
+        make_codes(t);
+        t[bad[i].of].codes = bad[i].codes;
+        assert_int_equal(tensor_table_encode(&(struct tensor_table){t, 5}, &raw, &err), QD_E_INVALID);
+        assert_non_null(strstr(err.message, bad[i].why));
+    }
+}
+
 static void tensor_table__beyond_the_arena__is_a_limit_not_a_crash(void **state)
 {
     (void)state;
@@ -291,6 +367,8 @@ int main(void)
         cmocka_unit_test(tensor_table__lying_counts__are_refused_before_they_cost_memory),
         cmocka_unit_test(tensor_table__same_name_twice__is_refused),
         cmocka_unit_test(tensor_table_encode__sizes_that_do_not_follow_from_the_shape__are_refused),
+        cmocka_unit_test(tensor_table__codes_alone__are_there_again),
+        cmocka_unit_test(tensor_table__codes_that_fit_nothing__are_refused),
         cmocka_unit_test(tensor_table__beyond_the_arena__is_a_limit_not_a_crash),
         cmocka_unit_test(tensor_table__hundred_thousand_tensors__decode_in_linear_time),
         cmocka_unit_test(meta_table__encode_decode_encode__gives_the_same_bytes),
