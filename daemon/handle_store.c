@@ -18,6 +18,8 @@
 #include "daemon/pool.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/cleanup.h"
+#include "quant/format/onnx.h"
+#include "quant/recipe.h"
 
 enum { LIST_ARENA_BYTES = 64 << 20, KEY_PREFIX_MIN = 8, PROBLEMS_MAX = 256 };
 
@@ -459,7 +461,9 @@ int handle_prune(struct peer *peer, struct request *rq, const struct msg_prune *
 /* Of an ONNX model the metadata say how far it is from its source; of a GGUF they are its tokenizer. */
 static bool says_errors(const struct lease *lease)
 {
-    return strcmp(lease->manifest->files[0].name, "model.onnx") == 0;
+    enum scheme scheme;
+    return onnx_is_named(lease->manifest->files[0].name) || /* or packed */
+           (scheme_parse(lease->manifest->scheme, &scheme, NULL) == 0 && !(scheme_families(scheme) & FAMILY_GGUF));
 }
 
 static int show_work(void *data, struct qd_error *err)

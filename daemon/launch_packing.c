@@ -10,6 +10,9 @@
 #include "daemon/log.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/layout/packed.h"
+#include "quant/format/onnx.h"
+#include "quant/pack_onnx.h"
+#include "quant/portable_table.h"
 
 /* ---- what it came to ------------------------------------------------------------------------ */
 
@@ -22,12 +25,18 @@ static int decode_made(const struct launch *l, struct arena **ret_arena, struct 
     return tensor_table_decode(raw, &l->plan.file_bytes, 1, *ret_arena, ret, err);
 }
 
+static bool is_same_matrix(const struct code_entry *a, const struct code_entry *b)
+{
+    return a->by_columns == b->by_columns && a->n_rows == b->n_rows && a->n_cols == b->n_cols && a->block == b->block &&
+           a->scales == b->scales && a->zero_points == b->zero_points;
+}
+
 /* But for where it lies, all of it is signed twice. */
 static bool is_same_tensor(const struct tensor_entry *a, const struct tensor_entry *b)
 {
     return strcmp(a->name, b->name) == 0 && strcmp(a->reason, b->reason) == 0 && a->type == b->type &&
-           a->source_type == b->source_type && a->n_dims == b->n_dims && a->file == b->file && a->bytes == b->bytes &&
-           memcmp(a->shape, b->shape, a->n_dims * sizeof a->shape[0]) == 0 &&
+           a->source_type == b->source_type && a->n_dims == b->n_dims && a->bytes == b->bytes &&
+           memcmp(a->shape, b->shape, a->n_dims * sizeof a->shape[0]) == 0 && is_same_matrix(&a->codes, &b->codes) &&
            memcmp(&a->sqnr_db, &b->sqnr_db, sizeof a->sqnr_db) == 0 &&
            memcmp(&a->rel_rmse, &b->rel_rmse, sizeof a->rel_rmse) == 0 &&
            memcmp(&a->max_abs, &b->max_abs, sizeof a->max_abs) == 0;
@@ -94,6 +103,12 @@ bool packing_examine(struct launch *l)
     return true;
 }
 
+/* Of an ONNX artifact all files are handed over: what it is made of says its table, not its model. */
+static bool is_onnx(const struct manifest *m)
+{
+    return onnx_is_named(m->files[0].name);
+}
+
 /* ---- the worker has it ---------------------------------------------------------------------------- */
 
 static void on_probe_reply(struct launch *l, struct incoming *in, struct packet *p)
@@ -102,8 +117,9 @@ static void on_probe_reply(struct launch *l, struct incoming *in, struct packet 
     struct qd_error err;
     (void)p;
     int r = in->failed ? incoming_error(in, &err) : incoming_decode(in, INTO(w_probed, &probed), &err);
-    if (r == 0 &&
-        (strcmp(probed.format, "gguf") != 0 || strcmp(probed.role, l->files[0].role) != 0 || probed.files_n > 0))
+    const bool onnx = is_onnx(l->lease->manifest);
+    if (r == 0 && (strcmp(probed.format, onnx ? "onnx" : "gguf") != 0 || strcmp(probed.role, l->files[0].role) != 0 ||
+                   (!onnx && probed.files_n > 0)))
         r = err_new(&err, QD_E_PROTOCOL, "the worker takes an artifact for %.16s with %zu companions", probed.format,
                     probed.files_n);
     if (r < 0) {
@@ -124,6 +140,13 @@ static void step_probe(struct launch *l)
 
 /* ---- before it ---------------------------------------------------------------------------------------- */
 
+static bool is_packed(enum qd_layout layout, const struct tensor_entry *t)
+{
+    const struct code_shape codes = tensor_codes(t);
+    return t->codes.n_cols ? layout_packs_codes(layout, codes.type, codes.n_rows, codes_row(&codes))
+                           : layout_packs(layout, t->type, t->n_dims > 1 ? t->shape[1] : 1);
+}
+
 static int look_for_tensors_on_pool(void *data, struct qd_error *err)
 {
     struct launch *l = data;
@@ -133,8 +156,7 @@ static int look_for_tensors_on_pool(void *data, struct qd_error *err)
     if (r < 0)
         return r;
     size_t i = 0;
-    while (i < table.n &&
-           !layout_packs(l->layout, table.tensors[i].type, table.tensors[i].n_dims > 1 ? table.tensors[i].shape[1] : 1))
+    while (i < table.n && !is_packed(l->layout, &table.tensors[i]))
         i++;
     l->nothing_to_pack = i == table.n;
     if (l->nothing_to_pack)
@@ -143,10 +165,9 @@ static int look_for_tensors_on_pool(void *data, struct qd_error *err)
 }
 
 /* A file of the artifact as a file of the launch: what it must hold is known already. */
-static int take_file(struct launch *l, enum manifest_role manifest_role, const char *role, struct qd_error *err)
+static int take_file(struct launch *l, const struct manifest_file *from, const char *role, struct qd_error *err)
 {
     const struct manifest *m = l->lease->manifest;
-    const struct manifest_file *from = manifest_file(m, manifest_role);
     struct launch_file *f = &l->files[l->n_files];
     if (!from)
         return err_new(err, QD_E_CORRUPT, "the portable artifact has no %s", role);
@@ -184,10 +205,13 @@ static int take_artifact(struct launch *l, struct qd_error *err)
     int r = store_lookup(l->d->store, &l->portable, &l->lease, err);
     if (r < 0)
         return r;
+    const struct manifest *m = l->lease->manifest;
     r = take_facts(l, err);
+    for (size_t i = 0; i < m->n_files && m->files[i].role == MANIFEST_PAYLOAD && r == 0; i++)
+        r = take_file(l, &m->files[i], "weights", err);
     if (r == 0)
-        r = take_file(l, MANIFEST_PAYLOAD, "weights", err);
-    return r < 0 ? r : take_file(l, MANIFEST_TENSORS, "tensors", err);
+        r = take_file(l, manifest_file(m, MANIFEST_TENSORS), PORTABLE_TABLE_ROLE, err);
+    return r < 0 || !is_onnx(m) ? r : take_file(l, manifest_file(m, MANIFEST_METADATA), PORTABLE_METADATA_ROLE, err);
 }
 
 void launch_begin_packing(struct launch *l)

@@ -698,7 +698,7 @@ int launch_start(struct daemon *d, const struct launch_spec *s, const struct lau
     l->model = strdup(s->model);
     l->boot_id = strdup(s->boot_id);
     l->first_path = s->first_file ? strdup(s->first_file) : NULL;
-    l->files = calloc(2, sizeof *l->files); /* a source's companions make it more */
+    l->files = calloc(STORE_PARTS_MAX + 2, sizeof *l->files); /* an artifact and its tables; companions make it more */
     if (!l->files || !l->model || !l->boot_id || (s->first_file && !l->first_path))
         return err_new(err, QD_E_NO_MEMORY, "job");
     int r = s->layout == QD_LAYOUT_PORTABLE ? take_first(l, s, err) : 0;

@@ -179,9 +179,8 @@ void policy_resolve(const struct recipe *asked, const struct policy_facts *facts
 
 static bool no_packed_form(enum scheme scheme, const struct policy_facts *facts)
 {
-    const struct packed_field *fields;
     (void)facts;
-    return packed_fields(scheme_type(scheme), &fields) == 0;
+    return packed_block_bytes(scheme_type(scheme)) == 0;
 }
 
 static bool no_vector_kernels(enum scheme scheme, const struct policy_facts *facts)

@@ -27,6 +27,7 @@
 #include "kernels/core/io.h"
 #include "kernels/cpu.h"
 #include "quant/limits.h"
+#include "quant/pack_onnx.h"
 #include "quant/packed.h"
 #include "quant/plan_pack.h"
 #include "quant/run.h"
@@ -45,7 +46,8 @@ struct session {
     bool idle, no_sandbox;
     struct source *source; /* owned, as all below */
     bool is_onnx;
-    struct onnx_job *onnx; /* all of a job on an ONNX model; NULL: none is planned */
+    struct onnx_job *onnx;       /* all of a job on an ONNX model; NULL: none is planned */
+    struct onnx_pack *onnx_pack; /* of an ONNX artifact that is packed; NULL: none is */
     struct model *model;
     struct importance *importance;   /* NULL: the recipe has none */
     struct portable_table *portable; /* of what is packed; NULL: nothing is */
@@ -336,15 +338,33 @@ static int reply_onnx_plan(struct session *s, const struct request *rq, struct q
     return r < 0 ? r : reply_plan(s, rq, &table, &result, err);
 }
 
+static int plan_onnx_pack(struct session *s, const struct request *rq, const char *layout_name, struct qd_error *err)
+{
+    CLEANUP(buffer_clear) struct buffer table = {0};
+    enum qd_layout layout;
+    int r = layout_parse(layout_name, &layout, err);
+    if (r == 0)
+        r = onnx_pack_plan(s->source, layout, s->memory_bytes ? s->memory_bytes / 2 : LIMIT_HEADER_BUDGET_BYTES,
+                           &s->onnx_pack, err);
+    if (r == 0)
+        r = records_begin(&table, 0, err); /* types and shapes are those of the portable artifact */
+    if (r < 0)
+        return r;
+    struct msg_w_file file = planned_file("model.gguf", s->onnx_pack->file_bytes);
+    struct msg_w_planned result = {.files = &file, .files_n = 1, .source_bytes = s->onnx_pack->bytes};
+    return reply_plan(s, rq, &table, &result, err);
+}
+
 int handle_w_plan(struct session *s, struct request *rq, const struct msg_w_plan *p, struct qd_error *err)
 {
-    if (!s->source || s->model || s->onnx)
+    if (!s->source || s->model || s->onnx || s->onnx_pack)
         return out_of_turn("w_plan", err);
     if (!p->layout && !p->recipe)
         return err_new(err, QD_E_PROTOCOL, "w_plan: neither a recipe nor a layout");
+    if (s->is_onnx && !p->recipe)
+        return plan_onnx_pack(s, rq, p->layout, err);
     if (s->is_onnx) {
-        int r = p->recipe ? plan_onnx(s, p->recipe, p->threads, err)
-                          : err_new(err, QD_E_UNSUPPORTED, "an ONNX model has no packed form");
+        int r = plan_onnx(s, p->recipe, p->threads, err);
         return r < 0 ? r : reply_onnx_plan(s, rq, err);
     }
     int r = model_read(s->source, LIMIT_HEADER_BUDGET_BYTES, &s->model, err);
@@ -432,10 +452,39 @@ static int run_onnx(struct session *s, struct request *rq, const struct msg_w_ru
     return send_done(s, rq, &done, err);
 }
 
+static int tell_packed(void *data, uint64_t done_bytes, uint64_t total_bytes, const char *what)
+{
+    struct session *s = data;
+    tell(s, done_bytes, total_bytes, what, NULL);
+    return s->cancel ? QD_E_CANCELLED : 0;
+}
+
+/* The packet carries the output, then a journal that stays empty. Quality is the portable artifact's, quantd has it. */
+static int run_onnx_pack(struct session *s, struct request *rq, struct qd_error *err)
+{
+    static const struct quality_sums no_quality = {.worst = ""};
+    const struct onnx_pack *p = s->onnx_pack;
+    CLEANUP(fd_close) int fd = packet_steal_fd(rq->packet, 0);
+    const size_t n = source_n_files(s->source);
+    CLEANUP(free) struct source_file_id *witness = calloc(n, sizeof *witness);
+    if (!witness)
+        return err_new(err, QD_E_NO_MEMORY, "witness");
+    int r = onnx_pack_run(p, s->source, fd, tell_packed, s, err);
+    if (r == 0)
+        r = source_testify(s->source, &s->cancel, witness, err);
+    if (r < 0)
+        return s->cancel ? err_new(err, QD_E_CANCELLED, "cancelled") : r;
+    const struct done done = {
+        .tensors = &p->tensors, .meta = &p->meta, .quality = &no_quality, .witness = witness, .n_witness = n};
+    return send_done(s, rq, &done, err);
+}
+
 int handle_w_run(struct session *s, struct request *rq, const struct msg_w_run *p, struct qd_error *err)
 {
     if (s->onnx)
         return run_onnx(s, rq, p, err);
+    if (s->onnx_pack)
+        return run_onnx_pack(s, rq, err);
     if (!s->plan)
         return out_of_turn("w_run", err);
     CLEANUP(fd_close) int out_fd = packet_steal_fd(rq->packet, 0);
@@ -595,6 +644,7 @@ int control_main(int argc, char **argv)
     if (r < 0)
         (void)fprintf(stderr, "%s%s%s\n", err.message, err.hint[0] ? "; " : "", err.hint);
     (void)onnx_job_free(s.onnx); /* these return NULL by convention */
+    (void)onnx_pack_free(s.onnx_pack);
     (void)plan_free(s.plan);
     (void)importance_free(s.importance);
     (void)portable_table_free(s.portable);

@@ -19,6 +19,7 @@
 #include "kernels/layout/packed.h"
 #include "quant/limits.h"
 #include "quant/packed.h"
+#include "quant/pack_onnx.h"
 #include "quant/plan_pack.h"
 #include "quant/policy.h"
 #include "quant/run.h"
@@ -274,13 +275,25 @@ static int on_tensor(void *data, uint64_t done, uint64_t total, const char *tens
 
 static int run_onnx(struct direct *d, struct qd_error *err)
 {
-    int r = d->args.verb == DIRECT_QUANTIZE ? 0 : err_new(err, QD_E_UNSUPPORTED, "an ONNX model has no packed form");
+    int r =
+        d->args.verb == DIRECT_QUANTIZE
+            ? 0
+            : err_hint(err, err_new(err, QD_E_UNSUPPORTED, "what an ONNX model's weights are is said by its artifact"),
+                       "`quantctl open NAME --layout native --output FILE` gives the packed file");
     if (r == 0 && d->args.imatrix)
         r = err_new(err, QD_E_INVALID, "an importance matrix is for GGUF models");
     if (r == 0 && d->args.out)
         r = refuse_own_source(d, err);
     if (r == 0)
         r = direct_onnx_run(&d->args, d->source, d->started, &cancelled, on_tensor, d, err);
+    return r == QD_E_CANCELLED ? err_new(err, r, "cancelled") : r;
+}
+
+static int unpack_onnx(struct direct *d, struct qd_error *err)
+{
+    int r = d->args.out ? refuse_own_source(d, err) : 0;
+    if (r == 0)
+        r = direct_onnx_unpack(&d->args, d->model, d->source, d->started, on_tensor, d, err);
     return r == QD_E_CANCELLED ? err_new(err, r, "cancelled") : r;
 }
 
@@ -303,6 +316,10 @@ static int direct_run(struct direct *d, struct qd_error *err)
         r = run_onnx(d, err);
     if (r < 0 || d->is_onnx)
         return r < 0 ? err_in(err, r, "%s", d->args.in) : 0;
+    if (d->args.verb == DIRECT_UNPACK && onnx_packed_is(d->model)) {
+        r = unpack_onnx(d, err);
+        return r < 0 ? err_in(err, r, "%s", d->args.in) : 0;
+    }
     r = refuse_data(&d->args, err);
     if (r == 0)
         r = read_importance(d, err);

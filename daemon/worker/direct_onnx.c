@@ -13,6 +13,7 @@
 #include "kernels/cpu.h"
 #include "quant/limits.h"
 #include "quant/onnx/make.h"
+#include "quant/pack_onnx.h"
 #include "quant/policy.h"
 
 enum { DATA_NAME_BYTES = LIMIT_FILE_NAME_BYTES + 1, PATH_BYTES = 4096 };
@@ -103,4 +104,47 @@ int direct_onnx_run(const struct direct_args *a, struct source *s, double starte
                                        .not_compared = r < 0 ? not_compared.message : NULL,
                                        .seconds = seconds_now() - started};
     return onnx_report(&report, err);
+}
+
+/* ---- unpacking ---- */
+
+/* "FOLDER OF OUT/NAME" */
+static int beside(const char *out, const char *name, char path[PATH_BYTES], struct qd_error *err)
+{
+    const char *slash = strrchr(out, '/');
+    const int folder = slash ? (int)(slash - out) + 1 : 0;
+    return snprintf(path, PATH_BYTES, "%.*s%s", folder, out, name) < PATH_BYTES
+               ? 0
+               : err_new(err, QD_E_INVALID, "'%.100s...' is too long for a name", out);
+}
+
+static int write_unpacked(const struct direct_args *a, const struct onnx_pack *p, struct source *s,
+                          onnx_progress_fn *progress, void *progress_data, struct qd_error *err)
+{
+    CLEANUP(outfile_close) struct outfile model = {.fd = -1, .folder_fd = -1, .journal_fd = -1};
+    CLEANUP(outfile_close) struct outfile data = {.fd = -1, .folder_fd = -1, .journal_fd = -1};
+    char path[PATH_BYTES];
+    const bool has_data = p->n_parts > 1;
+    int r = outfile_open(&model, a->out, a->force, err);
+    if (r == 0 && has_data)
+        r = beside(a->out, p->parts[1].name, path, err);
+    if (r == 0 && has_data)
+        r = outfile_open(&data, path, a->force, err);
+    if (r == 0)
+        r = onnx_unpack_run(p, s, (const int[]){model.fd, data.fd}, progress, progress_data, err);
+    if (r == 0)
+        r = source_check_unchanged(s, err);
+    if (r == 0 && has_data)
+        r = outfile_publish(&data, err);
+    return r < 0 ? r : outfile_publish(&model, err);
+}
+
+int direct_onnx_unpack(const struct direct_args *a, const struct model *m, struct source *s, double started,
+                       onnx_progress_fn *progress, void *data, struct qd_error *err)
+{
+    CLEANUP(onnx_pack_free) struct onnx_pack *p = NULL;
+    int r = onnx_unpack_plan(m, &p, err);
+    if (r == 0 && !a->dry_run)
+        r = write_unpacked(a, p, s, progress, data, err);
+    return r < 0 ? r : onnx_report_unpacked(a, p, seconds_now() - started, err);
 }

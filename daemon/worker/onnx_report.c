@@ -153,6 +153,17 @@ static json_t *json_of_comparison(const struct comparison *c)
     return json_pack("{s:I, s:o, s:o}", "samples", (json_int_t)c->n_samples, "outputs", outputs, "worst", worst);
 }
 
+/* Takes @root; NULL: memory was out. */
+static int print_json(json_t *root, struct qd_error *err)
+{
+    if (!root)
+        return err_new(err, QD_E_NO_MEMORY, "the report");
+    int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_decref(root);
+    putchar('\n');
+    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the report") : 0;
+}
+
 static int report_json(const struct onnx_report *report, struct qd_error *err)
 {
     const struct onnx_plan *p = report->plan;
@@ -168,12 +179,7 @@ static int report_json(const struct onnx_report *report, struct qd_error *err)
                   json_of_number(deviation_sqnr(&s.deviation)), "seconds", report->seconds, "tensors", tensors,
                   "comparison", report->comparison ? json_of_comparison(report->comparison) : json_null(),
                   "not_compared", report->not_compared ? report->not_compared : "");
-    if (!root)
-        return err_new(err, QD_E_NO_MEMORY, "the report");
-    int r = json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    json_decref(root);
-    putchar('\n');
-    return r < 0 || fflush(stdout) != 0 ? err_new(err, QD_E_IO, "cannot write the report") : 0;
+    return print_json(root, err);
 }
 
 int onnx_report(const struct onnx_report *r, struct qd_error *err)
@@ -184,5 +190,22 @@ int onnx_report(const struct onnx_report *r, struct qd_error *err)
         print_plan(r);
     else if (!r->args->quiet)
         print_result(r);
+    return 0;
+}
+
+int onnx_report_unpacked(const struct direct_args *a, const struct onnx_pack *p, double seconds, struct qd_error *err)
+{
+    const char *layout = qd_layout_info(p->layout)->name, *out = a->out ? a->out : "";
+    if (a->json)
+        return print_json(json_pack("{s:s, s:s, s:s, s:I, s:I, s:f}", "input", a->in, "output", out, "layout", layout,
+                                    "bytes", (json_int_t)p->bytes, "packed", (json_int_t)p->n_matrices, "seconds",
+                                    seconds),
+                          err);
+    if (a->quiet)
+        return 0;
+    printf("%s: an ONNX model, %s from %s, %" PRIu64 " bytes, %.1f s\n", a->dry_run ? a->in : out,
+           a->dry_run ? "to be unpacked" : "unpacked", layout, p->bytes, seconds);
+    printf("%zu matrices change the order of their codes, all else is a copy%s%s\n", p->n_matrices,
+           p->n_parts > 1 ? "; beside it " : "", p->n_parts > 1 ? p->parts[1].name : "");
     return 0;
 }

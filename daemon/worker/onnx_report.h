@@ -5,6 +5,7 @@
 #include "daemon/worker/direct_args.h"
 #include "quant/calib/compare.h"
 #include "quant/onnx/scheme.h"
+#include "quant/pack_onnx.h"
 
 struct onnx_report { /* borrows all of it */
     const struct direct_args *args;
@@ -16,5 +17,9 @@ struct onnx_report { /* borrows all of it */
 };
 
 int onnx_report(const struct onnx_report *r, struct qd_error *err);
+
+/* Of a packed file that was unpacked, or would be (--dry-run). */
+int onnx_report_unpacked(const struct direct_args *args, const struct onnx_pack *p, double seconds,
+                         struct qd_error *err);
 
 #endif
