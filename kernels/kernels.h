@@ -126,6 +126,15 @@ struct code_scales {
     uint8_t flip; /* of u4: the codes are xored with it; 0x88 makes unsigned ones of i4 */
 };
 
+/* From one group to the @n_groups-th behind it. */
+static inline void code_scales_skip(struct code_scales *k, size_t n_groups)
+{
+    if (k->scale)
+        k->scale += n_groups * k->scale_group;
+    if (k->zero)
+        k->zero += n_groups * k->zero_group;
+}
+
 /*
  * A strip of a product: the rows of @n_groups groups times a tile of @width columns. Row r of group g is row
  * g * rows + r of y:

@@ -180,8 +180,7 @@ static void group_compute(const struct matrix_view *v, const struct qd_activatio
                              .y_stride = v->n_rows,
                              .next = group + view_group_bytes(v),
                              .next_bytes = v->packed ? view_group_bytes(v) / n_tiles : 0};
-    s.codes.scale += g * s.codes.scale_group;
-    s.codes.zero = s.codes.zero ? s.codes.zero + g * s.codes.zero_group : NULL;
+    code_scales_skip(&s.codes, g);
     for (size_t c = first; c < end; s.next += s.next_bytes) {
         s.y = y + c * v->n_rows;
         c += tile_compute(v, a, s, c);

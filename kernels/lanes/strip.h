@@ -141,9 +141,7 @@ INLINE void tile(const struct matmul_strip *s, block_fn *block, size_t n_groups,
 INLINE void next_groups(struct matmul_strip *s, const struct planes *p, size_t n)
 {
     s->w += n * group_bytes(s, p);
-    s->codes.scale += n * s->codes.scale_group;
-    if (s->codes.zero)
-        s->codes.zero += n * s->codes.zero_group;
+    code_scales_skip(&s->codes, n);
     s->y += n * LANES;
     s->n_groups -= n;
 }

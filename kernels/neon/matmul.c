@@ -567,8 +567,7 @@ INLINE void each_group(const struct matmul_strip *s, matmul_fn *tile, size_t blo
     for (size_t g = 0; g < s->n_groups; g++) {
         tile(&one);
         one.w += s->n_blocks * ROWS * block_bytes;
-        one.codes.scale += s->codes.scale_group;
-        one.codes.zero = s->codes.zero ? one.codes.zero + s->codes.zero_group : NULL;
+        code_scales_skip(&one.codes, 1);
         one.y += ROWS;
     }
 }
