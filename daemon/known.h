@@ -23,7 +23,7 @@ struct known *known_close(struct known *k);
 
 /*
  * The source of the first file with stat @first is @files (@files[0] itself); digests are not kept here. @calibration:
- * of the catalog (catalog.h): a sample that comes changes no file of the list.
+ * as the catalog's (catalog.h), when @files was listed: a sample that comes changes no file of the list.
  */
 int known_put(struct known *k, const struct stat *first, uint64_t calibration, const struct source_file_id *files,
               size_t n_files, struct qd_error *err);

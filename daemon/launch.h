@@ -62,7 +62,7 @@ struct launch {
     struct launch_file *files; /* owned; [0] is the first */
     size_t n_files, n_added;
     char format[16];
-    uint64_t calibration; /* of the catalog: what told one content of MODEL.calib from another */
+    uint64_t calibration; /* tells one content of MODEL.calib from another: of the files that are taken, or older */
     struct digest source_id, key;
     struct job_plan plan;
     struct store_part parts[STORE_PARTS_MAX]; /* of what is planned */
@@ -115,7 +115,10 @@ void launch_begin_source(struct launch *l);
 /* Pool. Opens the file @f of the launch, beneath the model's folder. */
 int launch_gather_one(const struct launch *l, struct launch_file *f, struct qd_error *err);
 
-/* Pool. launch_samples.c: calibration data beside an ONNX model become files of the launch. */
+/*
+ * Pool. launch_samples.c: calibration data beside an ONNX model become files of the launch, and @calibration is theirs:
+ * the catalog may be behind the folder, and a list that is remembered by an older print is never found again.
+ */
 int samples_gather(struct launch *l, struct qd_error *err);
 
 /* How many there are, their bytes and identity; *@ret is not set where there are none. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/launch.h"
+#include "daemon/scan.h"
 #include "kernels/core/cleanup.h"
 #include "quant/calib/dataset.h"
 
@@ -36,9 +37,9 @@ static int add_sample(struct launch *l, const char *name, struct qd_error *err)
     return f->role && f->name ? launch_gather_one(l, f, err) : err_new(err, QD_E_NO_MEMORY, "file list");
 }
 
-/* @path: of the folder, relative to the model's. */
+/* @path: of the folder, relative to the model's. @print: grows by what it holds, as the catalog's does. */
 static int gather_folder(struct launch *l, int parent_fd, const char *name, const char *path, unsigned depth,
-                         struct qd_error *err)
+                         uint64_t *print, struct qd_error *err)
 {
     int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
@@ -58,12 +59,17 @@ static int gather_folder(struct launch *l, int parent_fd, const char *name, cons
         if (snprintf(below, sizeof below, "%s/%s", path, e->d_name) >= (int)sizeof below ||
             fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             return err_sys(err, errno, "stat '%s'", below);
+        *print = scan_print_sample(*print, e->d_name, &st, depth);
         if (S_ISDIR(st.st_mode) && depth < DEPTH)
-            r = gather_folder(l, dirfd(dir), e->d_name, below, depth + 1, err);
+            r = gather_folder(l, dirfd(dir), e->d_name, below, depth + 1, print, err);
         else
             r = add_sample(l, below, err);
     }
-    return r == 0 && errno ? err_sys(err, errno, "read '%s'", path) : r;
+    if (r == 0 && errno)
+        return err_sys(err, errno, "read '%s'", path);
+    if (r == 0 && depth == 1)
+        *print = scan_calibration(*print);
+    return r;
 }
 
 int samples_gather(struct launch *l, struct qd_error *err)
@@ -72,7 +78,8 @@ int samples_gather(struct launch *l, struct qd_error *err)
     const char *model = l->files[0].name, *dot = strrchr(model, '.');
     (void)snprintf(name, sizeof name, "%.*s.calib", (int)(dot ? dot - model : (ptrdiff_t)strlen(model)),
                    model); /* fits: a file's name */
-    return gather_folder(l, l->folder_fd, name, name, 1, err);
+    l->calibration = 0;
+    return gather_folder(l, l->folder_fd, name, name, 1, &l->calibration, err);
 }
 
 int samples_identity(const struct launch *l, size_t *ret_n, uint64_t *ret_bytes, struct digest *ret,

@@ -31,7 +31,7 @@ struct launch_spec {
     int source_fd;           /* taken by launch_start when it succeeds; or -1 */
     int imatrix_fd;          /* as @source_fd: what the recipe is weighted by */
     struct file_stamp stamp; /* of the first file as asked for */
-    uint64_t calibration;    /* as the catalog's */
+    uint64_t calibration;    /* as the catalog's; of an ONNX model the launch looks for itself */
     struct recipe recipe;
     enum qd_layout layout;
     struct digest portable; /* key of what is to be packed, where @layout is a packed one */

@@ -283,7 +283,7 @@ static void add_samples(const struct folder *d, const struct group *g, struct sc
         const struct scan_samples *s = &d->samples[i];
         if (strlen(s->stem) != g->n_stem || strncmp(s->stem, g->stem, g->n_stem) != 0)
             continue;
-        m->calibration = s->print ? s->print : 1;
+        m->calibration = scan_calibration(s->print);
         m->print = mix(m->print, &s->print, sizeof s->print);
         if (later(s->newest, m->newest))
             m->newest = s->newest;
@@ -415,7 +415,18 @@ static void walk_below(struct walk *w, int fd, const char *path, const char *nam
 
 enum { SAMPLES_DEPTH = 2 /* a folder for each input */ };
 
-/* Takes @fd. Sums of prints do not hang on the order of a folder. */
+/* A sum of prints does not hang on the order of a folder. */
+uint64_t scan_print_sample(uint64_t print, const char *name, const struct stat *st, unsigned depth)
+{
+    return is_ignored(name) ? print : print + print_file(print_seed + depth, name, st, true);
+}
+
+uint64_t scan_calibration(uint64_t print)
+{
+    return print ? print : 1;
+}
+
+/* Takes @fd. */
 static void print_samples(struct walk *w, int fd, struct scan_samples *s, unsigned depth)
 {
     remember_wd(w, fd);
@@ -428,7 +439,7 @@ static void print_samples(struct walk *w, int fd, struct scan_samples *s, unsign
         struct stat st;
         if (is_ignored(e->d_name) || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
-        s->print += print_file(print_seed + depth, e->d_name, &st, true);
+        s->print = scan_print_sample(s->print, e->d_name, &st, depth);
         if (later(st.st_ctim, s->newest))
             s->newest = st.st_ctim;
         int child = S_ISDIR(st.st_mode) && depth < SAMPLES_DEPTH

@@ -57,6 +57,16 @@ int scan_root(const char *root, struct watch *watch, struct scan **ret, struct q
 struct scan *scan_free(struct scan *s);
 DEFINE_CLEANUP(scan_free, struct scan *)
 
+/*
+ * One more entry of a folder of calibration data, @depth 1, or of a folder in it, @depth 2: into the print that becomes
+ * scan_model's @calibration, in any order. From 0; @st by lstat. So a job, which lists the folder for itself, knows of
+ * which print its list is.
+ */
+uint64_t scan_print_sample(uint64_t print, const char *name, const struct stat *st, unsigned depth);
+
+/* What the print of a folder that is there is called: never 0. */
+uint64_t scan_calibration(uint64_t print);
+
 /* Whether a file of this name can matter to a scan; for events. */
 bool scan_cares(const char *name);
 
