@@ -95,6 +95,7 @@ struct jobs {
         char *first_file; /* owned */
         char recipe[RECIPE_TEXT_MAX];
         struct file_stamp stamp; /* of it */
+        uint64_t calibration;
         enum qd_layout layout;
         struct digest key;
         uint64_t turn;
@@ -928,8 +929,9 @@ void jobs_model_changed(struct jobs *j, const char *model)
 static bool is_recent(const struct jobs *j, const struct job_request *r, const char *recipe)
 {
     return r->first_file && r->stamp && j->recent.first_file && j->d->turn != 0 && j->recent.turn == j->d->turn &&
-           j->recent.layout == r->layout && strcmp(j->recent.recipe, recipe) == 0 &&
-           stamp_equal(&j->recent.stamp, r->stamp) && strcmp(j->recent.first_file, r->first_file) == 0;
+           j->recent.layout == r->layout && j->recent.calibration == r->calibration &&
+           strcmp(j->recent.recipe, recipe) == 0 && stamp_equal(&j->recent.stamp, r->stamp) &&
+           strcmp(j->recent.first_file, r->first_file) == 0;
 }
 
 static void note_recent(struct jobs *j, const struct job_request *r, const char *recipe, const struct digest *key)
@@ -942,6 +944,7 @@ static void note_recent(struct jobs *j, const struct job_request *r, const char 
     }
     j->recent.stamp = *r->stamp;
     memcpy(j->recent.recipe, recipe, sizeof j->recent.recipe);
+    j->recent.calibration = r->calibration;
     j->recent.layout = r->layout;
     j->recent.key = *key;
     j->recent.turn = j->d->turn;
