@@ -34,7 +34,7 @@ enum {
     PROGRESS_INTERVAL_MS = 100, /* ten a second */
     BEHIND_MAX = 8,             /* a file whose stat is never twice the same */
     AGAIN_MAX = 3,              /* a portable artifact that is never there when it is to be packed */
-    CATALOG_PATIENCE_MS = 3000  /* for a name that is not there while folders are being scanned */
+    CATALOG_PATIENCE_MS = 3000  /* for what is not known while folders are being scanned */
 };
 
 /* What a request asks for; strings are borrowed. */
@@ -649,11 +649,26 @@ static int say_not_built(const struct ask *a, const struct target *t, struct qd_
     return err_hint(err, QD_E_NOT_FOUND, "open it without no_build to have it made");
 }
 
+static bool has_time(const struct opening *o)
+{
+    return uv_now(o->daemon->loop) - o->started_ms < CATALOG_PATIENCE_MS;
+}
+
 /* A model that settles is waited for; one that is not there only while the folders are looked at. */
 static bool is_patient(const struct opening *o)
 {
-    return catalog_find(o->daemon->catalog, o->ask.model) ||
-           uv_now(o->daemon->loop) - o->started_ms < CATALOG_PATIENCE_MS;
+    return catalog_find(o->daemon->catalog, o->ask.model) || has_time(o);
+}
+
+/*
+ * A model whose key was known and is not: its companions are other ones by now, which the catalog has not seen yet,
+ * perhaps. "Not in the cache" would be a guess.
+ */
+static bool may_be_known_soon(const struct opening *o)
+{
+    const struct target *t = &o->target;
+    return !t->known && t->first_file && jobs_knew_source(o->daemon->jobs, &t->stamp) && has_time(o) &&
+           catalog_busy(o->daemon->catalog);
 }
 
 static void fail_not_built(struct opening *o)
@@ -691,10 +706,12 @@ static void step_from_portable(struct opening *o)
         go_on_from_portable(o, lease, false);
     else if (r < 0)
         opening_fail(o, &err);
-    else if (o->ask.no_build)
-        fail_not_built(o);
-    else
+    else if (!o->ask.no_build)
         build_portable(o);
+    else if (may_be_known_soon(o))
+        wait_for_catalog(o, true);
+    else
+        fail_not_built(o);
 }
 
 /* Looks again from the start: what was true when the request came may have changed. */

@@ -980,6 +980,11 @@ bool jobs_known_source(struct jobs *j, const struct catalog_model *m, struct dig
     return known_identity(j->known, j->d->hints, m->first_file, -1, &m->stamp, m->calibration, ret);
 }
 
+bool jobs_knew_source(const struct jobs *j, const struct file_stamp *first)
+{
+    return known_has(j->known, first);
+}
+
 /*
  * ---- start, stop
  * -------------------------------------------------------------------------------------------------------------------

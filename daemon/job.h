@@ -108,6 +108,9 @@ void job_leave(struct jobs *j, struct job_waiter *w);
  */
 int jobs_known_key(struct jobs *j, const struct job_request *r, struct digest *ret_key);
 
+/* Was the identity of the source of this first file known once, whatever is beside its first file by now? */
+bool jobs_knew_source(const struct jobs *j, const struct file_stamp *first);
+
 /* Is the artifact @portable being packed, to be packed, or in back-off? */
 bool jobs_packing(const struct jobs *j, const struct digest *portable, enum qd_layout layout);
 

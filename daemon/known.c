@@ -198,6 +198,12 @@ int known_put(struct known *k, const struct stat *first, uint64_t calibration, c
     return 0;
 }
 
+bool known_has(struct known *k, const struct file_stamp *first)
+{
+    const struct entry *e = *find(k, first);
+    return e && stamp_equal(&e->first, first);
+}
+
 static int folder_of(const char *path)
 {
     const char *slash = path ? strrchr(path, '/') : NULL;

@@ -28,6 +28,9 @@ struct known *known_close(struct known *k);
 int known_put(struct known *k, const struct stat *first, uint64_t calibration, const struct source_file_id *files,
               size_t n_files, struct qd_error *err);
 
+/* Something is remembered of the first file as @first says, be it of other companions or older calibration data. */
+bool known_has(struct known *k, const struct file_stamp *first);
+
 /*
  * The identity of the source whose first file is @path (or @fd, when not negative), when its files
  * are known and all their stamps are in @hints: true and @ret. @is: the stamp that the first file must have, NULL: any.

@@ -179,6 +179,7 @@ def samples_are_found(h):
             h.until("the change is seen", lambda: h.ctl("open", "m", "--scheme", "int8-static")["key"] == keys[0])
         opened = h.ctl("open", "m", "--scheme", "int8-static")
         keys.append(opened["key"])
+        assert h.ctl("open", "m", "--scheme", "int8-static", "--no-build")["key"] == keys[-1], "not known, though it was made just now"
         n_jobs = h.log().count("job: running")
         assert h.ctl("open", "m", "--scheme", "int8-static")["key"] == opened["key"] and h.log().count("job: running") == n_jobs, "built twice"
     assert keys[0] == keys[3] and len(set(keys)) == 3, keys

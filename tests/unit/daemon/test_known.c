@@ -116,11 +116,27 @@ static void known_identity__companion_gone__is_not_known(void **state)
     assert_false(known_identity(h->known, h->hints, h->first, -1, NULL, 0, &d));
 }
 
+static void known_has__companion_gone__is_true_until_the_first_file_changes(void **state)
+{
+    struct house *h = *state;
+    const struct source_file_id files[] = {{.role = "model", .name = "a.safetensors"},
+                                           {.role = "model", .name = "gone.safetensors"}};
+    struct stat first = put(h, files[0].name, 1);
+    struct file_stamp stamp = stamp_of(&first);
+    assert_false(known_has(h->known, &stamp));
+    assert_int_equal(known_put(h->known, &first, 0, files, 2, NULL), 0);
+    assert_true(known_has(h->known, &stamp));
+    first = put(h, files[0].name, 2);
+    stamp = stamp_of(&first);
+    assert_false(known_has(h->known, &stamp));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(known_identity__asked_again__is_the_same_until_a_file_changes, begin, end),
         cmocka_unit_test_setup_teardown(known_identity__companion_gone__is_not_known, begin, end),
+        cmocka_unit_test_setup_teardown(known_has__companion_gone__is_true_until_the_first_file_changes, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
