@@ -143,6 +143,7 @@ static inline void code_scales_skip(struct code_scales *k, size_t n_groups)
  *   q8_0 q4_0   acc = fma(float(I), ws * xs, acc)        ws: the f16 scale of the block in f32, xs: of the column; I:
  *                                                        the exact integer sum of products of values without scales
  *   i8 u4       the same with d, one rounding of d * xs; I: with codes less their zero point
+ *   i8 where a row has one scale: acc = fma(float(I), xs, acc), and at the end acc * d
  *   q4_k q5_k   t = 0, and for the eight sub-blocks in order t = fma(float(I), float(sc), t);
  *               acc = fma(t, d * xs, acc); acc = fma(-float(M), dmin * xs, acc)
  *                                                        M: the exact integer sum of minimum * sum of codes

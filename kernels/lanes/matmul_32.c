@@ -84,14 +84,59 @@ INLINE const uint8_t *scale_of(const struct matmul_strip *s, const struct planes
 
 static const struct planes planes_i8 = {4, 4, 1, {FIELD_BYTES(i8, q)}};
 
+INLINE void load_i8(vi w[STEPS], const struct matmul_strip *s, size_t g, size_t b, size_t width)
+{
+    read_ahead_all(s, &planes_i8, g, b, 0, width);
+    load_q8_0(w, plane_of(s, &planes_i8, g, 0) + b * LANES * FIELD_BYTES(i8, q));
+}
+
 INLINE void block_i8(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
     vi w[STEPS];
-    read_ahead_all(s, &planes_i8, g, b, 0, width);
-    load_q8_0(w, plane_of(s, &planes_i8, g, 0) + b * LANES * FIELD_BYTES(i8, q));
+    load_i8(w, s, g, b, width);
     add_32(acc, s, b, w, vf_load(scale_of(s, &planes_i8, g, b, width)), dot_bytes, width);
 }
-STRIP(i8)
+
+/* Without the scale, which all blocks of a row have. */
+INLINE void block_i8_of_row(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+{
+    const int8_t *x = s->x.q + b * width * BLOCK_32;
+    const int32_t *starts = s->x.sums + b * width;
+    const float *xs = s->x.scale + b * width;
+    vi w[STEPS];
+    load_i8(w, s, g, b, width);
+    IN_REGISTER(x);
+    IN_REGISTER(starts);
+    IN_REGISTER(xs);
+    EACH_COLUMNS (c, n) {
+        vi sum[COLUMNS_AT_ONCE];
+        dot_bytes(sum, n, starts + c, w, x + c * BLOCK_32);
+        UNROLLED
+        for (size_t i = 0; i < n; i++)
+            acc[c + i] = vf_fma(vf_of_vi(sum[i]), vf_set1(xs[c + i]), acc[c + i]);
+    }
+}
+
+static void scale_rows(const struct matmul_strip *s)
+{
+    for (size_t g = 0; g < s->n_groups; g++) {
+        const vf d = vf_load(s->codes.scale + g * s->codes.scale_group);
+        for (size_t c = 0; c < s->width; c++) {
+            float *y = s->y + c * s->y_stride + g * LANES;
+            vf_store(y, vf_mul(vf_load(y), d));
+        }
+    }
+}
+
+void STRIP_OF(i8)(const struct matmul_strip *s)
+{
+    if (s->codes.scale_block) {
+        by_width(s, &planes_i8, block_i8);
+    } else {
+        by_width(s, &planes_i8, block_i8_of_row);
+        scale_rows(s);
+    }
+}
 
 static const struct planes planes_u4 = {8, 3, 1, {FIELD_BYTES(u4, q)}};
 

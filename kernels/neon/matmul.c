@@ -162,9 +162,11 @@ INLINE void strip_i8(const struct matmul_strip *s, const size_t width)
     for (size_t b = 0; b < s->n_blocks; b++) {
         int8x16_t w[CODES_32];
         load_q8_0(w, s->w + b * 32 * ROWS);
-        step_32(acc, s, b, w, codes, scales_of(s, b), width);
+        step_32(acc, s, b, w, codes, s->codes.scale_block ? scales_of(s, b) : vdupq_n_f32(1), width);
     }
     store_sums(s, acc, width);
+    for (size_t c = 0; c < width && !s->codes.scale_block; c++) /* one for the row */
+        store_column(s, c, vmulq_f32(load_column(s, c), scales_of(s, 0)));
 }
 
 /* Codes 0..15. */

@@ -203,20 +203,24 @@ static void codes_row(const struct matmul_strip *s, enum qd_layout layout, enum 
     const size_t n_rows = qd_layout_info(layout)->rows;
     const uint8_t *group = s->w + g * n_rows * s->n_blocks * packed_block_bytes(type);
     const struct code_scales *k = &s->codes;
-    float *y = s->y + g * n_rows + r;
+    const bool behind = type == QD_TYPE_I8 && !k->scale_block; /* comes the scale, which is the row's */
+    float *y = s->y + g * n_rows + r, d = 0;
     for (size_t b = 0; b < s->n_blocks; b++) {
         uint8_t block[BLOCK_32];
         int8_t q[BLOCK_32];
-        float d;
         const size_t at = b >> k->shift;
         memcpy(&d, k->scale + g * k->scale_group + at * k->scale_block + r * sizeof d, sizeof d);
         const int zero = k->zero ? k->zero[g * k->zero_group + at * k->zero_block + r / 2] >> (r % 2 * 4) & 15 : 8;
         layout_unpack_row(layout, type, block, group, r, s->n_blocks, b, b + 1);
         values(block, k->flip, zero, q);
-        for (size_t c = 0; c < s->width; c++)
+        for (size_t c = 0; c < s->width; c++) {
+            const float xs = scale_of(s, b, c);
             y[c * s->y_stride] =
-                fmaf((float)dot(q, codes_of(s, b, c), BLOCK_32), d * scale_of(s, b, c), b ? y[c * s->y_stride] : 0);
+                fmaf((float)dot(q, codes_of(s, b, c), BLOCK_32), behind ? xs : d * xs, b ? y[c * s->y_stride] : 0);
+        }
     }
+    for (size_t c = 0; c < s->width && behind; c++)
+        y[c * s->y_stride] *= d;
 }
 
 static inline void strip_codes(const struct matmul_strip *s, enum qd_layout layout, enum qd_type type,

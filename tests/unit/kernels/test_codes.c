@@ -128,6 +128,7 @@ static float scale_of(const struct weights *w, size_t r, size_t k)
 /* docs/formats/compute.md */
 static float product_of(const struct weights *w, size_t r, const float *column)
 {
+    const bool per_row = w->shape.type == QD_TYPE_I8 && !w->shape.block;
     float acc = 0;
     for (size_t k = 0; k < w->shape.n_cols; k += 32) {
         float block[32] = {0}, xs;
@@ -140,9 +141,9 @@ static float product_of(const struct weights *w, size_t r, const float *column)
             &tile, &(struct activation_source){.x = block, .stride = 32, .width = 1, .n_blocks = 1, .unit = 32});
         for (size_t j = 0; j < n; j++)
             whole += value_of(w, r, k + j) * q[j];
-        acc = fmaf((float)whole, scale_of(w, r, k) * xs, acc);
+        acc = fmaf((float)whole, per_row ? xs : scale_of(w, r, k) * xs, acc);
     }
-    return acc;
+    return per_row ? acc * scale_of(w, r, 0) : acc;
 }
 
 static float *multiply(const struct qd_matrix *m, size_t n, struct qd_team *team)
