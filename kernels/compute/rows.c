@@ -214,18 +214,20 @@ static void groups_compute(const struct matrix_view *v, const struct qd_activati
             group_compute(v, a, groups, g, c, c + window < a->n ? c + window : a->n, y + g * v->group_rows);
 }
 
-/* Group @g of @room from the portable rows [first, first + group_rows). */
-static void pack_group(const struct matrix_view *v, struct room *room, size_t first, size_t g)
+/* @n groups of @room from the portable rows from @first on. */
+static void pack_groups(const struct matrix_view *v, struct room *room, size_t first, size_t n)
 {
-    uint8_t *dst = room->band + g * view_group_bytes(v);
     if (v->is_codes)
-        codes_pack_group(v->ops, v->layout, &v->codes, dst, v->data, first, v->group_rows, room->rows);
-    else
-        layout_pack_group(v->ops, v->layout, v->type, dst, v->data + first * v->row_bytes, v->n_blocks);
-    if (v->is_codes && !reads_scales(v))
-        make_scales(v, room, first, v->group_rows, g);
-    if (has_zeros(v) && !reads_zeros(v))
-        make_zeros(v, room, first, v->group_rows, g);
+        codes_pack_groups(v->ops, v->layout, &v->codes, room->band, v->data, first, n, room->rows);
+    for (size_t g = 0; g < n; g++, first += v->group_rows) {
+        if (!v->is_codes)
+            layout_pack_group(v->ops, v->layout, v->type, room->band + g * view_group_bytes(v),
+                              v->data + first * v->row_bytes, v->n_blocks);
+        if (v->is_codes && !reads_scales(v))
+            make_scales(v, room, first, v->group_rows, g);
+        if (has_zeros(v) && !reads_zeros(v))
+            make_zeros(v, room, first, v->group_rows, g);
+    }
 }
 
 /* Whole groups of portable rows: packed into the room's band, then as the others. */
@@ -241,8 +243,7 @@ static void bands_compute(const struct matrix_view *v, const struct qd_activatio
             use_made_scales(v, room, &groups.codes);
         if (has_zeros(v) && !reads_zeros(v))
             use_made_zeros(v, room, &groups.codes);
-        for (size_t g = 0; g < groups.n; g++)
-            pack_group(v, room, r + g * v->group_rows, g);
+        pack_groups(v, room, r, groups.n);
         groups_compute(v, a, &groups, y + r);
     }
 }

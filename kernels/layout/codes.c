@@ -5,7 +5,18 @@
 #include "kernels/layout/blocks.h"
 #include "kernels/layout/packed.h"
 
-enum { LANES_MAX = 16, NIBBLE_RUNS = 16 /* bytes of a block of 4-bit codes, for a row */ };
+enum {
+    LANES_MAX = 16,
+    RUN_MAX = 8,
+    NIBBLE_RUNS = 16, /* bytes of a block of 4-bit codes, for a row */
+    /*
+     * Of each row of k, groups that are packed side by side: a cache line, met once. With a group at a time it comes
+     * from memory for each of its groups where rows stand a power of two apart, which is where caches hold the fewest.
+     */
+    PANEL_BYTES = 64,
+    PANEL_RUNS = 8, /* rows of k at a time: no more lines than a first-level cache has for places a page apart */
+    PANEL_AHEAD = 64
+};
 
 static bool is_bytes(const struct code_shape *s)
 {
@@ -128,7 +139,8 @@ void codes_put_rows(const struct code_shape *s, uint8_t *codes, const uint8_t *s
 /* ---- order columns: rows of k, a group's share of each ---- */
 
 /* Rows take turns of @run of the bytes that stand @stride apart: @n_k, a multiple of @run, of each of @n_lanes. */
-static inline void zip_bytes(uint8_t *dst, const uint8_t *src, size_t stride, size_t n_k, size_t run, size_t n_lanes)
+static inline void zip_bytes(uint8_t *restrict dst, const uint8_t *restrict src, size_t stride, size_t n_k, size_t run,
+                             size_t n_lanes)
 {
     for (size_t k = 0; k < n_k; k += run, dst += run * n_lanes)
         for (size_t r = 0; r < n_lanes; r++)
@@ -160,14 +172,14 @@ static inline void unzip_bytes(uint8_t *dst, const uint8_t *src, size_t stride, 
         function(dst, src, stride, n_k, 4, 4);             \
     }
 
-/* Rows j and j + 16 of 32 rows of nibbles, side by side in bytes; @src: the first row's first byte. */
-static void pair_rows(uint8_t dst[NIBBLE_RUNS * LANES_MAX], const uint8_t *src, size_t stride, size_t n_lanes)
+/* Rows of nibbles, @n_bytes each, and those 16 below: side by side in bytes. */
+static void pair_rows(uint8_t *restrict dst, const uint8_t *restrict src, size_t stride, size_t n_rows, size_t n_bytes)
 {
-    for (size_t j = 0; j < NIBBLE_RUNS; j++) {
-        const uint8_t *low = src + j * stride, *high = src + (j + NIBBLE_RUNS) * stride;
-        for (size_t i = 0; i < n_lanes / 2; i++) {
-            dst[j * n_lanes + 2 * i] = (uint8_t)((low[i] & 15) | high[i] << 4);
-            dst[j * n_lanes + 2 * i + 1] = (uint8_t)(low[i] >> 4 | (high[i] & 0xf0));
+    for (size_t j = 0; j < n_rows; j++) {
+        const uint8_t *low = src + j * stride, *high = low + NIBBLE_RUNS * stride;
+        for (size_t i = 0; i < n_bytes; i++, dst += 2) {
+            dst[0] = (uint8_t)((low[i] & 15) | high[i] << 4);
+            dst[1] = (uint8_t)(low[i] >> 4 | (high[i] & 0xf0));
         }
     }
 }
@@ -184,20 +196,96 @@ static void part_rows(uint8_t *dst, const uint8_t src[NIBBLE_RUNS * LANES_MAX], 
     }
 }
 
-/* A whole group of a matrix whose k is a multiple of 32. */
-static void zip_group(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *codes,
-                      size_t first)
+/* Bytes of a group whose k is a multiple of 32. */
+static size_t group_bytes(enum qd_layout layout, const struct code_shape *s)
 {
-    const size_t n_lanes = qd_layout_info(layout)->rows, n_blocks = codes_n_blocks(s);
-    if (is_bytes(s)) {
-        BY_LAYOUT(zip_bytes, dst, codes + first, s->n_rows, s->n_cols, layout)
-        return;
+    return qd_layout_info(layout)->rows * codes_n_blocks(s) * packed_block_bytes(s->type);
+}
+
+/* @n_k bytes of LANES_MAX rows: of several groups, @step bytes apart, where groups have fewer. */
+static inline void zip_wide(uint8_t *restrict dst, const uint8_t *restrict src, size_t stride, size_t n_k, size_t run,
+                            size_t n_lanes, size_t step)
+{
+    for (size_t k = 0; k < n_k; k += run, dst += run * n_lanes, src += run * stride) {
+        uint8_t zipped[LANES_MAX * RUN_MAX];
+        zip_bytes(zipped, src, stride, run, run, LANES_MAX);
+        for (size_t g = 0; g < LANES_MAX / n_lanes; g++)
+            memcpy(dst + g * step, zipped + g * n_lanes * run, n_lanes * run);
     }
-    for (size_t b = 0; b < n_blocks; b++) {
-        uint8_t paired[NIBBLE_RUNS * LANES_MAX];
-        pair_rows(paired, codes + (b * BLOCK_32 * s->n_rows + first) / 2, s->n_rows / 2, n_lanes);
-        BY_LAYOUT(zip_bytes, dst + b * NIBBLE_RUNS * n_lanes, paired, n_lanes, NIBBLE_RUNS, layout)
+}
+
+static void zip_wide_as(enum qd_layout layout, uint8_t *dst, const uint8_t *src, size_t stride, size_t step)
+{
+    switch (layout) {
+    case QD_LAYOUT_R16K4:
+        zip_wide(dst, src, stride, PANEL_RUNS, 4, 16, step);
+        break;
+    case QD_LAYOUT_R8K4:
+        zip_wide(dst, src, stride, PANEL_RUNS, 4, 8, step);
+        break;
+    case QD_LAYOUT_R4K8:
+        zip_wide(dst, src, stride, PANEL_RUNS, 8, 4, step);
+        break;
+    default:
+        zip_wide(dst, src, stride, PANEL_RUNS, 4, 4, step);
     }
+}
+
+/* PANEL_RUNS bytes of each row of @n groups. */
+static void zip_runs(enum qd_layout layout, uint8_t *dst, const uint8_t *src, size_t stride, size_t n, size_t step)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, wide = LANES_MAX / n_lanes;
+    size_t g = 0;
+    for (; g + wide <= n; g += wide)
+        zip_wide_as(layout, dst + g * step, src + g * n_lanes, stride, step);
+    for (; g < n; g++)
+        BY_LAYOUT(zip_bytes, dst + g * step, src + g * n_lanes, stride, PANEL_RUNS, layout)
+}
+
+/* Lines that are met soon. */
+static void bring_rows(const uint8_t *src, size_t stride)
+{
+    for (size_t j = 0; j < PANEL_RUNS; j++)
+        __builtin_prefetch(src + j * stride);
+}
+
+/* @n groups, of one panel, whose k is a multiple of 32; @src: the first code of the first. */
+static void zip_byte_panel(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *src,
+                           size_t n)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, stride = s->n_rows, step = group_bytes(layout, s);
+    for (size_t k = 0; k < s->n_cols; k += PANEL_RUNS) {
+        if (k + PANEL_AHEAD < s->n_cols)
+            bring_rows(src + (k + PANEL_AHEAD) * stride, stride);
+        zip_runs(layout, dst + k * n_lanes, src + k * stride, stride, n, step);
+    }
+}
+
+static void zip_nibble_panel(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *src,
+                             size_t n)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, stride = s->n_rows / 2, step = group_bytes(layout, s);
+    uint8_t paired[2 * PANEL_RUNS * PANEL_BYTES];
+    for (size_t k = 0; k < s->n_cols / 2; k += PANEL_RUNS) { /* a byte of a group is of two rows */
+        const uint8_t *low = src + (k / NIBBLE_RUNS * BLOCK_32 + k % NIBBLE_RUNS) * stride;
+        if (2 * k + PANEL_AHEAD + BLOCK_32 <= s->n_cols) {
+            bring_rows(low + PANEL_AHEAD * stride, stride);
+            bring_rows(low + (PANEL_AHEAD + NIBBLE_RUNS) * stride, stride);
+        }
+        pair_rows(paired, low, stride, PANEL_RUNS, n * n_lanes / 2);
+        zip_runs(layout, dst + k * n_lanes, paired, n * n_lanes, n, step);
+    }
+}
+
+static void zip_groups(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *codes,
+                       size_t first, size_t n)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows, per_byte = is_bytes(s) ? 1 : 2,
+                 most = PANEL_BYTES * per_byte / n_lanes;
+    for (size_t g = 0; g < n; g += most)
+        (is_bytes(s) ? zip_byte_panel : zip_nibble_panel)(layout, s, dst + g * group_bytes(layout, s),
+                                                          codes + (first + g * n_lanes) / per_byte,
+                                                          n - g < most ? n - g : most);
 }
 
 static void unzip_group(enum qd_layout layout, const struct code_shape *s, uint8_t *codes, const uint8_t *group,
@@ -229,12 +317,24 @@ void codes_pack_group(const struct ops *ops, enum qd_layout layout, const struct
     const size_t n_lanes = qd_layout_info(layout)->rows, n_blocks = codes_n_blocks(s),
                  row_bytes = n_blocks * packed_block_bytes(s->type);
     if (n == n_lanes && is_zipped(s)) {
-        zip_group(layout, s, dst, codes, first);
+        zip_groups(layout, s, dst, codes, first, 1);
         return;
     }
     codes_get_rows(s, rows, codes, first, n);
     memset(rows + n * row_bytes, 0, (n_lanes - n) * row_bytes);
     layout_pack_group(ops, layout, s->type, dst, rows, n_blocks);
+}
+
+void codes_pack_groups(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *dst,
+                       const uint8_t *codes, size_t first, size_t n, uint8_t *rows)
+{
+    const size_t n_lanes = qd_layout_info(layout)->rows;
+    if (is_zipped(s)) {
+        zip_groups(layout, s, dst, codes, first, n);
+        return;
+    }
+    for (size_t g = 0; g < n; g++)
+        codes_pack_group(ops, layout, s, dst + g * group_bytes(layout, s), codes, first + g * n_lanes, n_lanes, rows);
 }
 
 void codes_unpack_group(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *codes,
@@ -269,12 +369,24 @@ static void move_scale(unsigned bits, uint8_t *dst, uint64_t to, const uint8_t *
         memcpy(dst + to * sizeof(float), src + from * sizeof(float), sizeof(float));
 }
 
+/* Floats of @n rows with @n_scales each, in order rows: lanes side by side. */
+static void zip_floats(uint8_t *restrict dst, const uint8_t *restrict src, size_t n_scales, size_t n, size_t n_lanes)
+{
+    for (size_t i = 0; i < n_scales; i++)
+        for (size_t r = 0; r < n; r++)
+            memcpy(dst + (i * n_lanes + r) * sizeof(float), src + (r * n_scales + i) * sizeof(float), sizeof(float));
+}
+
 void codes_pack_scales(const struct code_shape *s, unsigned bits, uint8_t *dst, const uint8_t *src, size_t first,
                        size_t n, size_t n_lanes)
 {
     const size_t n_scales = scales_of_row(s, bits);
     if (n < n_lanes)
         memset(dst, 0, n_scales * n_lanes * bits / 8);
+    if (bits == 32 && !s->by_columns) {
+        zip_floats(dst, src + scale_place(s, bits, first, 0) * sizeof(float), n_scales, n, n_lanes);
+        return;
+    }
     for (size_t i = 0; i < n_scales; i++)
         for (size_t r = 0; r < n; r++)
             move_scale(bits, dst, i * n_lanes + r, src, scale_place(s, bits, first + r, i));

@@ -74,10 +74,14 @@ int codes_at(const struct code_shape *s, const uint8_t *codes, size_t row, size_
 
 /*
  * Packs rows [first, first + n) of @codes, at most a group, into a group at @dst; rows that are missing, and what fills
- * up the last block, are zeros. And back: a whole group, whose rows have no padding but their own.
+ * up the last block, are zeros. @rows: room for the rows of a group. And back: a whole group, whose rows have no
+ * padding but their own.
  */
 void codes_pack_group(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *dst,
                       const uint8_t *codes, size_t first, size_t n, uint8_t *rows);
+/* The same of @n whole groups from row @first on, one behind the other: in order columns faster than one by one. */
+void codes_pack_groups(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *dst,
+                       const uint8_t *codes, size_t first, size_t n, uint8_t *rows);
 void codes_unpack_group(const struct ops *ops, enum qd_layout layout, const struct code_shape *s, uint8_t *codes,
                         const uint8_t *group, size_t first, uint8_t *rows);
 

@@ -276,6 +276,30 @@ static void codes_pack_group__unpacked_again__gives_the_bytes_that_were_packed(v
             }
 }
 
+static void codes_pack_groups__many_at_once__are_those_packed_one_by_one(void **state)
+{
+    (void)state;
+    enum { N_ROWS = 166 }; /* some panels, and groups that fill none */
+    for (size_t f = 0; f < COUNT(forms); f++)
+        for (int order = QD_ORDER_ROWS; order <= QD_ORDER_COLUMNS; order++)
+            for (int layout = QD_LAYOUT_PORTABLE + 1; layout < QD_N_LAYOUTS; layout++) {
+                struct weights w = make_weights(forms[f].type, (enum qd_order)order, N_ROWS, 384, forms[f].block, true),
+                               p = packed_of(&w, (enum qd_layout)layout);
+                const size_t n_lanes = qd_layout_info((enum qd_layout)layout)->rows, n_groups = N_ROWS / n_lanes,
+                             group_bytes = n_lanes * codes_n_blocks(&w.shape) * packed_block_bytes(w.shape.type);
+                uint8_t *codes = malloc(n_groups * group_bytes), *rows = malloc(group_bytes);
+                for (size_t first = 0; first < 2; first++) {
+                    codes_pack_groups(ops_native(), (enum qd_layout)layout, &w.shape, codes, w.codes, first * n_lanes,
+                                      n_groups - first, rows);
+                    assert_memory_equal(codes, p.codes + first * group_bytes, (n_groups - first) * group_bytes);
+                }
+                free(codes);
+                free(rows);
+                free_weights(&p);
+                free_weights(&w);
+            }
+}
+
 static void qd_get_rows__codes_packed_or_portable__are_scale_times_code_less_zero_point(void **state)
 {
     (void)state;
@@ -363,6 +387,7 @@ int main(void)
         cmocka_unit_test(qd_matmul__codes_packed_in_any_layout__give_the_bits_of_portable_ones),
         cmocka_unit_test(qd_matmul__codes_and_teams__give_the_bits_of_one_thread),
         cmocka_unit_test(codes_pack_group__unpacked_again__gives_the_bytes_that_were_packed),
+        cmocka_unit_test(codes_pack_groups__many_at_once__are_those_packed_one_by_one),
         cmocka_unit_test(qd_get_rows__codes_packed_or_portable__are_scale_times_code_less_zero_point),
         cmocka_unit_test(qd_matmul__codes_that_do_not_fit__say_what_is_wrong),
     };
