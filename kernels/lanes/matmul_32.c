@@ -54,7 +54,7 @@ INLINE void dot_nibbles(vi *sum, size_t n_columns, const int32_t *starts, const 
     dot_codes(sum, n_columns, w, x, STEPS, 15);
 }
 
-static const struct planes planes_q8_0 = {4, 4, 2, {FIELD_BYTES(q8_0, q), FIELD_BYTES(q8_0, d)}};
+static const struct planes planes_q8_0 = {2, 2, {FIELD_BYTES(q8_0, q), FIELD_BYTES(q8_0, d)}};
 
 INLINE void block_q8_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -62,7 +62,7 @@ INLINE void block_q8_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b
 }
 STRIP(q8_0)
 
-static const struct planes planes_q4_0 = {8, 3, 2, {FIELD_BYTES(q4_0, q), FIELD_BYTES(q4_0, d)}};
+static const struct planes planes_q4_0 = {2, 2, {FIELD_BYTES(q4_0, q), FIELD_BYTES(q4_0, d)}};
 
 INLINE void block_q4_0(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -77,12 +77,12 @@ INLINE const uint8_t *scale_of(const struct matmul_strip *s, const struct planes
 {
     const struct code_scales *k = &s->codes;
     if (width == 1)
-        __builtin_prefetch(k->scale + g * k->scale_group + ((b + p->ahead) >> k->shift) * k->scale_block, 0,
+        __builtin_prefetch(k->scale + g * k->scale_group + ((b + blocks_ahead(p)) >> k->shift) * k->scale_block, 0,
                            FIRST_LEVEL);
     return k->scale + g * k->scale_group + (b >> k->shift) * k->scale_block;
 }
 
-static const struct planes planes_i8 = {4, 4, 1, {FIELD_BYTES(i8, q)}};
+static const struct planes planes_i8 = {1, 1, {FIELD_BYTES(i8, q)}};
 
 INLINE void load_i8(vi w[STEPS], const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -138,7 +138,7 @@ void STRIP_OF(i8)(const struct matmul_strip *s)
     }
 }
 
-static const struct planes planes_u4 = {8, 3, 1, {FIELD_BYTES(u4, q)}};
+static const struct planes planes_u4 = {2, 1, {FIELD_BYTES(u4, q)}};
 
 /* Codes 0..15 of block @b of group @g. */
 INLINE void load_u4(vi w[STEPS], const struct matmul_strip *s, size_t g, size_t b, size_t width)

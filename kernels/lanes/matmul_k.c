@@ -137,7 +137,7 @@ INLINE void block_affine_k(vf *acc, const struct matmul_strip *s, const struct p
 }
 
 static const struct planes planes_q4_k = {
-    4, 1, 4, {FIELD_BYTES(q4_k, q), FIELD_BYTES(q4_k, scales), FIELD_BYTES(q4_k, d), FIELD_BYTES(q4_k, dmin)}};
+    1, 4, {FIELD_BYTES(q4_k, q), FIELD_BYTES(q4_k, scales), FIELD_BYTES(q4_k, d), FIELD_BYTES(q4_k, dmin)}};
 
 INLINE void block_q4_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -145,8 +145,7 @@ INLINE void block_q4_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b
 }
 STRIP(q4_k)
 
-static const struct planes planes_q5_k = {4,
-                                          1,
+static const struct planes planes_q5_k = {1,
                                           5,
                                           {FIELD_BYTES(q5_k, q), FIELD_BYTES(q5_k, high), FIELD_BYTES(q5_k, scales),
                                            FIELD_BYTES(q5_k, d), FIELD_BYTES(q5_k, dmin)}};
@@ -260,7 +259,7 @@ INLINE void sums_of_16(int16_t sums[8][STRIP_COLUMNS][2], const int32_t *starts,
 }
 
 static const struct planes planes_q2_k = {
-    4, 1, 4, {FIELD_BYTES(q2_k, q), FIELD_BYTES(q2_k, scales), FIELD_BYTES(q2_k, d), FIELD_BYTES(q2_k, dmin)}};
+    4, 4, {FIELD_BYTES(q2_k, q), FIELD_BYTES(q2_k, scales), FIELD_BYTES(q2_k, d), FIELD_BYTES(q2_k, dmin)}};
 
 INLINE void block_q2_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -312,7 +311,7 @@ INLINE void high_q3_load(uint8_t high[STEPS * STEP_BYTES], const uint8_t *p, siz
 }
 
 static const struct planes planes_q3_k = {
-    4, 1, 4, {FIELD_BYTES(q3_k, q), FIELD_BYTES(q3_k, high), FIELD_BYTES(q3_k, scales), FIELD_BYTES(q3_k, d)}};
+    4, 4, {FIELD_BYTES(q3_k, q), FIELD_BYTES(q3_k, high), FIELD_BYTES(q3_k, scales), FIELD_BYTES(q3_k, d)}};
 
 INLINE void block_q3_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
@@ -335,7 +334,7 @@ INLINE void block_q3_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b
 STRIP(q3_k)
 
 static const struct planes planes_q6_k = {
-    4, 1, 4, {FIELD_BYTES(q6_k, low), FIELD_BYTES(q6_k, high), FIELD_BYTES(q6_k, scales), FIELD_BYTES(q6_k, d)}};
+    1, 4, {FIELD_BYTES(q6_k, low), FIELD_BYTES(q6_k, high), FIELD_BYTES(q6_k, scales), FIELD_BYTES(q6_k, d)}};
 
 INLINE void block_q6_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {

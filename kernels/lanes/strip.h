@@ -25,9 +25,9 @@ enum { STRIP_COLUMNS = 16, STRIP_SUMS = STRIP_COLUMNS };
     UNROLLED for (size_t n = width < COLUMNS_AT_ONCE ? width : COLUMNS_AT_ONCE, c = 0; c < width; c += n)
 #define EACH_GROUP(g) ROLLED for (size_t g = 0; g < n_groups; g++)
 
-/* Bytes of the fields of a block, a plane each (docs/formats/packed.md). */
+/* Bytes of the fields of a block, a plane each (docs/formats/packed.md); the first are the codes. */
 struct planes {
-    size_t groups, ahead; /* with one column: groups that take turns, and how many blocks ahead each is read */
+    size_t groups; /* with one column: that take turns */
     size_t n, bytes[5];
 };
 #define FIELD_BYTES(type, field) sizeof(((struct block_##type *)0)->field)
@@ -56,22 +56,30 @@ INLINE const uint8_t *plane_of(const struct matmul_strip *s, const struct planes
 enum { LINE = 64, FIRST_LEVEL = 3, SECOND_LEVEL = 2 /* __builtin_prefetch's numbers for caches */ };
 
 /*
- * One column: weights stream by as fast as memory gives them. Blocks of several groups in turn (by_width) are as many
- * streams; of each the block that comes next, or after the next few, is asked for, and at its end the first ones of the
- * groups that follow. GB/s of 32 that a plain read has, on Zen 5, one thread, 4096 elements a row:
- *                                       q8_0  q4_0  q4_k  q6_k
- *   one group, no asking                  19    17    16    15
- *   one group, asking for the next one    27    26    23    27
- *   eight groups, no asking               28    24    21    17
- *   eight groups, 256 elements ahead      31    25    28    26
- *   eight groups, 96 elements ahead       31    28     -     -
- *   four groups, 256 elements ahead       32    27    29    29
+ * One column: weights stream by as fast as memory gives them. A block each of one to four groups in turn (by_width) are
+ * as many streams; of all of them together AHEAD_BYTES of codes are on their way, and at the end of a group the first
+ * ones of those that follow. GB/s of the 42 to 47 that a plain read has, on Zen 5, one thread, 4096 elements a row:
+ *               AVX-512 VNNI                     AVX2
+ *   8 KiB of    i8   q8_0   q4_0   q4_k          of 2 groups   q8_0   q4_0
+ *   1 group     42    33     36     33           2 KiB          25     23
+ *   2 groups    42    37     39     32           4 KiB          30     30
+ *   4 groups    32    31     29     33           8 KiB          34     36
+ * With two threads q4_k is better off with one group: 43 beside 38 with four. 6 KiB are better than 8 for q4_0 and
+ * q4_k, and than 5 for q4_k.
  */
+enum { AHEAD_BYTES = 6 << 10 };
+
+INLINE size_t blocks_ahead(const struct planes *p)
+{
+    const size_t n = AHEAD_BYTES / (p->groups * LANES * p->bytes[0]);
+    return n ? n : 1;
+}
+
 INLINE void read_ahead_of_block(const struct matmul_strip *s, const struct planes *p, size_t g, size_t f, size_t step,
                                 size_t n_parts)
 {
     const size_t part_bytes = LANES * p->bytes[f] / n_parts;
-    const size_t n_steps = s->n_blocks * n_parts, ahead = step + p->ahead * n_parts;
+    const size_t n_steps = s->n_blocks * n_parts, ahead = step + blocks_ahead(p) * n_parts;
     const uint8_t *next = ahead < n_steps ? plane_of(s, p, g, f) + ahead * part_bytes
                                           : plane_of(s, p, g + p->groups, f) + (ahead - n_steps) * part_bytes;
     for (size_t at = 0; at < part_bytes; at += LINE)
