@@ -160,7 +160,8 @@ struct matmul_strip {
     struct activation_tile x;
     float *y;
     size_t y_stride;
-    size_t width;        /* a power of two, at most layout_columns() */
+    size_t width;    /* a power of two, at most layout_columns() */
+    bool y_is_large; /* advice: more than caches hold. A fence must lie between the strip and who reads y elsewhere */
     const uint8_t *next; /* advice: what a later strip reads, to be brought nearer meanwhile */
     size_t next_bytes;   /* may be 0 */
 };

@@ -26,6 +26,10 @@ static inline void vf_store(void *p, vf a)
 {
     _mm256_storeu_ps(p, a);
 }
+static inline void vf_store_past(void *p, vf a)
+{
+    _mm256_stream_ps(p, a);
+}
 static inline vf vf_set1(float a)
 {
     return _mm256_set1_ps(a);

@@ -26,6 +26,10 @@ static inline void vf_store(void *p, vf a)
 {
     _mm512_storeu_ps(p, a);
 }
+static inline void vf_store_past(void *p, vf a)
+{
+    _mm512_stream_ps(p, a);
+}
 static inline vf vf_set1(float a)
 {
     return _mm512_set1_ps(a);

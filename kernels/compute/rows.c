@@ -1,5 +1,6 @@
 #include "kernels/compute/rows.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "kernels/layout/blocks.h"
@@ -15,6 +16,7 @@ enum {
     WINDOW_BYTES = 512 << 10,
     WINDOW_TILES = 4,
     DECODE_ELEMENTS = 4096,
+    Y_FLOATS_LARGE = 1 << 20, /* 4 MiB: more than most second-level caches have */
 };
 
 static size_t aligned(size_t n_bytes)
@@ -101,12 +103,18 @@ size_t rows_scratch_bytes(const struct matrix_view *v)
 
 /* --- integers --- */
 
+static bool is_large(const struct matrix_view *v, const struct qd_activations *a)
+{
+    return v->n_rows > Y_FLOATS_LARGE / a->n;
+}
+
 /* @s, with the tile at column @first, whose width is returned; s.y: that column's sums. */
 static size_t tile_compute(const struct matrix_view *v, const struct qd_activations *a, struct matmul_strip s,
                            size_t first)
 {
     s.n_blocks = v->n_blocks;
     s.x = activations_tile(a, first, &s.width);
+    s.y_is_large = s.y_stride == v->n_rows && is_large(v, a); /* not the products of the rows that are left */
     v->ops->matmul[v->kernel][v->layout](&s);
     return s.width;
 }
@@ -317,6 +325,8 @@ void rows_compute(const struct matrix_view *v, const struct qd_activations *a, s
                   uint8_t *scratch)
 {
     (v->activation.block ? integer_rows : float_rows)(v, a, first, end, y, scratch);
+    if (a->n && is_large(v, a))
+        atomic_thread_fence(memory_order_seq_cst); /* kernels may have written past the caches, in no order */
 }
 
 /* --- single rows --- */

@@ -117,25 +117,17 @@ INLINE void block_i8_of_row(vf *acc, const struct matmul_strip *s, size_t g, siz
     }
 }
 
-static void scale_rows(const struct matmul_strip *s)
+INLINE vf scale_row(const struct matmul_strip *s, size_t g, vf sum)
 {
-    for (size_t g = 0; g < s->n_groups; g++) {
-        const vf d = vf_load(s->codes.scale + g * s->codes.scale_group);
-        for (size_t c = 0; c < s->width; c++) {
-            float *y = s->y + c * s->y_stride + g * LANES;
-            vf_store(y, vf_mul(vf_load(y), d));
-        }
-    }
+    return vf_mul(sum, vf_load(s->codes.scale + g * s->codes.scale_group));
 }
 
 void STRIP_OF(i8)(const struct matmul_strip *s)
 {
-    if (s->codes.scale_block) {
-        by_width(s, &planes_i8, block_i8);
-    } else {
-        by_width(s, &planes_i8, block_i8_of_row);
-        scale_rows(s);
-    }
+    if (s->codes.scale_block)
+        by_width(s, &planes_i8, block_i8, as_it_is);
+    else
+        by_width(s, &planes_i8, block_i8_of_row, scale_row);
 }
 
 static const struct planes planes_u4 = {2, 1, {FIELD_BYTES(u4, q)}};
@@ -185,7 +177,7 @@ INLINE void block_u4_zeros(vf *acc, const struct matmul_strip *s, size_t g, size
 void STRIP_OF(u4)(const struct matmul_strip *s)
 {
     if (s->codes.zero)
-        by_width(s, &planes_u4, block_u4_zeros);
+        by_width(s, &planes_u4, block_u4_zeros, as_it_is);
     else
-        by_width(s, &planes_u4, block_u4);
+        by_width(s, &planes_u4, block_u4, as_it_is);
 }

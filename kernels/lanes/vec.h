@@ -15,6 +15,7 @@
  *   transpose         LANES vectors become their columns
  *   vf_largest_of_each(v)  lane i: the largest lane of v[i], none of which is NaN; a zero of either sign for zeros
  *   vf_largest        the largest lane, likewise
+ *   vf_store_past     past the caches, to a multiple of the vector's bytes; in no order with other stores until a fence
  *   vf_store_f16      LANES f16, nearest, ties to even, Inf beyond 65504; no NaN
  *   vf_load_f16       the way back, exactly
  * 16 bytes, from which decoders make 16 floats in every instruction set:

@@ -232,6 +232,7 @@ static struct matmul_strip strip_of(const struct product_trial *t, const uint8_t
                                  .n_groups = t->n_groups,
                                  .n_blocks = t->n_blocks,
                                  .codes = made_scales(t),
+                                 .y_is_large = t->at % 2, /* advice: the same sums */
                                  .x = x,
                                  .y = y,
                                  .y_stride = t->y_stride,

@@ -218,6 +218,33 @@ static void qd_matmul__operands_at_odd_addresses__give_the_same_bits(void **stat
     }
 }
 
+/* Kernels may write what no cache holds past them all: aligned or not, by one thread or several. */
+static void qd_matmul__results_larger_than_caches__have_the_bits_of_small_ones(void **state)
+{
+    (void)state;
+    enum { LARGE = 520, PART = 20 };
+    static const enum qd_type types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_K};
+    static const uint64_t rows[] = {2048, 2053}; /* times LARGE: above 2^20 */
+    float *columns = malloc(LARGE * 256 * sizeof *columns);
+    data_fill(DATA_gaussian, columns, LARGE * 256, 9);
+    struct qd_team *team = team_of(3);
+    for (size_t t = 0; t < COUNT(types) * COUNT(rows); t++) {
+        struct qd_matrix w = make_matrix(types[t % COUNT(types)], rows[t / COUNT(types)], 256);
+        float *alone = multiply_of(&w, columns, LARGE, NULL), *shared = multiply_of(&w, columns, LARGE, team);
+        assert_memory_equal(shared, alone, LARGE * w.n_rows * sizeof *alone);
+        for (size_t c = 0; c < LARGE; c += PART) {
+            float *part = multiply_of(&w, columns + c * 256, PART, NULL);
+            assert_memory_equal(part, alone + c * w.n_rows, PART * w.n_rows * sizeof *part);
+            free(part);
+        }
+        free(alone);
+        free(shared);
+        free_matrix(&w);
+    }
+    qd_team_free(team);
+    free(columns);
+}
+
 static void qd_matmul__nan_in_a_column__leaves_the_others_as_they_are(void **state)
 {
     (void)state;
@@ -568,6 +595,7 @@ int main(void)
         cmocka_unit_test(qd_matmul__teams_of_any_size__give_the_bits_of_one_thread),
         cmocka_unit_test(qd_matmul__fewer_rows_than_a_group__are_all_there),
         cmocka_unit_test(qd_matmul__operands_at_odd_addresses__give_the_same_bits),
+        cmocka_unit_test(qd_matmul__results_larger_than_caches__have_the_bits_of_small_ones),
         cmocka_unit_test(qd_matmul__nan_in_a_column__leaves_the_others_as_they_are),
         cmocka_unit_test(qd_matmul__any_cpu__gives_the_bits_of_every_other),
         cmocka_unit_test(qd_matmul__no_columns__does_nothing),
