@@ -244,7 +244,7 @@ static void make_room(void)
     if (qd_team_new(bench.n_cores, &bench.team, &err) < 0)
         complain(&err);
     bench.x = must(malloc(N_MAX * both[0]->n_cols * sizeof *bench.x));
-    bench.y = must(malloc(N_MAX * both[0]->n_rows * sizeof *bench.y));
+    bench.y = must(aligned_alloc(64, N_MAX * both[0]->n_rows * sizeof *bench.y));
     data_fill(DATA_gaussian, bench.x, N_MAX * both[0]->n_cols, 1);
     for (size_t i = 0; i < 2; i++) {
         const size_t n_bytes = qd_matmul_scratch_bytes(both[i], N_MAX, bench.team);

@@ -430,7 +430,7 @@ static void make_bench(void)
     if (qd_team_new(bench.n_cores, &bench.team, &err) < 0)
         exit(1);
     bench.x = must(malloc(N_MAX * most_cols * sizeof *bench.x));
-    bench.y = must(malloc(N_MAX * most_rows * sizeof *bench.y));
+    bench.y = must(aligned_alloc(64, N_MAX * most_rows * sizeof *bench.y)); /* as ggml's are */
     for (size_t c = 0; c < N_MAX; c++)
         data_fill(DATA_gaussian, bench.x + c * most_cols, most_cols, c);
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
