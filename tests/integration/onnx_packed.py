@@ -129,6 +129,25 @@ def is_shown(h):
         raise AssertionError("a packed file was quantized")
 
 
+def hardware_changes(h):
+    """Another CPU is another layout of the same portable artifact; with auto no request ever fails."""
+    before = h.path("config", "quantd", "quantd.conf")
+    conf = read(before).decode()
+    native = layouts(h)[0]
+    h.ctl("open", "o21", "--scheme", "int4", "--layout", "native")
+    key = h.ctl("open", "o21", "--scheme", "int4")["key"]
+    for features, layout in (("-avx512", "r8k4"), ("", native)) if native == "r16k4" else (("", native),):
+        assert h.stop() == 0
+        put(before, conf.replace("[daemon]\n", f"[daemon]\ncpu = {features}\n" if features else "[daemon]\n").encode())
+        h.start()
+        opened = h.ctl("open", "o21", "--scheme", "int4", "--layout", "auto")
+        assert opened["layout"] in ("portable", layout), opened
+        h.until(f"{layout} is there", lambda: h.ctl("open", "o21", "--scheme", "int4", "--layout", "auto")["layout"] == layout)
+        assert h.ctl("open", "o21", "--scheme", "int4", "--no-build")["key"] == key, "another portable artifact"
+        for name, (*_, a, b, c, used) in matrices(h, "o21", "int4", layout, h.path()).items():
+            assert [a, b, c] == ["0", "0", "0"], (layout, name, used)
+
+
 def bad_files(h):
     """Every header that was changed is refused in words or gives files of the same size; nothing dies."""
     _, packed = open_both(h, "o17", ("int4", "--block", "64", "--asymmetric"), layouts(h)[0])
@@ -153,6 +172,7 @@ def bad_files(h):
 CASES = (("any form, any layout: the portable files again, byte for byte", unpacks),
          ("an app computes with packed weights as with portable ones, and they are the model's", computes),
          ("what is packed is the portable artifact's, and is no model to quantize", is_shown),
+         ("another CPU: the layout that it reads, from the same portable artifact, and back", hardware_changes),
          ("packed files that are damaged: refused in words", bad_files))
 for name, check in CASES:
     tap.case(name, house(check))
