@@ -92,6 +92,13 @@ struct code_shape tensor_codes(const struct tensor_entry *t)
                                .block = c->block};
 }
 
+bool tensor_packs(const struct tensor_entry *t, enum qd_layout layout)
+{
+    const struct code_shape codes = tensor_codes(t);
+    return t->codes.n_cols ? layout_packs_codes(layout, codes.type, codes.n_rows, codes_row(&codes))
+                           : t->n_dims > 1 && layout_packs(layout, t->type, t->shape[1]);
+}
+
 static uint64_t format_of(const struct tensor_table *table)
 {
     size_t i = 0;
@@ -178,15 +185,11 @@ static int check_codes(const struct tensor_table *table, size_t i, struct qd_err
     if (!c->n_cols)
         return 0;
     const bool is_codes = layout_is_codes(t->type) || t->type == QD_TYPE_U8;
-    uint64_t all;
-    if (!is_codes || !c->n_rows || c->block % 32 || c->block & (c->block - 1))
-        return bad_codes(t, "its type or shape is none", err);
-    if (c->n_cols > UINT32_MAX || c->block > UINT32_MAX || !checked_mul(c->n_cols + c->block, c->n_rows, &all) ||
-        all > PTRDIFF_MAX / sizeof(float))
-        return bad_codes(t, "its shape overflows", err);
     const struct code_shape shape = tensor_codes(t);
-    if (codes_bytes(&shape) != t->bytes ||
-        (shape.type != QD_TYPE_I8 && (shape.by_columns ? shape.n_rows : codes_row(&shape)) % 2))
+    const char *flaw = is_codes ? codes_flaw(&shape) : "codes have another";
+    if (flaw)
+        return err_new(err, QD_E_CORRUPT, "tensor '%s': as codes alone, its type or shape is none: %s", t->name, flaw);
+    if (codes_bytes(&shape) != t->bytes)
         return bad_codes(t, "its bytes do not fit their shape", err);
     if (c->scales >= table->n || table->tensors[c->scales].type != QD_TYPE_F32 ||
         table->tensors[c->scales].bytes != c->n_rows * codes_n_scales(&shape) * sizeof(float))

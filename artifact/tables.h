@@ -56,6 +56,9 @@ struct tensor_entry {
 /* The shape of its codes; only where it has some. */
 struct code_shape tensor_codes(const struct tensor_entry *t);
 
+/* Is it packed in the artifact of that layout? (docs/formats/packed.md) */
+bool tensor_packs(const struct tensor_entry *t, enum qd_layout layout);
+
 struct tensor_table {
     struct tensor_entry *tensors; /* in the arena; file order */
     size_t n;

@@ -126,19 +126,17 @@ static void view_of(const struct tensor_entry *t, enum qd_layout layout, struct 
                               .rel_rmse = t->rel_rmse,
                               .max_abs = t->max_abs,
                               .layout = QD_LAYOUT_PORTABLE};
-    if (t->n_dims >= 2 && layout_packs(layout, t->type, t->shape[1]))
+    if (tensor_packs(t, layout))
         dst->layout = layout;
     memcpy(dst->shape, t->shape, sizeof dst->shape);
 }
 
-/* Codes, and scales and zero points where they move with them (docs/formats/packed.md). */
-static void pack_view(const struct shared *s, enum qd_layout layout, const struct tensor_entry *t,
-                      struct qd_tensor *view)
+/* Scales and zero points where they move with their codes (docs/formats/packed.md). */
+static void pack_scales(const struct shared *s, enum qd_layout layout, const struct tensor_entry *t)
 {
     const struct code_shape shape = tensor_codes(t);
-    if (!layout_packs_codes(layout, shape.type, shape.n_rows, codes_row(&shape)))
+    if (!tensor_packs(t, layout))
         return;
-    view->layout = layout;
     if (codes_moves_scales(&shape))
         s->views[t->codes.scales].layout = layout;
     if (t->codes.zero_points && codes_moves_zeros(&shape))
@@ -163,7 +161,7 @@ static int point_codes(const struct shared *s, enum qd_layout layout, struct qd_
                                .scales = &s->views[t->codes.scales],
                                .zero_points = t->codes.zero_points ? &s->views[t->codes.zero_points - 1] : NULL};
         s->views[i].codes = c;
-        pack_view(s, layout, t, &s->views[i]);
+        pack_scales(s, layout, t);
     }
     return 0;
 }

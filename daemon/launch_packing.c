@@ -140,13 +140,6 @@ static void step_probe(struct launch *l)
 
 /* ---- before it ---------------------------------------------------------------------------------------- */
 
-static bool is_packed(enum qd_layout layout, const struct tensor_entry *t)
-{
-    const struct code_shape codes = tensor_codes(t);
-    return t->codes.n_cols ? layout_packs_codes(layout, codes.type, codes.n_rows, codes_row(&codes))
-                           : layout_packs(layout, t->type, t->n_dims > 1 ? t->shape[1] : 1);
-}
-
 static int look_for_tensors_on_pool(void *data, struct qd_error *err)
 {
     struct launch *l = data;
@@ -156,7 +149,7 @@ static int look_for_tensors_on_pool(void *data, struct qd_error *err)
     if (r < 0)
         return r;
     size_t i = 0;
-    while (i < table.n && !is_packed(l->layout, &table.tensors[i]))
+    while (i < table.n && !tensor_packs(&table.tensors[i], l->layout))
         i++;
     l->nothing_to_pack = i == table.n;
     if (l->nothing_to_pack)

@@ -149,8 +149,7 @@ static uint64_t place_of(const struct onnx_pack *p, size_t i)
 
 static bool is_packed(const struct onnx_pack *p, const struct tensor_entry *t)
 {
-    const struct code_shape shape = tensor_codes(t);
-    return t->codes.n_cols && layout_packs_codes(p->layout, shape.type, shape.n_rows, codes_row(&shape));
+    return t->codes.n_cols && tensor_packs(t, p->layout);
 }
 
 /* Eight numbers for each: order, bits, rows, columns, block, places of codes, scales, zero points; 0: not moved. */
@@ -301,13 +300,8 @@ static int open_matrix(struct onnx_pack *p, const uint64_t said[NUMBERS], struct
                                      .n_rows = said[2],
                                      .n_cols = said[3],
                                      .block = said[4]};
-    uint64_t all;
-    if (said[0] > 1 || (said[1] != 8 && said[1] != 4) || !said[2] || !said[3] || said[3] > UINT32_MAX ||
-        said[4] > UINT32_MAX || said[4] % 32 || said[4] & (said[4] - 1) ||
-        !checked_mul(said[3] + said[4], said[2], &all) || all > p->bytes * 4 + said[2] * said[4] ||
-        all > PTRDIFF_MAX / sizeof(float) ||
-        !layout_packs_codes(p->layout, shape.type, shape.n_rows, codes_row(&shape)) ||
-        (said[1] == 4 && (shape.by_columns ? shape.n_rows : codes_row(&shape)) % 2))
+    if (said[0] > 1 || (said[1] != 8 && said[1] != 4) || codes_flaw(&shape) ||
+        !layout_packs_codes(p->layout, shape.type, shape.n_rows, codes_row(&shape)))
         return unsound("what it says of a matrix is none", err);
     int r = add_run(p, &shape, 0, said[5], err);
     if (r == 0 && said[6])

@@ -49,7 +49,7 @@ static bool reads_scales(const struct matrix_view *v)
 
 static bool reads_zeros(const struct matrix_view *v)
 {
-    return v->packed || v->codes.by_columns;
+    return v->packed || !codes_moves_zeros(&v->codes);
 }
 
 /* Bytes of a group of scales, and of zero points. */

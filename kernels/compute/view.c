@@ -57,22 +57,15 @@ static struct code_shape shape_of(const struct qd_matrix *w)
 static int check_codes(const struct qd_matrix *w, struct qd_error *err)
 {
     const char *type = qd_type_info(w->type)->name;
-    const bool columns = w->order == QD_ORDER_COLUMNS, nibbles = w->type != QD_TYPE_I8;
-    uint64_t n_bytes;
-    if (!w->n_rows || !w->n_cols || w->block > PTRDIFF_MAX / 2 || w->n_cols > PTRDIFF_MAX / 2 ||
-        !checked_mul(w->n_cols + w->block, w->n_rows, &n_bytes) || n_bytes > PTRDIFF_MAX / sizeof(float))
-        return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of %" PRIu64 " elements of type %s", w->n_rows,
-                       w->n_cols, type);
-    if (w->block % BLOCK_32 || w->block & (w->block - 1))
-        return err_new(err, QD_E_INVALID, "blocks of %" PRIu64 " elements: a power of two, 32 or more, or 0", w->block);
-    if (w->order != QD_ORDER_ROWS && !columns)
+    const struct code_shape shape = shape_of(w);
+    const char *flaw = codes_flaw(&shape);
+    if (flaw)
+        return err_new(err, QD_E_INVALID, "weights of %" PRIu64 " rows of %" PRIu64 " elements of type %s: %s",
+                       w->n_rows, w->n_cols, type, flaw);
+    if (w->order != QD_ORDER_ROWS && w->order != QD_ORDER_COLUMNS)
         return err_new(err, QD_E_INVALID, "weights in no known order");
     if (w->zero_points && w->type != QD_TYPE_U4)
         return err_new(err, QD_E_INVALID, "weights of type %s have no zero points, those of u4 have", type);
-    const struct code_shape shape = shape_of(w);
-    if (nibbles && (columns ? w->n_rows : codes_row(&shape)) % 2)
-        return err_new(err, QD_E_INVALID, "an odd number of codes of 4 bits side by side: %" PRIu64,
-                       columns ? w->n_rows : (uint64_t)codes_row(&shape));
     return w->layout == QD_LAYOUT_PORTABLE || layout_packs_codes(w->layout, w->type, w->n_rows, codes_row(&shape))
                ? 0
                : never_packed(w, err);

@@ -4,8 +4,12 @@
 typedef void load_fn(vi w[STEPS], const uint8_t *codes);
 typedef void sums_fn(vi *sum, size_t n_columns, const int32_t *starts, const vi w[STEPS], const int8_t *x);
 
-/* A block of a group, whose codes and scales these are, with all columns of the tile: on top of @acc. */
-INLINE void add_32(vf *acc, const struct matmul_strip *s, size_t b, const vi w[STEPS], vf d, sums_fn *dot, size_t width)
+/*
+ * A block of a group, whose codes these are and whose scales, where it has its own, with all columns of the tile: on
+ * top of @acc.
+ */
+INLINE void add_32(vf *acc, const struct matmul_strip *s, size_t b, const vi w[STEPS], const vf *d, sums_fn *dot,
+                   size_t width)
 {
     const int8_t *x = s->x.q + b * width * BLOCK_32;
     const int32_t *starts = s->x.sums + b * width;
@@ -18,7 +22,7 @@ INLINE void add_32(vf *acc, const struct matmul_strip *s, size_t b, const vi w[S
         dot(sum, n, starts + c, w, x + c * BLOCK_32);
         UNROLLED
         for (size_t i = 0; i < n; i++)
-            acc[c + i] = vf_fma(vf_of_vi(sum[i]), vf_mul(d, vf_set1(xs[c + i])), acc[c + i]);
+            acc[c + i] = vf_fma(vf_of_vi(sum[i]), d ? vf_mul(*d, vf_set1(xs[c + i])) : vf_set1(xs[c + i]), acc[c + i]);
     }
 }
 
@@ -28,7 +32,8 @@ INLINE void block_32(vf *acc, const struct matmul_strip *s, const struct planes 
     vi w[STEPS];
     read_ahead_all(s, p, g, b, 0, width);
     load(w, plane_of(s, p, g, 0) + b * LANES * p->bytes[0]);
-    add_32(acc, s, b, w, vf_load_f16(plane_of(s, p, g, 1) + b * LANES * p->bytes[1]), dot, width);
+    const vf d = vf_load_f16(plane_of(s, p, g, 1) + b * LANES * p->bytes[1]);
+    add_32(acc, s, b, w, &d, dot, width);
 }
 
 INLINE void load_q8_0(vi w[STEPS], const uint8_t *codes)
@@ -38,14 +43,20 @@ INLINE void load_q8_0(vi w[STEPS], const uint8_t *codes)
         w[i] = bytes_of_q8_0(vi_load(codes + i * STEP_BYTES));
 }
 
-INLINE void load_q4_0(vi w[STEPS], const uint8_t *codes)
+/* Codes 0..15, xored with @flip. */
+INLINE void load_nibbles(vi w[STEPS], const uint8_t *codes, vi flip)
 {
     UNROLLED
     for (size_t i = 0; i < STEPS / 2; i++) {
-        const vi v = vi_load(codes + i * STEP_BYTES);
+        const vi v = vi_xor(vi_load(codes + i * STEP_BYTES), flip);
         w[i] = low_nibbles(v);
         w[i + STEPS / 2] = high_nibbles(v);
     }
+}
+
+INLINE void load_q4_0(vi w[STEPS], const uint8_t *codes)
+{
+    load_nibbles(w, codes, vi_set1(0));
 }
 
 INLINE void dot_nibbles(vi *sum, size_t n_columns, const int32_t *starts, const vi w[STEPS], const int8_t *x)
@@ -94,27 +105,16 @@ INLINE void block_i8(vf *acc, const struct matmul_strip *s, size_t g, size_t b, 
 {
     vi w[STEPS];
     load_i8(w, s, g, b, width);
-    add_32(acc, s, b, w, vf_load(scale_of(s, &planes_i8, g, b, width)), dot_bytes, width);
+    const vf d = vf_load(scale_of(s, &planes_i8, g, b, width));
+    add_32(acc, s, b, w, &d, dot_bytes, width);
 }
 
 /* Without the scale, which all blocks of a row have. */
 INLINE void block_i8_of_row(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    const int8_t *x = s->x.q + b * width * BLOCK_32;
-    const int32_t *starts = s->x.sums + b * width;
-    const float *xs = s->x.scale + b * width;
     vi w[STEPS];
     load_i8(w, s, g, b, width);
-    IN_REGISTER(x);
-    IN_REGISTER(starts);
-    IN_REGISTER(xs);
-    EACH_COLUMNS (c, n) {
-        vi sum[COLUMNS_AT_ONCE];
-        dot_bytes(sum, n, starts + c, w, x + c * BLOCK_32);
-        UNROLLED
-        for (size_t i = 0; i < n; i++)
-            acc[c + i] = vf_fma(vf_of_vi(sum[i]), vf_set1(xs[c + i]), acc[c + i]);
-    }
+    add_32(acc, s, b, w, NULL, dot_bytes, width);
 }
 
 INLINE vf scale_row(const struct matmul_strip *s, size_t g, vf sum)
@@ -132,25 +132,18 @@ void STRIP_OF(i8)(const struct matmul_strip *s)
 
 static const struct planes planes_u4 = {2, 1, {FIELD_BYTES(u4, q)}};
 
-/* Codes 0..15 of block @b of group @g. */
 INLINE void load_u4(vi w[STEPS], const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
-    const uint8_t *codes = plane_of(s, &planes_u4, g, 0) + b * LANES * FIELD_BYTES(u4, q);
-    const vi flip = bytes_set1(s->codes.flip);
     read_ahead_all(s, &planes_u4, g, b, 0, width);
-    UNROLLED
-    for (size_t i = 0; i < STEPS / 2; i++) {
-        const vi v = vi_xor(vi_load(codes + i * STEP_BYTES), flip);
-        w[i] = low_nibbles(v);
-        w[i + STEPS / 2] = high_nibbles(v);
-    }
+    load_nibbles(w, plane_of(s, &planes_u4, g, 0) + b * LANES * FIELD_BYTES(u4, q), bytes_set1(s->codes.flip));
 }
 
 INLINE void block_u4(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
 {
     vi w[STEPS];
     load_u4(w, s, g, b, width);
-    add_32(acc, s, b, w, vf_load(scale_of(s, &planes_u4, g, b, width)), dot_nibbles, width);
+    const vf d = vf_load(scale_of(s, &planes_u4, g, b, width));
+    add_32(acc, s, b, w, &d, dot_nibbles, width);
 }
 
 /* Zero points are multiplied with minus the sums of the activations' codes, which 16 bits hold: |32 * 127|. */

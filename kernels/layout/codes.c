@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "kernels/core/checked.h"
 #include "kernels/layout/blocks.h"
 #include "kernels/layout/packed.h"
 
@@ -21,6 +22,20 @@ enum {
 static bool is_bytes(const struct code_shape *s)
 {
     return s->type == QD_TYPE_I8;
+}
+
+const char *codes_flaw(const struct code_shape *s)
+{
+    const bool nibbles = !is_bytes(s);
+    uint64_t n;
+    if (s->block % BLOCK_32 || s->block & (s->block - 1))
+        return "a block is no power of two from 32 on";
+    if (!s->n_rows || !s->n_cols || s->n_cols > PTRDIFF_MAX / 2 || s->block > PTRDIFF_MAX / 2 ||
+        !checked_mul(s->n_cols + s->block, s->n_rows, &n) || n > PTRDIFF_MAX / sizeof(float))
+        return "it is empty, or overflows";
+    if (nibbles && (s->by_columns ? s->n_rows : codes_row(s)) % 2)
+        return "an odd number of codes of 4 bits stands side by side";
+    return NULL;
 }
 
 static uint64_t code_place(const struct code_shape *s, size_t row, size_t k)

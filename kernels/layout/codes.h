@@ -49,6 +49,11 @@ static inline size_t codes_n_blocks(const struct code_shape *s)
     return (codes_row(s) + 31) / 32;
 }
 
+/*
+ * What is wrong with a shape that comes from outside; NULL: nothing, and the sizes below do not overflow. Static text.
+ */
+const char *codes_flaw(const struct code_shape *s);
+
 /* Bytes of all codes, and of all zero points as nibbles. */
 uint64_t codes_bytes(const struct code_shape *s);
 uint64_t codes_zero_bytes(const struct code_shape *s);
@@ -90,8 +95,8 @@ void codes_get_rows(const struct code_shape *s, uint8_t *dst, const uint8_t *cod
 void codes_put_rows(const struct code_shape *s, uint8_t *codes, const uint8_t *src, size_t first, size_t n);
 
 /*
- * Scales (@bits 32) or zero points (4) of rows [first, first + n) as a group of @n_lanes has them: [n][n_lanes] of what
- * stands @row_step elements apart from row to row in order rows; lanes that are missing are zeros. And back.
+ * Scales (@bits 32) or zero points (4) of rows [first, first + n) as a group of @n_lanes has them: a row's one after
+ * the other, lanes side by side; those that are missing are zeros. And back.
  */
 void codes_pack_scales(const struct code_shape *s, unsigned bits, uint8_t *dst, const uint8_t *src, size_t first,
                        size_t n, size_t n_lanes);

@@ -101,10 +101,12 @@ def computes(h):
             for scheme, step in (("int8-weight", 0.02), ("int8-dynamic", 0.02), ("int4", 0.25)):
                 found = matrices(h, model, scheme, layout, h.path())
                 assert len(found) == 4, found
-                for name, (rows, cols, _, *differences, used) in found.items():
+                for name, (rows, cols, block, *differences, used, scales) in found.items():
                     assert differences == ["0", "0", "0"], f"{model} {scheme} {layout} {name}: {differences}"
                     packed = int(cols) % 32 == 0 and int(rows) >= int(layout[1:].split("k")[0]) # as docs/formats/packed.md says
                     assert used == (layout if packed else "portable"), (name, rows, cols, used)
+                    moves = packed and model == "o17" and block != "0"  # MatMulNBits' scales stand row by row
+                    assert scales == (layout if moves else "portable"), (name, scales)
                     for weight in exact:
                         if name.startswith(weight):
                             got = struct.unpack(f"<{int(rows) * int(cols)}f", read(h.path(name)))
@@ -144,7 +146,7 @@ def hardware_changes(h):
         assert opened["layout"] in ("portable", layout), opened
         h.until(f"{layout} is there", lambda: h.ctl("open", "o21", "--scheme", "int4", "--layout", "auto")["layout"] == layout)
         assert h.ctl("open", "o21", "--scheme", "int4", "--no-build")["key"] == key, "another portable artifact"
-        for name, (*_, a, b, c, used) in matrices(h, "o21", "int4", layout, h.path()).items():
+        for name, (*_, a, b, c, used, _) in matrices(h, "o21", "int4", layout, h.path()).items():
             assert [a, b, c] == ["0", "0", "0"], (layout, name, used)
 
 

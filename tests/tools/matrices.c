@@ -4,8 +4,8 @@
  * usage: matrices SOCKET MODEL SCHEME LAYOUT [FOLDER]
  *
  * Opens MODEL portable and in LAYOUT. For each weight that is codes alone a line: its name, rows, columns, block, how
- * many values its decoded rows and its products with 1 and with 7 columns differ in between the two, and the layout of
- * the second. FOLDER/NAME: the decoded rows, floats.
+ * many values its decoded rows and its products with 1 and with 7 columns differ in between the two, and the layouts of
+ * the second's codes and scales. FOLDER/NAME: the decoded rows, floats.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,9 +75,10 @@ static size_t compare(const struct qd_matrix *a, const struct qd_matrix *b, size
 static void show(const struct qd_tensor *t, const struct qd_matrix *a, const struct qd_matrix *b, const char *folder)
 {
     float *p = decode(a), *q = decode(b);
-    printf("%s %llu %llu %llu %zu %zu %zu %s\n", t->name, (unsigned long long)a->n_rows, (unsigned long long)a->n_cols,
-           (unsigned long long)a->block, differences(p, q, a->n_rows * a->n_cols), compare(a, b, 1),
-           compare(a, b, N_MAX), qd_layout_info(b->layout)->name);
+    printf("%s %llu %llu %llu %zu %zu %zu %s %s\n", t->name, (unsigned long long)a->n_rows,
+           (unsigned long long)a->n_cols, (unsigned long long)a->block, differences(p, q, a->n_rows * a->n_cols),
+           compare(a, b, 1), compare(a, b, N_MAX), qd_layout_info(b->layout)->name,
+           qd_layout_info(t->codes->scales->layout)->name);
     char path[PATH_BYTES];
     (void)snprintf(path, sizeof path, "%s/%s", folder ? folder : "", t->name); /* a cut one does not open */
     FILE *f = folder ? fopen(path, "we") : NULL;
@@ -104,15 +105,16 @@ int main(int argc, char **argv)
     if (r == 0)
         r = qd_open(c, &o, &packed, &err);
     for (size_t i = 0; r == 0 && i < qd_artifact_n_tensors(portable); i++) {
-        const struct qd_tensor *t = qd_artifact_tensor_at(portable, i);
+        const struct qd_tensor *t = qd_artifact_tensor_at(portable, i), *of_packed;
         struct qd_matrix a, b;
         if (!t->codes)
             continue;
         r = qd_tensor_matrix(t, 0, &a, &err);
+        of_packed = qd_artifact_tensor(packed, t->name);
         if (r == 0)
-            r = qd_tensor_matrix(qd_artifact_tensor(packed, t->name), 0, &b, &err);
+            r = qd_tensor_matrix(of_packed, 0, &b, &err);
         if (r == 0)
-            show(t, &a, &b, argc > 5 ? argv[5] : NULL);
+            show(of_packed, &a, &b, argc > 5 ? argv[5] : NULL);
     }
     qd_artifact_free(portable);
     qd_artifact_free(packed);
