@@ -12,7 +12,7 @@
 static int refuse_name(const char *text, struct qd_error *err)
 {
     static const char *const names[] = {"native", "auto",
-#define QD_LAYOUT(name, NAME, rows, run, columns) #name,
+#define QD_LAYOUT(name, NAME, rows, run, panel, columns) #name,
 #include <quantd/layouts.def>
 #undef QD_LAYOUT
                                         NULL};

@@ -4,7 +4,7 @@
  *     portable, or nothing   any runtime's; never made from another artifact
  *     native                 the one that this CPU's kernels read; an open waits until it is made
  *     auto                   policy's choice (quant/policy.h); until it is made the portable artifact is served
- *     r16k4 and others       that one, where this CPU has what it needs; an open waits
+ *     r16k4p128 and others       that one, where this CPU has what it needs; an open waits
  *
  * Loop thread.
  */

@@ -256,7 +256,7 @@ enum packed_kind {
 };
 
 struct packed_entry {
-    const char *op; /* "interleave_r16k4", "activate_32", "matmul_q8_0_r16k4" */
+    const char *op; /* "interleave_r16k4p128", "activate_32", "matmul_q8_0_r16k4p128" */
     const char *variant;
     uint64_t needs;
     enum packed_kind kind;

@@ -162,7 +162,7 @@ static int choose_layout(const char *name, enum qd_layout *ret, struct qd_error 
     if (*ret != QD_LAYOUT_PORTABLE)
         return 0;
     int r = err_new(err, QD_E_UNSUPPORTED, "no layout is native to this CPU: it reads portable files best");
-    return err_hint(err, r, "name the layout of another one: --layout r8k4");
+    return err_hint(err, r, "name the layout of another one: --layout r8k4p128");
 }
 
 static int make_plan(struct direct *d, struct qd_error *err)

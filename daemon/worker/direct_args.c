@@ -47,7 +47,8 @@ static const char pack_usage[] =
     "usage: quantctl pack IN [-o] OUT [options]   (quantd-worker --pack IN OUT [options])\n"
     "  IN                a GGUF file\n"
     "  -o, --output OUT  the packed file to write: the same weights in the order that one kind of CPU reads\n"
-    "  -l, --layout L    native (default: of this CPU), r16k4, r8k4, r4k8, r4k4: see quantctl(1)\n" USAGE_OF_RUNS
+    "  -l, --layout L    native (default: of this CPU), r16k4p128, r8k4p128, r4k8p128, r4k4p128: see "
+    "quantctl(1)\n" USAGE_OF_RUNS
     "  -n, --dry-run     print the plan: bytes and offset of every tensor, and whether it is packed\n" USAGE_OF_SUMMARY;
 
 static const char unpack_usage[] =

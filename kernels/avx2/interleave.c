@@ -1,4 +1,4 @@
-/* Packing for groups of 8 rows: r8k4. */
+/* Packing for groups of 8 rows: r8k4p128. */
 #include "kernels/variants.h"
 
 #include "kernels/avx2/vec.h"
@@ -73,4 +73,4 @@ static inline vi bytes_scatter(vi v)
 
 #include "kernels/lanes/interleave.h"
 
-INTERLEAVE(r8k4, avx2)
+INTERLEAVE(r8k4p128, avx2)

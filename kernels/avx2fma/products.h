@@ -1,14 +1,14 @@
 /*
- * kernels/lanes/products.h for AVX2: 8 rows, a group of r8k4. vpmaddubsw adds two products of an unsigned byte and a
- * signed one to 16 bits and saturates there. Activations are -127..127 (kernels/kernels.h), so by construction nothing
- * does: see each sum.
+ * kernels/lanes/products.h for AVX2: 8 rows, a group of r8k4p128. vpmaddubsw adds two products of an unsigned byte and
+ * a signed one to 16 bits and saturates there. Activations are -127..127 (kernels/kernels.h), so by construction
+ * nothing does: see each sum.
  */
 #ifndef QUANTD_KERNELS_AVX2FMA_PRODUCTS_H
 #define QUANTD_KERNELS_AVX2FMA_PRODUCTS_H
 
 #include "kernels/avx2/products.h"
 
-#define STRIP_OF(type) matmul_##type##_r8k4__avx2fma
+#define STRIP_OF(type) matmul_##type##_r8k4p128__avx2fma
 
 static inline vi vi_dot_2(vi sum, vi a, const int16_t *x)
 {

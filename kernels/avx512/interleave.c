@@ -1,4 +1,4 @@
-/* Packing for groups of 16 rows: r16k4. */
+/* Packing for groups of 16 rows: r16k4p128. */
 #include "kernels/variants.h"
 
 #include "kernels/avx512/vec.h"
@@ -81,4 +81,4 @@ static inline vi bytes_scatter(vi v)
 
 #include "kernels/lanes/interleave.h"
 
-INTERLEAVE(r16k4, avx512)
+INTERLEAVE(r16k4p128, avx512)

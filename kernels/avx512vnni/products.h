@@ -1,10 +1,10 @@
-/* kernels/lanes/products.h for AVX-512 VNNI: 16 rows, a group of r16k4. */
+/* kernels/lanes/products.h for AVX-512 VNNI: 16 rows, a group of r16k4p128. */
 #ifndef QUANTD_KERNELS_AVX512VNNI_PRODUCTS_H
 #define QUANTD_KERNELS_AVX512VNNI_PRODUCTS_H
 
 #include "kernels/avx512/vec.h"
 
-#define STRIP_OF(type) matmul_##type##_r16k4__avx512vnni
+#define STRIP_OF(type) matmul_##type##_r16k4p128__avx512vnni
 
 static inline vf vf_fma(vf a, vf b, vf c)
 {
@@ -35,6 +35,13 @@ static inline vi vi_dot_4(vi sum, vi w, const int8_t *x)
 {
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int8_t(*)[4])x));
     return sum;
+}
+/* The same by two instructions, for one column: a load that waits for no sum (q4_0: 92 % of reading, 99 so). */
+static inline vi vi_dot_4_alone(vi sum, vi w, const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm512_dpbusd_epi32(sum, w, vi_set1(four));
 }
 static inline vi vi_dot_2(vi sum, vi a, const int16_t *x)
 {

@@ -9,7 +9,7 @@
 
 enum {
     TASKS_A_THREAD = 8, /* so that a slow core holds up an eighth of its share */
-    BUNCH_GROUPS = 8,   /* the most groups that a kernel reads side by side: a task has no rest of them */
+    BUNCH_GROUPS = 8,   /* at least: a task is some pages of memory in a row */
 };
 
 static int check_memory(const void *memory, size_t have, size_t need, const char *what, struct qd_error *err)

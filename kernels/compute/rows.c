@@ -211,7 +211,7 @@ static void groups_compute(const struct matrix_view *v, const struct qd_activati
                            float *y)
 {
     const size_t window = window_columns(v, a);
-    if (a->n == 1) { /* weights are met once: in the order in which the kernel likes to read them */
+    if (a->n == 1) { /* weights are met once: group after group, one stream */
         const struct matmul_strip s = {
             .w = groups->w, .n_groups = groups->n, .codes = groups->codes, .y = y, .y_stride = v->n_rows};
         (void)tile_compute(v, a, s, 0); /* the width is 1 */

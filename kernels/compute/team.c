@@ -12,8 +12,11 @@
 
 enum {
     TEAM_THREADS_MAX = 1024,
-    /* Looks before a thread sleeps: some 20 us. A small product takes less than waking a thread (50 us) does. */
-    SPINS = 1000,
+    /*
+     * Looks before a thread sleeps: some 100 us. Waking one takes 50 us; the last task of a product of one column, for
+     * which the others wait, up to 30 (two threads: 86 to 90 % of what memory gives with 1000 looks, 90 to 97 so).
+     */
+    SPINS = 5000,
 };
 
 struct member {

@@ -83,7 +83,7 @@ static int check_matrix(const struct qd_matrix *w, struct qd_error *err)
 static enum qd_layout compute_layout(void)
 {
     enum qd_layout native = layout_native(cpu_features());
-    return native == QD_LAYOUT_PORTABLE ? QD_LAYOUT_R4K4 : native;
+    return native == QD_LAYOUT_PORTABLE ? QD_LAYOUT_R4K4P128 : native;
 }
 
 int matrix_view(const struct qd_matrix *w, struct matrix_view *ret, struct qd_error *err)

@@ -107,52 +107,43 @@ INLINE void add_pair_q5_k(vf *t, const uint8_t *codes, vi high[STEPS], const vf 
 }
 
 /* The planes are those of q4_k: codes, scales, d, dmin; or of q5_k, with one of fifth bits behind the codes. */
-INLINE void block_affine_k(vf *acc, const struct matmul_strip *s, const struct planes *p, size_t g, size_t b,
-                           size_t width)
+INLINE void block_affine_k(vf *acc, const struct matmul_strip *s, const struct panel *q, const struct planes *p,
+                           size_t b, size_t width)
 {
     const bool fifth = p->n == 5;
-    const uint8_t *codes = plane_of(s, p, g, 0), *high = plane_of(s, p, g, 1), *scales = plane_of(s, p, g, p->n - 3);
-    const uint8_t *d = plane_of(s, p, g, p->n - 2), *dmin = plane_of(s, p, g, p->n - 1);
+    const uint8_t *codes = panel_field(q, p, 0, b), *high = panel_field(q, p, 1, b),
+                  *scales = panel_field(q, p, p->n - 3, b);
+    const uint8_t *d = panel_field(q, p, p->n - 2, b), *dmin = panel_field(q, p, p->n - 1, b);
     const float *xs = s->x.scale + b * width;
     struct scales_k4 k;
     vi bits[STEPS];
     vf t[STRIP_COLUMNS];
-    scales_k4_load(&k, scales + b * 12 * LANES, fifth ? 1 : UPPER_NIBBLE);
+    scales_k4_load(&k, scales, fifth ? 1 : UPPER_NIBBLE);
     sums_zero(t, width);
-    read_ahead_all(s, p, g, b, 1, width);
     UNROLLED
     for (size_t i = 0; fifth && i < STEPS; i++)
-        bits[i] = vi_load(high + (b * STEPS + i) * STEP_BYTES);
-    for (size_t i = 4 * b; i < 4 * b + 4; i++) {
-        const int8_t *x = s->x.q + i * 2 * width * BLOCK_32;
-        read_ahead(s, p, g, b, 0, i % 4, 4, width);
+        bits[i] = vi_load(high + i * STEP_BYTES);
+    for (size_t i = 0; i < 4; i++) {
+        const int8_t *x = s->x.q + (4 * b + i) * 2 * width * BLOCK_32;
         if (fifth)
-            add_pair_q5_k(t, codes + i * STEPS * STEP_BYTES, bits, k.scale + i % 4 * 2, x, width);
+            add_pair_q5_k(t, codes + i * STEPS * STEP_BYTES, bits, k.scale + 2 * i, x, width);
         else
-            add_pair_q4_k(t, codes + i * STEPS * STEP_BYTES, k.scale + i % 4 * 2, x, width);
+            add_pair_q4_k(t, codes + i * STEPS * STEP_BYTES, k.scale + 2 * i, x, width);
     }
-    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
+    sums_add_block(acc, t, vf_load_f16(d), xs, width);
     const struct minima m = {k.min, 4, s->x.pairs + b * width * 8, 8, 2};
-    take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
+    take_minima(acc, &m, vf_load_f16(dmin), xs, width);
 }
 
-static const struct planes planes_q4_k = {
-    1, 4, {FIELD_BYTES(q4_k, q), FIELD_BYTES(q4_k, scales), FIELD_BYTES(q4_k, d), FIELD_BYTES(q4_k, dmin)}};
-
-INLINE void block_q4_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+INLINE void block_q4_k(vf *acc, const struct matmul_strip *s, const struct panel *q, size_t b, size_t width)
 {
-    block_affine_k(acc, s, &planes_q4_k, g, b, width);
+    block_affine_k(acc, s, q, &planes_q4_k, b, width);
 }
 STRIP(q4_k)
 
-static const struct planes planes_q5_k = {1,
-                                          5,
-                                          {FIELD_BYTES(q5_k, q), FIELD_BYTES(q5_k, high), FIELD_BYTES(q5_k, scales),
-                                           FIELD_BYTES(q5_k, d), FIELD_BYTES(q5_k, dmin)}};
-
-INLINE void block_q5_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+INLINE void block_q5_k(vf *acc, const struct matmul_strip *s, const struct panel *q, size_t b, size_t width)
 {
-    block_affine_k(acc, s, &planes_q5_k, g, b, width);
+    block_affine_k(acc, s, q, &planes_q5_k, b, width);
 }
 STRIP(q5_k)
 
@@ -258,31 +249,26 @@ INLINE void sums_of_16(int16_t sums[8][STRIP_COLUMNS][2], const int32_t *starts,
         }
 }
 
-static const struct planes planes_q2_k = {
-    4, 4, {FIELD_BYTES(q2_k, q), FIELD_BYTES(q2_k, scales), FIELD_BYTES(q2_k, d), FIELD_BYTES(q2_k, dmin)}};
-
-INLINE void block_q2_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+INLINE void block_q2_k(vf *acc, const struct matmul_strip *s, const struct panel *q, size_t b, size_t width)
 {
-    const uint8_t *low = plane_of(s, &planes_q2_k, g, 0), *scales = plane_of(s, &planes_q2_k, g, 1);
-    const uint8_t *d = plane_of(s, &planes_q2_k, g, 2), *dmin = plane_of(s, &planes_q2_k, g, 3);
+    const uint8_t *low = panel_field(q, &planes_q2_k, 0, b), *scales = panel_field(q, &planes_q2_k, 1, b);
+    const uint8_t *d = panel_field(q, &planes_q2_k, 2, b), *dmin = panel_field(q, &planes_q2_k, 3, b);
     vf t[STRIP_COLUMNS];
     const float *xs = s->x.scale + b * width;
     uint8_t scale[16 * LANES];
     vi min[8];
     int16_t sums[8][STRIP_COLUMNS][2];
-    read_ahead_all(s, &planes_q2_k, g, b, 1, width);
-    scales_q2_load(scale, min, scales + b * 16 * LANES);
+    scales_q2_load(scale, min, scales);
     sums_of_16(sums, s->x.sums + b * 16 * width, width);
     sums_zero(t, width);
-    for (size_t h = 2 * b; h < 2 * b + 2; h++) {
-        const struct half half = {low + h * 32 * LANES, NULL, scale + h % 2 * 8 * LANES, s->x.q + h * width * BLOCK_128,
-                                  NULL};
-        read_ahead(s, &planes_q2_k, g, b, 0, h % 2, 2, width);
+    for (size_t h = 0; h < 2; h++) {
+        const struct half half = {low + h * 32 * LANES, NULL, scale + h * 8 * LANES,
+                                  s->x.q + (2 * b + h) * width * BLOCK_128, NULL};
         add_half(t, &half, (struct codes_16){load_q2_k, 3, 1, false}, width);
     }
     const struct minima m = {min, 8, sums[0][0], 2, 2 * STRIP_COLUMNS};
-    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), xs, width);
-    take_minima(acc, &m, vf_load_f16(dmin + b * 2 * LANES), xs, width);
+    sums_add_block(acc, t, vf_load_f16(d), xs, width);
+    take_minima(acc, &m, vf_load_f16(dmin), xs, width);
 }
 STRIP(q2_k)
 
@@ -310,46 +296,35 @@ INLINE void high_q3_load(uint8_t high[STEPS * STEP_BYTES], const uint8_t *p, siz
         vi_store(high + i * STEP_BYTES, vi_shift_right(vi_load(p + i * STEP_BYTES), 4 * (int)h));
 }
 
-static const struct planes planes_q3_k = {
-    4, 4, {FIELD_BYTES(q3_k, q), FIELD_BYTES(q3_k, high), FIELD_BYTES(q3_k, scales), FIELD_BYTES(q3_k, d)}};
-
-INLINE void block_q3_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+INLINE void block_q3_k(vf *acc, const struct matmul_strip *s, const struct panel *q, size_t b, size_t width)
 {
-    const uint8_t *low = plane_of(s, &planes_q3_k, g, 0), *high = plane_of(s, &planes_q3_k, g, 1);
-    const uint8_t *scales = plane_of(s, &planes_q3_k, g, 2), *d = plane_of(s, &planes_q3_k, g, 3);
+    const uint8_t *low = panel_field(q, &planes_q3_k, 0, b), *high = panel_field(q, &planes_q3_k, 1, b);
+    const uint8_t *scales = panel_field(q, &planes_q3_k, 2, b), *d = panel_field(q, &planes_q3_k, 3, b);
     vf t[STRIP_COLUMNS];
     uint8_t scale[16 * LANES], bits[STEPS * STEP_BYTES];
-    read_ahead_all(s, &planes_q3_k, g, b, 1, width);
-    scales_q3_load(scale, scales + b * 12 * LANES);
+    scales_q3_load(scale, scales);
     sums_zero(t, width);
-    for (size_t h = 2 * b; h < 2 * b + 2; h++) {
-        const struct half half = {low + h * 32 * LANES, bits, scale + h % 2 * 8 * LANES, s->x.q + h * width * BLOCK_128,
-                                  s->x.sums + h * 8 * width};
-        read_ahead(s, &planes_q3_k, g, b, 0, h % 2, 2, width);
-        high_q3_load(bits, high + b * STEPS * STEP_BYTES, h % 2);
+    for (size_t h = 0; h < 2; h++) {
+        const struct half half = {low + h * 32 * LANES, bits, scale + h * 8 * LANES,
+                                  s->x.q + (2 * b + h) * width * BLOCK_128, s->x.sums + (2 * b + h) * 8 * width};
+        high_q3_load(bits, high, h);
         add_half(t, &half, (struct codes_16){load_q3_k, 7 * 8, 1.0f / 8, true}, width);
     }
-    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
+    sums_add_block(acc, t, vf_load_f16(d), s->x.scale + b * width, width);
 }
 STRIP(q3_k)
 
-static const struct planes planes_q6_k = {
-    1, 4, {FIELD_BYTES(q6_k, low), FIELD_BYTES(q6_k, high), FIELD_BYTES(q6_k, scales), FIELD_BYTES(q6_k, d)}};
-
-INLINE void block_q6_k(vf *acc, const struct matmul_strip *s, size_t g, size_t b, size_t width)
+INLINE void block_q6_k(vf *acc, const struct matmul_strip *s, const struct panel *q, size_t b, size_t width)
 {
-    const uint8_t *low = plane_of(s, &planes_q6_k, g, 0), *high = plane_of(s, &planes_q6_k, g, 1);
-    const uint8_t *scales = plane_of(s, &planes_q6_k, g, 2), *d = plane_of(s, &planes_q6_k, g, 3);
+    const uint8_t *low = panel_field(q, &planes_q6_k, 0, b), *high = panel_field(q, &planes_q6_k, 1, b);
+    const uint8_t *scales = panel_field(q, &planes_q6_k, 2, b), *d = panel_field(q, &planes_q6_k, 3, b);
     vf t[STRIP_COLUMNS];
     sums_zero(t, width);
-    read_ahead_all(s, &planes_q6_k, g, b, 2, width);
-    for (size_t h = 2 * b; h < 2 * b + 2; h++) {
+    for (size_t h = 0; h < 2; h++) {
         const struct half half = {low + h * 64 * LANES, high + h * 32 * LANES, scales + h * 8 * LANES,
-                                  s->x.q + h * width * BLOCK_128, s->x.sums + h * 8 * width};
-        read_ahead(s, &planes_q6_k, g, b, 0, h % 2, 2, width);
-        read_ahead(s, &planes_q6_k, g, b, 1, h % 2, 2, width);
+                                  s->x.q + (2 * b + h) * width * BLOCK_128, s->x.sums + (2 * b + h) * 8 * width};
         add_half(t, &half, (struct codes_16){load_q6_k, 63, 1, true}, width);
     }
-    sums_add_block(acc, t, vf_load_f16(d + b * 2 * LANES), s->x.scale + b * width, width);
+    sums_add_block(acc, t, vf_load_f16(d), s->x.scale + b * width, width);
 }
 STRIP(q6_k)

@@ -1,6 +1,7 @@
 /*
  * The sums of kernels/lanes/products.h by an instruction that adds four products of an unsigned byte and a signed one
- * to 32 bits, vi_dot_4(sum, w, x): nothing saturates, and all codes take the same way, unsigned.
+ * to 32 bits, vi_dot_4(sum, w, x): nothing saturates, and all codes take the same way, unsigned. vi_dot_4_alone is the
+ * same where there is one column.
  */
 #ifndef QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
 #define QUANTD_KERNELS_LANES_PRODUCTS_UNSIGNED_H
@@ -13,7 +14,8 @@ static inline __attribute__((always_inline)) void dot_codes(vi *sum, const size_
     for (size_t i = 0; i < n_steps; i++)
 #pragma GCC unroll 8
         for (size_t c = 0; c < n_columns; c++)
-            sum[c] = vi_dot_4(sum[c], w[i], x + c * COLUMN_BYTES + 4 * i);
+            sum[c] = n_columns == 1 ? vi_dot_4_alone(sum[c], w[i], x + 4 * i)
+                                    : vi_dot_4(sum[c], w[i], x + c * COLUMN_BYTES + 4 * i);
 }
 
 /* As they stand in the byte, 16 times their value: there is room for it in 32 bits. */

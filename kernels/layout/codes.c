@@ -174,13 +174,13 @@ static inline void unzip_bytes(uint8_t *dst, const uint8_t *src, size_t stride, 
 /* The same with sizes that compilers know: a loop of moves. */
 #define BY_LAYOUT(function, dst, src, stride, n_k, layout) \
     switch (layout) {                                      \
-    case QD_LAYOUT_R16K4:                                  \
+    case QD_LAYOUT_R16K4P128:                              \
         function(dst, src, stride, n_k, 4, 16);            \
         break;                                             \
-    case QD_LAYOUT_R8K4:                                   \
+    case QD_LAYOUT_R8K4P128:                               \
         function(dst, src, stride, n_k, 4, 8);             \
         break;                                             \
-    case QD_LAYOUT_R4K8:                                   \
+    case QD_LAYOUT_R4K8P128:                               \
         function(dst, src, stride, n_k, 8, 4);             \
         break;                                             \
     default:                                               \
@@ -232,13 +232,13 @@ static inline void zip_wide(uint8_t *restrict dst, const uint8_t *restrict src, 
 static void zip_wide_as(enum qd_layout layout, uint8_t *dst, const uint8_t *src, size_t stride, size_t step)
 {
     switch (layout) {
-    case QD_LAYOUT_R16K4:
+    case QD_LAYOUT_R16K4P128:
         zip_wide(dst, src, stride, PANEL_RUNS, 4, 16, step);
         break;
-    case QD_LAYOUT_R8K4:
+    case QD_LAYOUT_R8K4P128:
         zip_wide(dst, src, stride, PANEL_RUNS, 4, 8, step);
         break;
-    case QD_LAYOUT_R4K8:
+    case QD_LAYOUT_R4K8P128:
         zip_wide(dst, src, stride, PANEL_RUNS, 8, 4, step);
         break;
     default:

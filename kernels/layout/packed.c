@@ -12,7 +12,7 @@ struct layout_facts {
 };
 
 static const struct layout_facts layouts[QD_N_LAYOUTS] = {
-#define QD_LAYOUT(name, NAME, rows, run, columns) [QD_LAYOUT_##NAME] = {{#name, rows, run}, columns},
+#define QD_LAYOUT(name, NAME, rows, run, panel, columns) [QD_LAYOUT_##NAME] = {{#name, rows, run, panel}, columns},
 #include <quantd/layouts.def>
 #undef QD_LAYOUT
 };
@@ -23,10 +23,10 @@ static const struct preference {
     uint64_t needs;
     const char *features; /* the same in words, for every architecture to read */
 } preferences[] = {
-    {QD_LAYOUT_R16K4, CPU_AVX512 | CPU_AVX512VNNI, "x86_64+avx512+avx512vnni"},
-    {QD_LAYOUT_R8K4, CPU_AVX2 | CPU_FMA | CPU_F16C, "x86_64+avx2+f16c+fma"},
-    {QD_LAYOUT_R4K8, CPU_NEON | CPU_I8MM, "aarch64+i8mm+neon"},
-    {QD_LAYOUT_R4K4, CPU_NEON, "aarch64+neon"},
+    {QD_LAYOUT_R16K4P128, CPU_AVX512 | CPU_AVX512VNNI, "x86_64+avx512+avx512vnni"},
+    {QD_LAYOUT_R8K4P128, CPU_AVX2 | CPU_FMA | CPU_F16C, "x86_64+avx2+f16c+fma"},
+    {QD_LAYOUT_R4K8P128, CPU_NEON | CPU_I8MM, "aarch64+i8mm+neon"},
+    {QD_LAYOUT_R4K4P128, CPU_NEON, "aarch64+neon"},
     {QD_LAYOUT_PORTABLE, 0, ""},
 };
 
@@ -138,9 +138,24 @@ bool layout_packs_codes(enum qd_layout layout, enum qd_type type, uint64_t n_row
     return has_group(layout, n_rows) && layout_is_codes(type) && n_cols % BLOCK_32 == 0;
 }
 
-static struct turns turns_of(const struct packed_field *f, enum qd_layout layout, enum qd_type type, size_t n_blocks)
+/* Blocks of a panel that begins with @left blocks of the row before it. */
+static size_t panel_of(enum qd_layout layout, enum qd_type type, size_t left)
 {
-    return (struct turns){.row_bytes = n_blocks * packed[type].block_bytes,
+    const size_t n = layouts[layout].info.panel / packed[type].fields[CODES].bytes;
+    if (packed[type].n == 1) /* a plane of the whole row is the planes of its panels */
+        return left;
+    return n < left ? n : left;
+}
+
+size_t packed_panel_blocks(enum qd_layout layout, enum qd_type type)
+{
+    return panel_of(layout, type, SIZE_MAX);
+}
+
+static struct turns turns_of(const struct packed_field *f, enum qd_layout layout, enum qd_type type, size_t row_blocks,
+                             size_t n_blocks)
+{
+    return (struct turns){.row_bytes = row_blocks * packed[type].block_bytes,
                           .block_bytes = packed[type].block_bytes,
                           .field_bytes = f->bytes,
                           .run = f->run ? f->run : layouts[layout].info.run,
@@ -151,11 +166,15 @@ void layout_pack_group(const struct ops *ops, enum qd_layout layout, enum qd_typ
                        size_t n_blocks)
 {
     uint8_t *plane = dst;
-    for (size_t i = 0; i < packed[type].n; i++) {
-        const struct packed_field *f = &packed[type].fields[i];
-        struct turns t = turns_of(f, layout, type, n_blocks);
-        ops->interleave[layout](plane, (const uint8_t *)src + f->offset, &t);
-        plane += layouts[layout].info.rows * n_blocks * f->bytes;
+    for (size_t b = 0, n; b < n_blocks; b += n) {
+        const uint8_t *from = (const uint8_t *)src + b * packed[type].block_bytes;
+        n = panel_of(layout, type, n_blocks - b);
+        for (size_t i = 0; i < packed[type].n; i++) {
+            const struct packed_field *f = &packed[type].fields[i];
+            const struct turns t = turns_of(f, layout, type, n_blocks, n);
+            ops->interleave[layout](plane, from + f->offset, &t);
+            plane += layouts[layout].info.rows * n * f->bytes;
+        }
     }
 }
 
@@ -163,26 +182,40 @@ void layout_unpack_group(const struct ops *ops, enum qd_layout layout, enum qd_t
                          size_t n_blocks)
 {
     const uint8_t *plane = src;
-    for (size_t i = 0; i < packed[type].n; i++) {
-        const struct packed_field *f = &packed[type].fields[i];
-        struct turns t = turns_of(f, layout, type, n_blocks);
-        ops->deinterleave[layout]((uint8_t *)dst + f->offset, plane, &t);
-        plane += layouts[layout].info.rows * n_blocks * f->bytes;
+    for (size_t b = 0, n; b < n_blocks; b += n) {
+        uint8_t *to = (uint8_t *)dst + b * packed[type].block_bytes;
+        n = panel_of(layout, type, n_blocks - b);
+        for (size_t i = 0; i < packed[type].n; i++) {
+            const struct packed_field *f = &packed[type].fields[i];
+            const struct turns t = turns_of(f, layout, type, n_blocks, n);
+            ops->deinterleave[layout](to + f->offset, plane, &t);
+            plane += layouts[layout].info.rows * n * f->bytes;
+        }
+    }
+}
+
+/* Block @b of a panel of @n, of row @row. */
+static void unpack_block(enum qd_layout layout, enum qd_type type, uint8_t *dst, const uint8_t *panel, size_t row,
+                         size_t b, size_t n)
+{
+    const size_t n_rows = layouts[layout].info.rows;
+    for (size_t k = 0; k < packed[type].n; k++) {
+        const struct packed_field *f = &packed[type].fields[k];
+        const size_t run = f->run ? f->run : layouts[layout].info.run;
+        for (size_t i = 0; i < f->bytes; i += run)
+            memcpy(dst + f->offset + i, panel + n_rows * (b * f->bytes + i) + row * run, run);
+        panel += n_rows * n * f->bytes;
     }
 }
 
 void layout_unpack_row(enum qd_layout layout, enum qd_type type, void *dst, const void *group, size_t row,
                        size_t n_blocks, size_t first, size_t end)
 {
-    const size_t n_rows = layouts[layout].info.rows, block_bytes = packed[type].block_bytes;
-    const uint8_t *plane = group;
-    for (size_t k = 0; k < packed[type].n; k++) {
-        const struct packed_field *f = &packed[type].fields[k];
-        const size_t run = f->run ? f->run : layouts[layout].info.run;
-        for (size_t b = first; b < end; b++)
-            for (size_t i = 0; i < f->bytes; i += run)
-                memcpy((uint8_t *)dst + (b - first) * block_bytes + f->offset + i,
-                       plane + n_rows * (b * f->bytes + i) + row * run, run);
-        plane += n_rows * n_blocks * f->bytes;
+    const size_t block_bytes = packed[type].block_bytes, panel = packed_panel_blocks(layout, type);
+    uint8_t *to = dst;
+    for (size_t b = first; b < end; b++, to += block_bytes) {
+        const size_t begin = b / panel * panel;
+        unpack_block(layout, type, to, (const uint8_t *)group + layouts[layout].info.rows * begin * block_bytes, row,
+                     b - begin, panel_of(layout, type, n_blocks - begin));
     }
 }

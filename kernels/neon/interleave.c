@@ -129,5 +129,5 @@ static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct 
         else                                                                            \
             deinterleave_##name##__scalar(dst, src, t);                                 \
     }
-LAYOUT(r4k4, 4, transpose_words, transpose_words)
-LAYOUT(r4k8, 8, interleave_pairs, deinterleave_pairs)
+LAYOUT(r4k4p128, 4, transpose_words, transpose_words)
+LAYOUT(r4k8p128, 8, interleave_pairs, deinterleave_pairs)

@@ -1,5 +1,5 @@
 /*
- * Products with groups of four rows (r4k4, r4k8) on aarch64: written once, compiled by every folder that has a
+ * Products with groups of four rows (r4k4p128, r4k8p128) on aarch64: written once, compiled by every folder that has a
  * multiply.h (kernels/neon/multiply.h says what is in it). docs/formats/packed.md; floats in the order of kernels.h.
  *
  * Weights are loaded and taken apart once for all columns of a strip. Codes of fewer than 8 bits stay unsigned: the sum
@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "kernels/layout/blocks.h"
+#include "kernels/layout/planes.h"
 #include QD_MULTIPLY_HEADER
 
 #define INLINE      static inline __attribute__((always_inline))
@@ -19,7 +19,7 @@
 
 enum {
     ROWS = 4,
-    MAX_WIDTH = 8, /* layout_columns() of r4k4 and r4k8 */
+    MAX_WIDTH = 8, /* layout_columns() of r4k4p128 and r4k8p128 */
     REGISTER = 16, /* bytes */
     CODES_16 = 16 * ROWS / REGISTER,
     CODES_32 = 2 * CODES_16 /* registers of 16 and of 32 codes of every row */
@@ -64,8 +64,7 @@ INLINE const int8_t *codes_of(const struct matmul_strip *s, size_t b, size_t c, 
 /* How the codes of a block lie in the group. */
 struct codes_32 {
     void (*load)(int8x16_t w[CODES_32], const uint8_t *q);
-    size_t bytes; /* of a block */
-    size_t fits;  /* multiply() */
+    size_t fits; /* multiply() */
     bool is_unsigned;
 };
 
@@ -123,27 +122,28 @@ INLINE void step_32(float32x4_t *acc, const struct matmul_strip *s, size_t b, co
         }
 }
 
-INLINE void strip_32(const struct matmul_strip *s, const struct codes_32 codes, const size_t width)
+INLINE void strip_32(const struct matmul_strip *s, const struct planes *p, const struct codes_32 codes,
+                     const size_t width)
 {
-    const uint8_t *d = s->w + s->n_blocks * codes.bytes * ROWS;
     float32x4_t acc[MAX_WIDTH];
     clear(acc, width);
     for (size_t b = 0; b < s->n_blocks; b++) {
+        const struct panel q = panel_of(s->w, p, b, s->n_blocks, ROWS);
         int8x16_t w[CODES_32];
-        codes.load(w, s->w + b * codes.bytes * ROWS);
-        step_32(acc, s, b, w, codes, halves(d + b * 2 * ROWS), width);
+        codes.load(w, panel_field(&q, p, 0, b));
+        step_32(acc, s, b, w, codes, halves(panel_field(&q, p, 1, b)), width);
     }
     store_sums(s, acc, width);
 }
 
 INLINE void strip_q8_0(const struct matmul_strip *s, const size_t width)
 {
-    strip_32(s, (struct codes_32){load_q8_0, 32, 2, false}, width);
+    strip_32(s, &planes_q8_0, (struct codes_32){load_q8_0, 2, false}, width);
 }
 
 INLINE void strip_q4_0(const struct matmul_strip *s, const size_t width)
 {
-    strip_32(s, (struct codes_32){load_q4_0, 16, 8, true}, width);
+    strip_32(s, &planes_q4_0, (struct codes_32){load_q4_0, 8, true}, width);
 }
 
 /* --- codes alone: scales stand apart (kernels/kernels.h, struct code_scales) --- */
@@ -156,7 +156,7 @@ INLINE float32x4_t scales_of(const struct matmul_strip *s, size_t b)
 
 INLINE void strip_i8(const struct matmul_strip *s, const size_t width)
 {
-    const struct codes_32 codes = {load_q8_0, 32, 2, false};
+    const struct codes_32 codes = {load_q8_0, 2, false};
     float32x4_t acc[MAX_WIDTH];
     clear(acc, width);
     for (size_t b = 0; b < s->n_blocks; b++) {
@@ -197,7 +197,7 @@ INLINE void load_zeros(int8x16_t ret[2], const struct matmul_strip *s, size_t b)
 /* With zero points codes become values, -15..15, and sums start from 0. 8 products fit 16 bits either way. */
 INLINE void blocks_u4(float32x4_t *acc, const struct matmul_strip *s, const bool has_zeros, const size_t width)
 {
-    const struct codes_32 codes = {NULL, 16, 8, !has_zeros};
+    const struct codes_32 codes = {NULL, 8, !has_zeros};
     for (size_t b = 0; b < s->n_blocks; b++) {
         int8x16_t w[CODES_32], zeros[2];
         load_u4(w, s, b);
@@ -343,43 +343,42 @@ INLINE void load_high_nibbles(int8x16_t w[CODES_32], const uint8_t *q, const uin
     }
 }
 
-/* @high_bytes: of a block's fifth bits, 0 where it has none. 16 bits add 8 products with codes to 31. */
-INLINE void strip_affine_k(const struct matmul_strip *s, const size_t high_bytes, const size_t width)
+/* Planes of q4_k, or of q5_k, which has one of fifth bits. 16 bits add 8 products with codes to 31. */
+INLINE void strip_affine_k(const struct matmul_strip *s, const struct planes *p, const size_t width)
 {
-    const size_t plane = s->n_blocks * ROWS; /* bytes of a plane for each byte of the field */
-    const uint8_t *fifth = s->w + plane * 128, *scales = fifth + plane * high_bytes;
-    const uint8_t *d = scales + plane * 12, *dmin = d + plane * 2;
     begin_256(s, width);
     for (size_t b = 0; b < s->n_blocks; b++) {
-        const uint8_t *high = high_bytes ? fifth + b * high_bytes * ROWS : NULL;
+        const struct panel panel = panel_of(s->w, p, b, s->n_blocks, ROWS);
+        const uint8_t *codes = panel_field(&panel, p, 0, b), *high = p->n == 5 ? panel_field(&panel, p, 1, b) : NULL;
+        const uint8_t *d = panel_field(&panel, p, p->n - 2, b), *dmin = panel_field(&panel, p, p->n - 1, b);
         int8x16_t w[CODES_32];
         int16x8_t mins[4];
         int32x4_t minima[MAX_WIDTH];
         float32x4_t scale[8][STEP], t[MAX_WIDTH];
-        load_scales_k4(scale, mins, scales + b * 12 * ROWS);
+        load_scales_k4(scale, mins, panel_field(&panel, p, p->n - 3, b));
         clear(t, width);
-        for (size_t p = 0; p < 4; p++) {
-            const uint8_t *q = s->w + (b * 4 + p) * BLOCK_32 * ROWS;
-            load_low_nibbles(w, q, high, p);
-            sub_block(t, w, CODES_32, 8, scale[2 * p], codes_of(s, b * 8 + 2 * p, 0, width), NULL, width);
-            load_high_nibbles(w, q, high, p);
-            sub_block(t, w, CODES_32, 8, scale[2 * p + 1], codes_of(s, b * 8 + 2 * p + 1, 0, width), NULL, width);
+        for (size_t i = 0; i < 4; i++) {
+            const uint8_t *q = codes + i * BLOCK_32 * ROWS;
+            load_low_nibbles(w, q, high, i);
+            sub_block(t, w, CODES_32, 8, scale[2 * i], codes_of(s, b * 8 + 2 * i, 0, width), NULL, width);
+            load_high_nibbles(w, q, high, i);
+            sub_block(t, w, CODES_32, 8, scale[2 * i + 1], codes_of(s, b * 8 + 2 * i + 1, 0, width), NULL, width);
         }
         EACH_COLUMN
             for (size_t c = 0; c < width; c++)
                 minima[c] = minima_of_8(mins, s->x.pairs + (b * width + c) * 8);
-        finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, minima, width);
+        finish_256(s, b, t, d, dmin, minima, width);
     }
 }
 
 INLINE void strip_q4_k(const struct matmul_strip *s, const size_t width)
 {
-    strip_affine_k(s, 0, width);
+    strip_affine_k(s, &planes_q4_k, width);
 }
 
 INLINE void strip_q5_k(const struct matmul_strip *s, const size_t width)
 {
-    strip_affine_k(s, 32, width);
+    strip_affine_k(s, &planes_q5_k, width);
 }
 
 /* --- sixteen sub-blocks of 16: q2_k, q3_k, q6_k --- */
@@ -432,32 +431,36 @@ struct codes_16 {
     bool from_sums;               /* codes are 32 above what they stand for */
 };
 
+/* Where the codes of a block are. */
+struct codes_place {
+    const uint8_t *low, *high;
+};
+
 /* Elements 128 h + 32 part: two sub-blocks of half @h of block @b. 16 bits add 4 products with codes to 63. */
-INLINE void part_16(float32x4_t *t, const struct matmul_strip *s, const struct codes_16 codes, size_t b, size_t h,
-                    const int part, float32x4_t (*scale)[STEP], const size_t width)
+INLINE void part_16(float32x4_t *t, const struct matmul_strip *s, struct codes_place w, const struct codes_16 codes,
+                    size_t b, size_t h, const int part, float32x4_t (*scale)[STEP], const size_t width)
 {
-    const uint8_t *low = s->w + (b * codes.low_bytes + h * codes.low_bytes / 2) * ROWS;
-    const uint8_t *high = s->w + (s->n_blocks * codes.low_bytes + b * codes.high_bytes) * ROWS;
+    const uint8_t *low = w.low + h * codes.low_bytes / 2 * ROWS, *high = w.high;
     const size_t block = b * 8 + 4 * h + (size_t)part; /* of 32 */
     if (codes.high_bytes == 64)
         high += h * 32 * ROWS;
     for (size_t half = 0; half < 2; half++) {
-        int8x16_t w[CODES_16];
-        codes.load(w, low + half * 16 * ROWS, high + half * 16 * ROWS, h, part);
-        sub_block(t, w, CODES_16, 4, scale[2 * part + (int)half], codes_of(s, block, 0, width) + half * 16,
+        int8x16_t q[CODES_16];
+        codes.load(q, low + half * 16 * ROWS, high ? high + half * 16 * ROWS : NULL, h, part);
+        sub_block(t, q, CODES_16, 4, scale[2 * part + (int)half], codes_of(s, block, 0, width) + half * 16,
                   codes.from_sums ? s->x.sums + (block * 2 + half) * width : NULL, width);
     }
 }
 
-INLINE void block_16(float32x4_t *t, const struct matmul_strip *s, const struct codes_16 codes, size_t b,
-                     float32x4_t scale[16][STEP], const size_t width)
+INLINE void block_16(float32x4_t *t, const struct matmul_strip *s, struct codes_place w, const struct codes_16 codes,
+                     size_t b, float32x4_t scale[16][STEP], const size_t width)
 {
     clear(t, width);
     for (size_t h = 0; h < 2; h++) {
-        part_16(t, s, codes, b, h, 0, scale + 8 * h, width);
-        part_16(t, s, codes, b, h, 1, scale + 8 * h, width);
-        part_16(t, s, codes, b, h, 2, scale + 8 * h, width);
-        part_16(t, s, codes, b, h, 3, scale + 8 * h, width);
+        part_16(t, s, w, codes, b, h, 0, scale + 8 * h, width);
+        part_16(t, s, w, codes, b, h, 1, scale + 8 * h, width);
+        part_16(t, s, w, codes, b, h, 2, scale + 8 * h, width);
+        part_16(t, s, w, codes, b, h, 3, scale + 8 * h, width);
     }
 }
 
@@ -498,17 +501,19 @@ INLINE void minima_of_16(int32x4_t *minima, const int16x8_t mins[8], const int32
 
 INLINE void strip_q2_k(const struct matmul_strip *s, const size_t width)
 {
-    const size_t plane = s->n_blocks * ROWS;
-    const uint8_t *scales = s->w + plane * 64, *d = scales + plane * 16, *dmin = d + plane * 2;
+    const struct planes *p = &planes_q2_k;
     begin_256(s, width);
     for (size_t b = 0; b < s->n_blocks; b++) {
+        const struct panel q = panel_of(s->w, p, b, s->n_blocks, ROWS);
+        const struct codes_place w = {panel_field(&q, p, 0, b), NULL};
+        const uint8_t *scales = panel_field(&q, p, 1, b), *d = panel_field(&q, p, 2, b);
         int16x8_t mins[8];
         int32x4_t minima[MAX_WIDTH];
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
-        load_scales_q2_k(scale, mins, scales + b * 16 * ROWS);
+        load_scales_q2_k(scale, mins, scales);
         minima_of_16(minima, mins, s->x.sums + b * 16 * width, width);
-        block_16(t, s, (struct codes_16){load_q2_k, 64, 0, false}, b, scale, width);
-        finish_256(s, b, t, d + b * 2 * ROWS, dmin + b * 2 * ROWS, minima, width);
+        block_16(t, s, w, (struct codes_16){load_q2_k, 64, 0, false}, b, scale, width);
+        finish_256(s, b, t, d, panel_field(&q, p, 3, b), minima, width);
     }
 }
 
@@ -530,28 +535,32 @@ INLINE void load_scales_q3_k(float32x4_t scale[16][STEP], const uint8_t *p)
 
 INLINE void strip_q3_k(const struct matmul_strip *s, const size_t width)
 {
-    const size_t plane = s->n_blocks * ROWS;
-    const uint8_t *scales = s->w + plane * (64 + 32), *d = scales + plane * 12;
+    const struct planes *p = &planes_q3_k;
     begin_256(s, width);
     for (size_t b = 0; b < s->n_blocks; b++) {
+        const struct panel q = panel_of(s->w, p, b, s->n_blocks, ROWS);
+        const struct codes_place w = {panel_field(&q, p, 0, b), panel_field(&q, p, 1, b)};
+        const uint8_t *scales = panel_field(&q, p, 2, b), *d = panel_field(&q, p, 3, b);
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
-        load_scales_q3_k(scale, scales + b * 12 * ROWS);
-        block_16(t, s, (struct codes_16){load_q3_k, 64, 32, true}, b, scale, width);
-        finish_256(s, b, t, d + b * 2 * ROWS, NULL, NULL, width);
+        load_scales_q3_k(scale, scales);
+        block_16(t, s, w, (struct codes_16){load_q3_k, 64, 32, true}, b, scale, width);
+        finish_256(s, b, t, d, NULL, NULL, width);
     }
 }
 
 INLINE void strip_q6_k(const struct matmul_strip *s, const size_t width)
 {
-    const size_t plane = s->n_blocks * ROWS;
-    const uint8_t *scales = s->w + plane * (128 + 64), *d = scales + plane * 16;
+    const struct planes *p = &planes_q6_k;
     begin_256(s, width);
     for (size_t b = 0; b < s->n_blocks; b++) {
+        const struct panel q = panel_of(s->w, p, b, s->n_blocks, ROWS);
+        const struct codes_place w = {panel_field(&q, p, 0, b), panel_field(&q, p, 1, b)};
+        const uint8_t *scales = panel_field(&q, p, 2, b), *d = panel_field(&q, p, 3, b);
         float32x4_t scale[16][STEP], t[MAX_WIDTH];
         for (size_t i = 0; i < 4; i++)
-            spread_signed(scale + 4 * i, vreinterpretq_s8_u8(vld1q_u8(scales + (b * 16 + 4 * i) * ROWS)));
-        block_16(t, s, (struct codes_16){load_q6_k, 128, 64, true}, b, scale, width);
-        finish_256(s, b, t, d + b * 2 * ROWS, NULL, NULL, width);
+            spread_signed(scale + 4 * i, vreinterpretq_s8_u8(vld1q_u8(scales + 4 * i * ROWS)));
+        block_16(t, s, w, (struct codes_16){load_q6_k, 128, 64, true}, b, scale, width);
+        finish_256(s, b, t, d, NULL, NULL, width);
     }
 }
 

@@ -1,5 +1,5 @@
 /*
- * Products of codes over Advanced SIMD alone: r4k4, a register holds 4 codes of each of 4 rows.
+ * Products of codes over Advanced SIMD alone: r4k4p128, a register holds 4 codes of each of 4 rows.
  *
  * multiply.h of an aarch64 folder says how kernels/neon/matmul.c multiplies there:
  *   KERNEL_NAME(type)  the kernel of that type: a layout and a variant
@@ -21,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KERNEL_NAME(type) matmul_##type##_r4k4__neon
+#define KERNEL_NAME(type) matmul_##type##_r4k4p128__neon
 
 enum { STEP = 1 };
 

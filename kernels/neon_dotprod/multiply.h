@@ -1,4 +1,4 @@
-/* kernels/neon/multiply.h with the dot product instructions: r4k4. */
+/* kernels/neon/multiply.h with the dot product instructions: r4k4p128. */
 #ifndef QUANTD_KERNELS_NEON_DOTPROD_MULTIPLY_H
 #define QUANTD_KERNELS_NEON_DOTPROD_MULTIPLY_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KERNEL_NAME(type) matmul_##type##_r4k4__neon_dotprod
+#define KERNEL_NAME(type) matmul_##type##_r4k4p128__neon_dotprod
 
 enum { STEP = 1 };
 

@@ -1,7 +1,7 @@
 /*
- * kernels/neon/multiply.h with the 8-bit matrix products: r4k8, a register holds 8 codes of each of 2 rows. Two columns
- * are taken at once; v[0] has their sums with rows 0 and 1 (column 0, then column 1), v[1] those with rows 2 and 3. Of
- * one column both are that one.
+ * kernels/neon/multiply.h with the 8-bit matrix products: r4k8p128, a register holds 8 codes of each of 2 rows. Two
+ * columns are taken at once; v[0] has their sums with rows 0 and 1 (column 0, then column 1), v[1] those with rows 2
+ * and 3. Of one column both are that one.
  */
 #ifndef QUANTD_KERNELS_NEON_I8MM_MULTIPLY_H
 #define QUANTD_KERNELS_NEON_I8MM_MULTIPLY_H
@@ -12,7 +12,7 @@
 
 #include "kernels/layout/blocks.h"
 
-#define KERNEL_NAME(type) matmul_##type##_r4k8__neon_i8mm
+#define KERNEL_NAME(type) matmul_##type##_r4k8p128__neon_i8mm
 
 enum { STEP = 2 };
 

@@ -12,7 +12,7 @@
     {                                                                                     \
         give_back(dst, src, rows, t->field_bytes, t->run, t);                             \
     }
-LAYOUT(r4k4, 4)
-LAYOUT(r4k8, 4)
-LAYOUT(r8k4, 8)
-LAYOUT(r16k4, 16)
+LAYOUT(r4k4p128, 4)
+LAYOUT(r4k8p128, 4)
+LAYOUT(r8k4p128, 8)
+LAYOUT(r16k4p128, 16)

@@ -251,7 +251,7 @@ static inline void strip_codes(const struct matmul_strip *s, enum qd_layout layo
     MATMUL(name, NAME, q6_k, Q6_K)   \
     MATMUL_CODES(name, NAME, i8, I8) \
     MATMUL_CODES(name, NAME, u4, U4)
-MATMULS(r4k4, R4K4)
-MATMULS(r4k8, R4K8)
-MATMULS(r8k4, R8K4)
-MATMULS(r16k4, R16K4)
+MATMULS(r4k4p128, R4K4P128)
+MATMULS(r4k8p128, R4K8P128)
+MATMULS(r8k4p128, R8K4P128)
+MATMULS(r16k4p128, R16K4P128)

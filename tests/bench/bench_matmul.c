@@ -426,7 +426,7 @@ static void make_bench(void)
     bench.layout = layout_native(cpu_features());
     bench.n_cores = processors_allowed();
     if (bench.layout == QD_LAYOUT_PORTABLE)
-        bench.layout = QD_LAYOUT_R4K4; /* scalar kernels take any */
+        bench.layout = QD_LAYOUT_R4K4P128; /* scalar kernels take any */
     if (qd_team_new(bench.n_cores, &bench.team, &err) < 0)
         exit(1);
     bench.x = must(malloc(N_MAX * most_cols * sizeof *bench.x));

@@ -14,7 +14,7 @@ import big_model
 
 WORKER = sys.argv[1]
 MIB, ROUNDS = (int(n) for n in (sys.argv[2:4] or (512, 3)))
-SCHEMES, LAYOUTS = ("q8_0", "q4_0", "q4_k_m", "q6_k"), ("r4k4", "r4k8", "r8k4", "r16k4")
+SCHEMES, LAYOUTS = ("q8_0", "q4_0", "q4_k_m", "q6_k"), ("r4k4p128", "r4k8p128", "r8k4p128", "r16k4p128")
 
 
 def cpu_seconds(command):

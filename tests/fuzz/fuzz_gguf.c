@@ -27,7 +27,7 @@ static struct meta_table small_packed_meta(const struct model *m, struct arena *
 {
     struct meta_table packed;
     struct meta_build b = {.arena = arena};
-    must(packed_meta(m, QD_LAYOUT_R4K4, arena, &packed, NULL) == 0);
+    must(packed_meta(m, QD_LAYOUT_R4K4P128, arena, &packed, NULL) == 0);
     for (size_t i = 0; i < packed.n; i++) {
         if (strcmp(packed.entries[i].key, "general.alignment") == 0)
             meta_put_u32(&b, "", "general.alignment", 32);

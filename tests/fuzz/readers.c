@@ -87,7 +87,7 @@ static void check_packing(const struct model *m)
     struct qd_error err = {0};
     CLEANUP(plan_free) struct plan *pack = NULL;
     CLEANUP(plan_free) struct plan *unpack = NULL;
-    int r = packed_is(m) ? plan_unpack(m, &pack, &err) : plan_pack(m, QD_LAYOUT_R4K4, NULL, &pack, &err);
+    int r = packed_is(m) ? plan_unpack(m, &pack, &err) : plan_pack(m, QD_LAYOUT_R4K4P128, NULL, &pack, &err);
     if (r < 0) {
         check_refusal(r, &err);
         return;

@@ -87,7 +87,7 @@ def large(folder, scheme):
     matrix_model(f"{folder}/large.gguf", GB)
     run(f"{folder}/large.gguf", f"{folder}/out.gguf", "--scheme", scheme)
     os.unlink(f"{folder}/large.gguf")
-    run(f"{folder}/out.gguf", f"{folder}/packed.gguf", "--layout", "r16k4", form="--pack")
+    run(f"{folder}/out.gguf", f"{folder}/packed.gguf", "--layout", "r16k4p128", form="--pack")
     os.unlink(f"{folder}/out.gguf")
     os.unlink(f"{folder}/packed.gguf")
 
@@ -95,7 +95,7 @@ def large(folder, scheme):
 def wide(folder):
     wide_model(f"{folder}/wide.gguf", 300)
     run(f"{folder}/wide.gguf", f"{folder}/out.gguf", "--scheme", "q8_0")
-    run(f"{folder}/out.gguf", f"{folder}/packed.gguf", "--layout", "r8k4", form="--pack")
+    run(f"{folder}/out.gguf", f"{folder}/packed.gguf", "--layout", "r8k4p128", form="--pack")
     run(f"{folder}/packed.gguf", f"{folder}/back.gguf", form="--unpack")
     for name in ("out", "packed", "back"):
         os.unlink(f"{folder}/{name}.gguf")

@@ -17,7 +17,7 @@ from house import House
 ROOT, DAEMON, WORKER, QUANTCTL, MATMUL, CHAT = sys.argv[1:]
 TENSOR = "blk.0.ffn_up.weight"
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
-LAYOUTS = ("portable", "native", "r4k4", "r4k8", "r8k4", "r16k4")
+LAYOUTS = ("portable", "native", "r4k4p128", "r4k8p128", "r8k4p128", "r16k4p128")
 PROMPT = "And it came to pass"
 
 

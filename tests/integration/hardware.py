@@ -346,12 +346,12 @@ def emulated_cases():
         return
     here = Machine(BUILD, "", "this CPU", FULL, 2)
     emulated("aarch64: from -cpu max to cortex-a53, cortex-a76, and back",
-             *(aarch64(cpu, layout, rank) for cpu, layout, rank in (("max", "r4k8", 1), ("cortex-a53", "r4k4", 0),
-                                                                    ("cortex-a76", "r4k4", 0), ("max", "r4k8", 1))))
+             *(aarch64(cpu, layout, rank) for cpu, layout, rank in (("max", "r4k8p128", 1), ("cortex-a53", "r4k4p128", 0),
+                                                                    ("cortex-a76", "r4k4p128", 0), ("max", "r4k8p128", 1))))
     if FULL != "portable":
-        emulated("x86-64: from this CPU to Haswell, to Nehalem, and back", here, x86("Haswell", "r8k4", 1, "avx2,fma,f16c"),
+        emulated("x86-64: from this CPU to Haswell, to Nehalem, and back", here, x86("Haswell", "r8k4p128", 1, "avx2,fma,f16c"),
                  x86("Nehalem", "portable", 0, "scalar"), here)
-    emulated("a cache that moves from x86-64 to aarch64 and back", here, aarch64("max", "r4k8", 3), here)
+    emulated("a cache that moves from x86-64 to aarch64 and back", here, aarch64("max", "r4k8p128", 3), here)
 
 
 with House(DAEMON, WORKER, QUANTCTL, more=config("")) as probe:

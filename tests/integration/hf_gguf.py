@@ -72,7 +72,7 @@ def make(folder, scheme):
 def packed(folder, path):
     """What is packed is listed, too: bytes, under an architecture of its own."""
     out = os.path.join(folder, "packed.gguf")
-    subprocess.run([WORKER, "--pack", path, out, "--layout", "r16k4", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([WORKER, "--pack", path, out, "--layout", "r16k4p128", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     read = subprocess.run(["node", SCRIPT, MODULES, out], capture_output=True, text=True)
     told = json.loads(read.stdout)
     agrees(out, told)

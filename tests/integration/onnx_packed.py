@@ -47,7 +47,7 @@ def house(check):
 def layouts(h):
     """What this CPU can use: a narrower one, too, where it has two."""
     native = h.ctl("open", "o17", "--scheme", "int8-weight", "--layout", "native")["layout"]
-    return (native, "r8k4") if native == "r16k4" else (native,)
+    return (native, "r8k4p128") if native == "r16k4p128" else (native,)
 
 
 def open_both(h, model, form, layout):
@@ -138,7 +138,7 @@ def hardware_changes(h):
     native = layouts(h)[0]
     h.ctl("open", "o21", "--scheme", "int4", "--layout", "native")
     key = h.ctl("open", "o21", "--scheme", "int4")["key"]
-    for features, layout in (("-avx512", "r8k4"), ("", native)) if native == "r16k4" else (("", native),):
+    for features, layout in (("-avx512", "r8k4p128"), ("", native)) if native == "r16k4p128" else (("", native),):
         assert h.stop() == 0
         put(before, conf.replace("[daemon]\n", f"[daemon]\ncpu = {features}\n" if features else "[daemon]\n").encode())
         h.start()

@@ -17,7 +17,7 @@ import gguf
 import tap
 
 ROOT, WORKER = sys.argv[1:3]
-LAYOUTS = {"r4k4": (4, 4), "r4k8": (4, 8), "r8k4": (8, 4), "r16k4": (16, 4)}
+LAYOUTS = {"r4k4p128": (4, 4, 128), "r4k8p128": (4, 8, 128), "r8k4p128": (8, 4, 128), "r16k4p128": (16, 4, 128)}
 SCHEMES = ("q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q5_1", "f16")
 CPUS = ("scalar", "avx2", "avx512")  # names that this CPU has not keep nothing: the scalar kernels again
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73
@@ -64,29 +64,31 @@ def content(path):
         return f.read()
 
 
-def pack_group(kind, rows, run_bytes):
+def pack_group(kind, rows, run_bytes, panel_bytes):
     """The rows of one group, each as bytes, packed by the page's formula."""
     block_bytes, fields = FIELDS[kind]
     n_blocks, n_rows, planes = len(rows[0]) // block_bytes, len(rows), []
-    for offset, n_bytes, turn in fields:
-        turn = turn or run_bytes
-        for block in range(n_blocks):
-            at = block * block_bytes + offset
-            planes += [row[at + i:at + i + turn] for i in range(0, n_bytes, turn) for row in rows]
+    panel = panel_bytes // fields[0][1]
+    for first in range(0, n_blocks, panel):
+        for offset, n_bytes, turn in fields:
+            turn = turn or run_bytes
+            for block in range(first, min(first + panel, n_blocks)):
+                at = block * block_bytes + offset
+                planes += [row[at + i:at + i + turn] for i in range(0, n_bytes, turn) for row in rows]
     if sum(map(len, planes)) != n_rows * len(rows[0]):
         raise AssertionError("the formula loses bytes")
     return b"".join(planes)
 
 
 def pack_tensor(t, layout):
-    kind, (group, run_bytes) = gguf.TYPES[t.kind][0], LAYOUTS[layout]
+    kind, (group, *sizes) = gguf.TYPES[t.kind][0], LAYOUTS[layout]
     n_rows = t.shape[1] if len(t.shape) > 1 else 1
     if kind not in FIELDS or n_rows < group:
         return t.data
     row_bytes = gguf.n_bytes(t.kind, t.shape[:1])
     rows = [t.data[at:at + row_bytes] for at in range(0, len(t.data), row_bytes)]
     whole = n_rows // group * group  # of one matrix; no model here has more of them
-    return b"".join(pack_group(kind, rows[r:r + group], run_bytes) for r in range(0, whole, group)) + b"".join(rows[whole:])
+    return b"".join(pack_group(kind, rows[r:r + group], *sizes) for r in range(0, whole, group)) + b"".join(rows[whole:])
 
 
 def check_by_the_page(portable, packed, layout):
@@ -140,7 +142,7 @@ def same_from(folder, source, worker, options, cpu):
 def foreign(folder, source):
     """A file that we did not write: other alignment, no word of ours. Ours gives it back when its writer left no slack."""
     packed, back = os.path.join(folder, "packed"), os.path.join(folder, "back")
-    made("--pack", source, packed, "--layout", "r8k4")
+    made("--pack", source, packed, "--layout", "r8k4p128")
     made("--unpack", packed, back)
     if content(back) != content(source):
         raise AssertionError("unpacking gives another file")
@@ -155,21 +157,21 @@ def flipped(text, old, new):
 def says_what_is_wrong(folder, source):
     portable, packed, out = (os.path.join(folder, name) for name in ("portable", "packed", "out"))
     engines.quantize([WORKER], source, portable, "q8_0")
-    made("--pack", portable, packed, "--layout", "r16k4")
-    expect(run("--pack", packed, out), EX_DATAERR, "packed file (layout 'r16k4')", "quantctl unpack")
-    expect(run("--direct", packed, out, "--scheme", "q8_0"), EX_DATAERR, "packed file (layout 'r16k4')", "quantctl unpack")
+    made("--pack", portable, packed, "--layout", "r16k4p128")
+    expect(run("--pack", packed, out), EX_DATAERR, "packed file (layout 'r16k4p128')", "quantctl unpack")
+    expect(run("--direct", packed, out, "--scheme", "q8_0"), EX_DATAERR, "packed file (layout 'r16k4p128')", "quantctl unpack")
     expect(run("--unpack", portable, out), EX_DATAERR, "no packed file: its architecture is 'llama'")
-    expect(run("--pack", portable, out, "--layout", "r16k8"), EX_USAGE, "unknown layout 'r16k8'", "did you mean", "r4k4, r4k8, r8k4, r16k4")
+    expect(run("--pack", portable, out, "--layout", "r16k8p128"), EX_USAGE, "unknown layout 'r16k8p128'", "did you mean", "r4k4p128, r4k8p128, r8k4p128, r16k4p128")
     expect(run("--pack", portable, out, "--layout", "portable"), EX_USAGE, "unknown layout")
     expect(run("--pack", portable, out, "--scheme", "q4_0"), EX_USAGE, "--scheme", "no option")
-    expect(run("--unpack", packed, out, "--layout", "r8k4"), EX_USAGE, "--layout", "no option")
+    expect(run("--unpack", packed, out, "--layout", "r8k4p128"), EX_USAGE, "--layout", "no option")
     expect(run("--pack", portable), EX_USAGE, "where to", "quantctl pack")
     expect(run("--pack", portable, out, cpu="scalar"), EX_DATAERR, "native", "--layout")
-    expect(run("--pack", os.path.join(ROOT, "models", "tiny-kjv"), out, "--layout", "r8k4"), EX_DATAERR, "only GGUF files are packed")
-    expect(run("--pack", portable, packed, "--layout", "r8k4"), EX_CANTCREAT, "is there already")
+    expect(run("--pack", os.path.join(ROOT, "models", "tiny-kjv"), out, "--layout", "r8k4p128"), EX_DATAERR, "only GGUF files are packed")
+    expect(run("--pack", portable, packed, "--layout", "r8k4p128"), EX_CANTCREAT, "is there already")
     expect(run("--pack", os.path.join(folder, "none"), out), EX_NOINPUT)
     whole = content(packed)
-    for damage, words in (((b"r16k4", b"r32k2"), ("layout 'r32k2', which this version does not know",)),
+    for damage, words in (((b"r16k4p128", b"r32k2p128"), ("layout 'r32k2p128', which this version does not know",)),
                           ((b"quantd.packed.types", b"quantd.packed.tipes"), ("'quantd.packed.types' is missing",)),
                           ((b"quantd.packed.shapes", b"quantd.packed.shipes"), ("'quantd.packed.shapes' is missing",))):
         with open(out, "wb") as f:
@@ -186,14 +188,14 @@ def says_what_is_wrong(folder, source):
 def tells_what_it_does(folder, source):
     portable, packed = os.path.join(folder, "portable"), os.path.join(folder, "packed")
     engines.quantize([WORKER], source, portable, "q4_0")
-    plan = json.loads(made("--pack", portable, "--layout", "r16k4", "--dry-run", "--json"))
-    told = json.loads(made("--pack", portable, packed, "--layout", "r16k4", "--json"))
+    plan = json.loads(made("--pack", portable, "--layout", "r16k4p128", "--dry-run", "--json"))
+    told = json.loads(made("--pack", portable, packed, "--layout", "r16k4p128", "--json"))
     n_packed = sum(t["reason"].startswith("packed by 16 rows") for t in plan["tensors"])
-    if (plan["layout"], plan["file_bytes"]) != ("r16k4", os.path.getsize(packed)) or plan["n_tensors"] != len(plan["tensors"]):
+    if (plan["layout"], plan["file_bytes"]) != ("r16k4p128", os.path.getsize(packed)) or plan["n_tensors"] != len(plan["tensors"]):
         raise AssertionError(plan["layout"])
-    if (told["layout"], told["bytes"], told["tensors"], told["packed"]) != ("r16k4", os.path.getsize(packed), plan["n_tensors"], n_packed) or not n_packed:
+    if (told["layout"], told["bytes"], told["tensors"], told["packed"]) != ("r16k4p128", os.path.getsize(packed), plan["n_tensors"], n_packed) or not n_packed:
         raise AssertionError(told)
-    if "packed in r8k4" not in made("--pack", portable, packed, "--layout", "r8k4") or "unpacked from r8k4" not in made("--unpack", packed, portable):
+    if "packed in r8k4p128" not in made("--pack", portable, packed, "--layout", "r8k4p128") or "unpacked from r8k4p128" not in made("--unpack", packed, portable):
         raise AssertionError("no words")
 
 

@@ -14,7 +14,7 @@ import tap
 
 ROOT, WORKER, PEERS = sys.argv[1:4]
 LEFT_OUT = 77
-LAYOUTS = ("r4k4", "r4k8", "r8k4", "r16k4")
+LAYOUTS = ("r4k4p128", "r4k8p128", "r8k4p128", "r16k4p128")
 UNKNOWN = "unknown model architecture: 'quantd-packed'"
 
 
@@ -40,7 +40,7 @@ def judge(folder, layout):
 
 
 def unpacked_is_read(folder):
-    portable, packed, back = (os.path.join(folder, name) for name in ("portable.gguf", "r16k4.gguf", "back.gguf"))
+    portable, packed, back = (os.path.join(folder, name) for name in ("portable.gguf", "r16k4p128.gguf", "back.gguf"))
     subprocess.run([WORKER, "--unpack", packed, back, "--quiet"], check=True, stdout=subprocess.DEVNULL)
     a, b = peer("peer_generate", portable, "In the", "8"), peer("peer_generate", back, "In the", "8")
     if a.returncode or a.stdout != b.stdout:
@@ -54,5 +54,5 @@ else:
         engines.quantize([WORKER], os.path.join(ROOT, "models", "tiny-kjv.gguf"), os.path.join(FOLDER, "portable.gguf"), "q8_0")
         for LAYOUT in LAYOUTS:
             tap.case(f"{LAYOUT}: the peer neither loads nor quantizes it", lambda: judge(FOLDER, LAYOUT))
-        tap.case("r16k4: unpacked, the peer reads it as before", lambda: unpacked_is_read(FOLDER))
+        tap.case("r16k4p128: unpacked, the peer reads it as before", lambda: unpacked_is_read(FOLDER))
 tap.end()

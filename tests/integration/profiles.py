@@ -16,8 +16,8 @@ ROOT, *PROGRAMS = sys.argv[1:5]
 MODEL = os.path.join(ROOT, "models", "tiny-kjv.gguf")
 PROFILES = os.path.join(ROOT, "tests", "data", "profiles")
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_IOERR, EX_CONFIG = 64, 65, 66, 73, 74, 78
-LAYOUTS = {"cortex-a53": "r4k4", "cortex-a76": "r4k4", "i8mm": "r4k8", "x86-64": "portable", "haswell": "r8k4",
-           "skylake-x": "r8k4", "ice-lake": "r16k4"}
+LAYOUTS = {"cortex-a53": "r4k4p128", "cortex-a76": "r4k4p128", "i8mm": "r4k8p128", "x86-64": "portable", "haswell": "r8k4p128",
+           "skylake-x": "r8k4p128", "ice-lake": "r16k4p128"}
 
 
 def quantctl(house, *args):
@@ -79,7 +79,7 @@ def refused(house, path, status, *words):
 
 
 def layout_of_another_cpu(house):
-    done = quantctl(house, "plan", "tiny", "--layout", "r16k4", "--hw", os.path.join(PROFILES, "i8mm.hw"))
+    done = quantctl(house, "plan", "tiny", "--layout", "r16k4p128", "--hw", os.path.join(PROFILES, "i8mm.hw"))
     assert done.returncode == EX_DATAERR and "needs x86_64+avx512+avx512vnni; the CPU has aarch64+" in done.stderr, done.stderr
 
 

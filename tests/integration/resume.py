@@ -24,7 +24,7 @@ SHARD, THREADS, HEADER = 16 << 20, 2, 4 << 20  # HEADER: what reading the metada
 
 
 QUANTIZE = ("--direct", "in.gguf", "--scheme", "q8_0")
-PACK, UNPACK = ("--pack", "portable.gguf", "--layout", "r16k4"), ("--unpack", "packed.gguf")
+PACK, UNPACK = ("--pack", "portable.gguf", "--layout", "r16k4p128"), ("--unpack", "packed.gguf")
 
 
 def command(folder, name, work=QUANTIZE):

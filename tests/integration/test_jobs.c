@@ -442,7 +442,7 @@ static struct job_request packing_of(const struct waiting *made)
                                 .source_fd = -1,
                                 .imatrix_fd = -1,
                                 .recipe = {.scheme = SCHEME_Q8_0, .pure = true},
-                                .layout = QD_LAYOUT_R8K4, /* made on any CPU */
+                                .layout = QD_LAYOUT_R8K4P128, /* made on any CPU */
                                 .portable = made->o.key,
                                 .interactive = true,
                                 .uid = 1000};
@@ -456,7 +456,7 @@ static void job__packing_that_is_left__pauses_and_goes_on_when_asked_again(void 
     struct job_request r = packing_of(&portable);
     f->config.leave_grace_ms = 0;
     assert_int_equal(submit(f, &r, &q), 0);
-    assert_true(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4));
+    assert_true(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4P128));
     while (f->n_states[JOB_RUNNING] == 1)
         (void)uv_run(&f->loop, UV_RUN_ONCE);
     job_leave(f->d.jobs, &q.w);
@@ -466,7 +466,7 @@ static void job__packing_that_is_left__pauses_and_goes_on_when_asked_again(void 
         assert_int_equal(jobs_at(f->d.jobs, 0).progress.state, JOB_PAUSED);
         assert_int_equal(count_files(f, "work"), 2);
     }
-    assert_false(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4));
+    assert_false(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4P128));
     assert_int_equal(submit(f, &r, &q), 0);
     run_until(f, &q.done);
     assert_int_equal(q.o.result, 0);
@@ -486,11 +486,11 @@ static void job__packing_whose_worker_dies__is_in_back_off_over_a_restart(void *
     assert_int_equal(kill(worker_pid(), CRASH), 0);
     run_until(f, &q.done);
     assert_int_equal(q.o.result, QD_E_WORKER_DIED);
-    assert_true(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4));
+    assert_true(jobs_packing(f->d.jobs, &portable.o.key, QD_LAYOUT_R8K4P128));
     close_daemon(f);
     open_daemon(f);
     assert_int_equal(submit(f, &r, &q), QD_E_WORKER_DIED);
-    r.layout = QD_LAYOUT_R4K8; /* another story */
+    r.layout = QD_LAYOUT_R4K8P128; /* another story */
     assert_int_equal(submit(f, &r, &q), 0);
     run_until(f, &q.done);
     assert_int_equal(q.o.result, 0);

@@ -339,9 +339,9 @@ static void open__layout_that_cannot_be__is_refused_with_the_next_step(void **st
 {
     CLEANUP(fd_close) int fd = harness_hello(*state);
     CLEANUP(served_clear) struct served s = {0};
-    const char *foreign = native == QD_LAYOUT_R4K4 || native == QD_LAYOUT_R4K8 ? "r16k4" : "r4k8";
+    const char *foreign = native == QD_LAYOUT_R4K4P128 || native == QD_LAYOUT_R4K8P128 ? "r16k4p128" : "r4k8p128";
     refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q8_0", .layout = "r8k"}, QD_E_INVALID, "'r8k'",
-            "'r8k4'");
+            "'r8k4p128'");
     refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q8_0", .layout = foreign}, QD_E_UNSUPPORTED, "needs",
             native_name());
     refused(fd, &(struct msg_open){.model = "tiny", .scheme = "q8_0", .layout = "native", .no_build = true},

@@ -197,16 +197,25 @@ void check_groups(const char *name, const struct ops *ops)
         }
 }
 
-/* Where docs/formats/packed.md puts byte @i of field @f of block @b of row @r, in its group. */
-static size_t place_of(const struct packed_field *fields, size_t f, enum qd_layout layout, size_t n_blocks, size_t r,
-                       size_t b, size_t i)
+/* A byte of a group: byte @i of field @f of block @b of row @r. */
+struct place {
+    size_t f, r, b, i;
+};
+
+/* Where docs/formats/packed.md puts it. */
+static size_t place_of(enum qd_type type, enum qd_layout layout, size_t n_blocks, struct place at)
 {
-    const size_t n_rows = qd_layout_info(layout)->rows;
-    const size_t run = fields[f].run ? fields[f].run : qd_layout_info(layout)->run;
+    const struct qd_layout_info *l = qd_layout_info(layout);
+    const struct packed_field *fields;
+    const size_t n = fields_of(type, &fields), panel = l->panel / fields[0].bytes;
+    const size_t first = at.b / panel * panel; /* the panel's first block */
+    const size_t in_panel = n_blocks - first < panel ? n_blocks - first : panel;
+    const size_t run = fields[at.f].run ? fields[at.f].run : l->run;
     size_t before = 0;
-    for (size_t k = 0; k < f; k++)
-        before += fields[k].bytes;
-    return n_rows * (n_blocks * before + b * fields[f].bytes) + (i / run * n_rows + r) * run + i % run;
+    for (size_t k = 0; k < n; k++)
+        before += k < at.f ? fields[k].bytes : 0;
+    return l->rows * (first * block_bytes_of(type) + in_panel * before + (at.b - first) * fields[at.f].bytes) +
+           (at.i / run * l->rows + at.r) * run + at.i % run;
 }
 
 /* Every byte of a block is in one field, once. */
@@ -246,10 +255,12 @@ static bool addresses_move_as_written(enum qd_layout layout, enum qd_type type, 
     memset(taken, 0, bytes);
     for (size_t f = 0; f < n; f++)
         for (size_t j = 0; j < n_rows * n_blocks * fields[f].bytes; j++) {
-            const size_t i = j % fields[f].bytes, b = j / fields[f].bytes % n_blocks,
-                         r = j / fields[f].bytes / n_blocks;
-            const size_t from = (r * n_blocks + b) * block_bytes + fields[f].offset + i;
-            const size_t to = place_of(fields, f, layout, n_blocks, r, b, i);
+            const struct place at = {.f = f,
+                                     .r = j / fields[f].bytes / n_blocks,
+                                     .b = j / fields[f].bytes % n_blocks,
+                                     .i = j % fields[f].bytes};
+            const size_t from = (at.r * n_blocks + at.b) * block_bytes + fields[f].offset + at.i;
+            const size_t to = place_of(type, layout, n_blocks, at);
             ok = ok && to < bytes && !taken[to] && digits[0][to] + 256u * digits[1][to] == from;
             taken[to % bytes] = true;
         }

@@ -1,7 +1,7 @@
 /*
  * quantd/layout.h - packed layouts by name
  *
- * A packed layout is the same weights in the order that an instruction set reads them: a group of rows, interleaved.
+ * A packed layout is the same weights in the order that an instruction set reads them: groups of rows, interleaved.
  * It has as many bytes as the portable one, and unpacking gives those bytes back. docs/formats/packed.md.
  */
 #ifndef QUANTD_LAYOUT_H
@@ -18,7 +18,7 @@ extern "C" {
 
 /* Values are quantd's own and part of the ABI. */
 enum qd_layout {
-#define QD_LAYOUT(name, NAME, rows, run, columns) QD_LAYOUT_##NAME,
+#define QD_LAYOUT(name, NAME, rows, run, panel, columns) QD_LAYOUT_##NAME,
 #include <quantd/layouts.def>
 #undef QD_LAYOUT
     QD_N_LAYOUTS
@@ -26,8 +26,9 @@ enum qd_layout {
 
 struct qd_layout_info {
     const char *name;
-    uint32_t rows; /* of a group */
-    uint32_t run;  /* bytes of one row's codes that lie together; 0: portable */
+    uint32_t rows;  /* of a group */
+    uint32_t run;   /* bytes of one row's codes that lie together; 0: portable */
+    uint32_t panel; /* bytes of a row's codes whose blocks share planes; 0: portable */
 };
 
 #if defined(__GNUC__)

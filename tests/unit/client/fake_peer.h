@@ -37,7 +37,7 @@ unsigned fake_peer_requests(const struct fake_peer *p); /* but hello */
 unsigned fake_peer_informed(const struct fake_peer *p); /* opens that said to have this very envelope */
 unsigned fake_peer_connections(const struct fake_peer *p);
 
-/* Serves an artifact of that layout from now on; r4k4 packs tensor "second". */
+/* Serves an artifact of that layout from now on; r4k4p128 packs tensor "second". */
 void fake_peer_layout(struct fake_peer *p, const char *layout);
 
 /* Flips a bit of the payload file on disk; once more: flips it back. */

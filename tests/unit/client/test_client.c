@@ -370,14 +370,14 @@ static void qd_open__packed_artifact__says_which_tensors_are_packed(void **state
     struct qd_client *c = connected(*state);
     struct qd_artifact *a = NULL;
     struct qd_error err;
-    fake_peer_layout(*state, "r4k4");
+    fake_peer_layout(*state, "r4k4p128");
     assert_int_equal(open_layout(c, "native", &a, &err), 0);
-    assert_string_equal(qd_artifact_info(a)->layout, "r4k4");
+    assert_string_equal(qd_artifact_info(a)->layout, "r4k4p128");
     assert_int_equal(qd_artifact_tensor(a, "first")->layout, QD_LAYOUT_PORTABLE); /* f32, one dimension */
-    assert_int_equal(qd_artifact_tensor(a, "second")->layout, QD_LAYOUT_R4K4);
+    assert_int_equal(qd_artifact_tensor(a, "second")->layout, QD_LAYOUT_R4K4P128);
     qd_artifact_free(a);
-    fake_peer_layout(*state, "r8k4"); /* four rows are no group of it */
-    assert_int_equal(open_layout(c, "r8k4", &a, &err), 0);
+    fake_peer_layout(*state, "r8k4p128"); /* four rows are no group of it */
+    assert_int_equal(open_layout(c, "r8k4p128", &a, &err), 0);
     assert_int_equal(qd_artifact_tensor(a, "second")->layout, QD_LAYOUT_PORTABLE);
     qd_artifact_free(a);
     qd_client_free(c);
@@ -401,7 +401,7 @@ static void qd_open__another_layout_than_what_is_known__tells_the_daemon_of_none
     struct qd_client *c = connected(*state);
     struct qd_artifact *a = NULL;
     qd_artifact_free(opened(c));
-    assert_int_equal(open_layout(c, "r4k4", &a, NULL), 0);
+    assert_int_equal(open_layout(c, "r4k4p128", &a, NULL), 0);
     assert_int_equal(fake_peer_informed(*state), 0);
     qd_artifact_free(a);
     assert_int_equal(open_layout(c, "portable", &a, NULL), 0);
@@ -420,7 +420,7 @@ static void qd_tensor_matrix__experts__are_matrices_one_after_the_other(void **s
                                 .shape = {32, 4, 3, 2, 1, 1, 1, 1},
                                 .bytes = sizeof data,
                                 .data = data,
-                                .layout = QD_LAYOUT_R4K4};
+                                .layout = QD_LAYOUT_R4K4P128};
     struct qd_matrix m;
     struct qd_error err;
     assert_int_equal(qd_tensor_matrix(&t, 5, &m, &err), 0);
@@ -428,7 +428,7 @@ static void qd_tensor_matrix__experts__are_matrices_one_after_the_other(void **s
     assert_int_equal(m.n_rows, 4);
     assert_int_equal(m.n_cols, 32);
     assert_int_equal(m.type, QD_TYPE_Q8_0);
-    assert_int_equal(m.layout, QD_LAYOUT_R4K4);
+    assert_int_equal(m.layout, QD_LAYOUT_R4K4P128);
     assert_int_equal(qd_tensor_matrix(&t, 6, &m, &err), QD_E_INVALID);
     assert_string_equal(err.message, "tensor 'experts' has 6 matrices, not 7");
 }

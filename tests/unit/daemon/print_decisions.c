@@ -48,7 +48,7 @@ static void print_decision(const struct policy_facts *facts, const char *model)
     char why[POLICY_WHY_MAX], why_layout[POLICY_WHY_MAX];
     policy_resolve(&asked, facts, &recipe, why);
     enum qd_layout layout = policy_layout(&recipe, facts, why_layout);
-    printf("  %-5s %-7s %-9s %s\n%26s%s\n", model, scheme_name(recipe.scheme), qd_layout_info(layout)->name, why, "",
+    printf("  %-5s %-7s %-10s %s\n%27s%s\n", model, scheme_name(recipe.scheme), qd_layout_info(layout)->name, why, "",
            why_layout);
 }
 

@@ -33,8 +33,9 @@ static void key_memo_get__others_in_the_same_place__every_part_counts(void **sta
         assert_true(is_right(&m, source_of(7, 2), "scheme=q8_0", QD_LAYOUT_PORTABLE, 1));
         assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_PORTABLE, 1));
         assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_PORTABLE, 2));
-        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_R8K4, 2));
-        assert_true(is_right(&m, source_of((uint8_t)(7 - 16 * QD_LAYOUT_R8K4), 2), "scheme=q4_0", QD_LAYOUT_R8K4, 2));
+        assert_true(is_right(&m, source_of(7, 2), "scheme=q4_0", QD_LAYOUT_R8K4P128, 2));
+        assert_true(
+            is_right(&m, source_of((uint8_t)(7 - 16 * QD_LAYOUT_R8K4P128), 2), "scheme=q4_0", QD_LAYOUT_R8K4P128, 2));
         assert_true(is_right(&m, source_of((uint8_t)(7 + KEYS_KEPT), 2), "scheme=q4_0", QD_LAYOUT_PORTABLE, 2));
     }
 }

@@ -31,12 +31,12 @@ static void layout_wish__words_and_names__mean_what_the_cpu_has(void **state)
     (void)state;
     assert_int_equal(means(NULL, ice_lake, NULL), QD_LAYOUT_PORTABLE);
     assert_int_equal(means("portable", 0, NULL), QD_LAYOUT_PORTABLE);
-    assert_int_equal(means("native", ice_lake, NULL), QD_LAYOUT_R16K4);
-    assert_int_equal(means("native", haswell, NULL), QD_LAYOUT_R8K4);
+    assert_int_equal(means("native", ice_lake, NULL), QD_LAYOUT_R16K4P128);
+    assert_int_equal(means("native", haswell, NULL), QD_LAYOUT_R8K4P128);
     assert_int_equal(means("native", 0, NULL), QD_LAYOUT_PORTABLE);
-    assert_int_equal(means("auto", ice_lake, NULL), QD_LAYOUT_R16K4);
-    assert_int_equal(means("r8k4", ice_lake, NULL), QD_LAYOUT_R8K4);
-    assert_int_equal(means("r4k8", CPU_NEON | CPU_I8MM, NULL), QD_LAYOUT_R4K8);
+    assert_int_equal(means("auto", ice_lake, NULL), QD_LAYOUT_R16K4P128);
+    assert_int_equal(means("r8k4p128", ice_lake, NULL), QD_LAYOUT_R8K4P128);
+    assert_int_equal(means("r4k8p128", CPU_NEON | CPU_I8MM, NULL), QD_LAYOUT_R4K8P128);
 }
 
 static void layout_wish__what_cannot_be__is_refused_with_the_next_step(void **state)
@@ -44,13 +44,13 @@ static void layout_wish__what_cannot_be__is_refused_with_the_next_step(void **st
     struct qd_error err;
     (void)state;
     assert_int_equal(means("r16k", ice_lake, &err), QD_E_INVALID);
-    assert_non_null(strstr(err.hint, "'r16k4'"));
+    assert_non_null(strstr(err.hint, "'r16k4p128'"));
     assert_int_equal(means("", ice_lake, &err), QD_E_INVALID);
     assert_non_null(strstr(err.hint, "native"));
-    assert_int_equal(means("r16k4", haswell, &err), QD_E_UNSUPPORTED);
+    assert_int_equal(means("r16k4p128", haswell, &err), QD_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "avx512vnni"));
-    assert_non_null(strstr(err.hint, "r8k4"));
-    assert_int_equal(means("r4k4", haswell, &err), QD_E_UNSUPPORTED);
+    assert_non_null(strstr(err.hint, "r8k4p128"));
+    assert_int_equal(means("r4k4p128", haswell, &err), QD_E_UNSUPPORTED);
 }
 
 static void unpacked_memo__more_than_it_holds__forgets_the_oldest(void **state)
@@ -59,17 +59,17 @@ static void unpacked_memo__more_than_it_holds__forgets_the_oldest(void **state)
     (void)state;
     for (uint8_t i = 0; i < UNPACKED_KEPT; i++) {
         struct digest d = {{i}};
-        assert_false(unpacked_get(&m, &d, QD_LAYOUT_R8K4)); /* the one of zeros, too */
-        unpacked_put(&m, &d, QD_LAYOUT_R8K4);
-        unpacked_put(&m, &d, QD_LAYOUT_R16K4);
+        assert_false(unpacked_get(&m, &d, QD_LAYOUT_R8K4P128)); /* the one of zeros, too */
+        unpacked_put(&m, &d, QD_LAYOUT_R8K4P128);
+        unpacked_put(&m, &d, QD_LAYOUT_R16K4P128);
     }
     struct digest first = {{0}}, second = {{1}}, more = {{UNPACKED_KEPT}};
-    assert_true(unpacked_get(&m, &first, QD_LAYOUT_R8K4) && unpacked_get(&m, &first, QD_LAYOUT_R16K4));
-    assert_false(unpacked_get(&m, &first, QD_LAYOUT_R4K4));
-    unpacked_put(&m, &more, QD_LAYOUT_R8K4);
-    assert_false(unpacked_get(&m, &first, QD_LAYOUT_R8K4));
-    assert_true(unpacked_get(&m, &second, QD_LAYOUT_R8K4) && unpacked_get(&m, &more, QD_LAYOUT_R8K4));
-    assert_false(unpacked_get(&m, &more, QD_LAYOUT_R16K4));
+    assert_true(unpacked_get(&m, &first, QD_LAYOUT_R8K4P128) && unpacked_get(&m, &first, QD_LAYOUT_R16K4P128));
+    assert_false(unpacked_get(&m, &first, QD_LAYOUT_R4K4P128));
+    unpacked_put(&m, &more, QD_LAYOUT_R8K4P128);
+    assert_false(unpacked_get(&m, &first, QD_LAYOUT_R8K4P128));
+    assert_true(unpacked_get(&m, &second, QD_LAYOUT_R8K4P128) && unpacked_get(&m, &more, QD_LAYOUT_R8K4P128));
+    assert_false(unpacked_get(&m, &more, QD_LAYOUT_R16K4P128));
 }
 
 int main(void)

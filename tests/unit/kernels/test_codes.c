@@ -349,7 +349,7 @@ static void qd_matmul__codes_that_do_not_fit__say_what_is_wrong(void **state)
     m.order = (enum qd_order)7;
     assert_refused(&m, "order");
     m = w.m;
-    m.layout = QD_LAYOUT_R8K4; /* rows of 100 */
+    m.layout = QD_LAYOUT_R8K4P128; /* rows of 100 */
     assert_refused(&m, "never packed");
     m = w.m;
     m.n_rows = UINT64_MAX / 2;

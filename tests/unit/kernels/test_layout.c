@@ -22,7 +22,7 @@ static void qd_layout_by_name__every_name__finds_its_layout(void **state)
 static void qd_layout_by_name__what_names_none__is_less_than_zero(void **state)
 {
     (void)state;
-    static const char *const none[] = {"", "r16", "r16k", "r16k4 ", "R16K4", "r4k16", "native", "auto"};
+    static const char *const none[] = {"", "r16", "r16k", "r16k4p128 ", "R16K4P128", "r4k16", "native", "auto"};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
         assert_int_equal(qd_layout_by_name(none[i]), -1);
 }
@@ -34,13 +34,13 @@ static void qd_layout_info__no_layout__is_null(void **state)
     assert_null(qd_layout_info(layout_at(-1)));
 }
 
-static void qd_layout_info__packed_names__say_rows_and_run(void **state)
+static void qd_layout_info__packed_names__say_rows_run_and_panel(void **state)
 {
     (void)state;
     for (int i = QD_LAYOUT_PORTABLE + 1; i < QD_N_LAYOUTS; i++) {
         const struct qd_layout_info *info = qd_layout_info(layout_at(i));
-        char name[16];
-        assert_true(snprintf(name, sizeof name, "r%uk%u", info->rows, info->run) < (int)sizeof name);
+        char name[24];
+        assert_true(snprintf(name, sizeof name, "r%uk%up%u", info->rows, info->run, info->panel) < (int)sizeof name);
         assert_string_equal(info->name, name);
     }
 }
@@ -65,14 +65,14 @@ static void layout_native__feature_sets__get_what_their_kernels_read(void **stat
         {0, QD_LAYOUT_PORTABLE},
         {CPU_AVX2 | CPU_F16C, QD_LAYOUT_PORTABLE}, /* products are fused */
         {CPU_F16C | CPU_FMA, QD_LAYOUT_PORTABLE},
-        {avx2, QD_LAYOUT_R8K4},
-        {avx2 | CPU_AVXVNNI, QD_LAYOUT_R8K4},
-        {avx512, QD_LAYOUT_R8K4},
-        {avx512 | CPU_AVX512VNNI, QD_LAYOUT_R16K4},
-        {avx512 | CPU_AVX512VNNI | CPU_AVXVNNI | CPU_AMX_INT8, QD_LAYOUT_R16K4},
-        {CPU_NEON, QD_LAYOUT_R4K4},
-        {CPU_NEON | CPU_DOTPROD | CPU_FP16, QD_LAYOUT_R4K4},
-        {CPU_NEON | CPU_DOTPROD | CPU_I8MM | CPU_SVE, QD_LAYOUT_R4K8},
+        {avx2, QD_LAYOUT_R8K4P128},
+        {avx2 | CPU_AVXVNNI, QD_LAYOUT_R8K4P128},
+        {avx512, QD_LAYOUT_R8K4P128},
+        {avx512 | CPU_AVX512VNNI, QD_LAYOUT_R16K4P128},
+        {avx512 | CPU_AVX512VNNI | CPU_AVXVNNI | CPU_AMX_INT8, QD_LAYOUT_R16K4P128},
+        {CPU_NEON, QD_LAYOUT_R4K4P128},
+        {CPU_NEON | CPU_DOTPROD | CPU_FP16, QD_LAYOUT_R4K4P128},
+        {CPU_NEON | CPU_DOTPROD | CPU_I8MM | CPU_SVE, QD_LAYOUT_R4K8P128},
         {CPU_DOTPROD | CPU_I8MM, QD_LAYOUT_PORTABLE},
     };
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
@@ -164,9 +164,9 @@ static void packed_block_bytes__every_type__are_of_its_block_or_of_32_codes(void
     (void)state;
     for (int type = 0; type < QD_N_TYPES; type++) {
         const struct qd_type_info *info = qd_type_info((enum qd_type)type);
-        const uint32_t n_blocks = layout_is_codes((enum qd_type)type)                   ? 32 / info->block_elements
-                                  : layout_packs(QD_LAYOUT_R4K4, (enum qd_type)type, 4) ? 1
-                                                                                        : 0;
+        const uint32_t n_blocks = layout_is_codes((enum qd_type)type)                       ? 32 / info->block_elements
+                                  : layout_packs(QD_LAYOUT_R4K4P128, (enum qd_type)type, 4) ? 1
+                                                                                            : 0;
         assert_int_equal(packed_block_bytes((enum qd_type)type), n_blocks * info->block_bytes);
     }
 }
@@ -202,7 +202,7 @@ int main(void)
         cmocka_unit_test(qd_layout_by_name__every_name__finds_its_layout),
         cmocka_unit_test(qd_layout_by_name__what_names_none__is_less_than_zero),
         cmocka_unit_test(qd_layout_info__no_layout__is_null),
-        cmocka_unit_test(qd_layout_info__packed_names__say_rows_and_run),
+        cmocka_unit_test(qd_layout_info__packed_names__say_rows_run_and_panel),
         cmocka_unit_test(layout_columns__every_layout__is_a_power_of_two),
         cmocka_unit_test(layout_native__feature_sets__get_what_their_kernels_read),
         cmocka_unit_test(layout_native__what_a_layout_needs__is_enough_for_it),

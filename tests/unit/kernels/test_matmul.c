@@ -435,8 +435,8 @@ static void qd_matmul__matrices_that_do_not_fit__say_what_is_wrong(void **state)
     REFUSED("rows", bad.n_cols = UINT64_MAX / 256 * 256);
     REFUSED("type", bad.type = QD_N_TYPES);
     REFUSED("layout", bad.layout = QD_N_LAYOUTS);
-    REFUSED("r16k4", bad.layout = QD_LAYOUT_R16K4; bad.n_rows = 15);
-    REFUSED("f16", bad.layout = QD_LAYOUT_R16K4; bad.type = QD_TYPE_F16);
+    REFUSED("r16k4p128", bad.layout = QD_LAYOUT_R16K4P128; bad.n_rows = 15);
+    REFUSED("f16", bad.layout = QD_LAYOUT_R16K4P128; bad.type = QD_TYPE_F16);
 #undef REFUSED
     free_matrix(&w);
 }

@@ -112,16 +112,19 @@ static void pack_by_formula(enum qd_layout layout, enum qd_type type, uint64_t n
     const struct packed_field *fields;
     const size_t n_fields = packed_fields(type, &fields), block_bytes = qd_type_info(type)->block_bytes;
     const size_t rows = qd_layout_info(layout)->rows, row_bytes = n_blocks * block_bytes;
+    const size_t panel = qd_layout_info(layout)->panel / fields[0].bytes;
     memcpy(dst, src, n_rows * row_bytes); /* the rows that are left */
     for (size_t r = 0; r < n_rows / rows * rows; r++)
-        for (size_t b = 0; b < n_blocks; b++)
+        for (size_t b = 0; b < n_blocks; b++) {
+            const size_t first = b / panel * panel, n = n_blocks - first < panel ? n_blocks - first : panel;
             for (size_t f = 0, before = 0; f < n_fields; before += fields[f++].bytes)
                 for (size_t i = 0; i < fields[f].bytes; i++) {
                     const size_t run = fields[f].run ? fields[f].run : qd_layout_info(layout)->run;
-                    dst[r / rows * rows * row_bytes + rows * (n_blocks * before + b * fields[f].bytes) +
-                        (i / run * rows + r % rows) * run + i % run] =
-                        src[r * row_bytes + b * block_bytes + fields[f].offset + i];
+                    dst[r / rows * rows * row_bytes + rows * first * block_bytes +
+                        rows * (n * before + (b - first) * fields[f].bytes) + (i / run * rows + r % rows) * run +
+                        i % run] = src[r * row_bytes + b * block_bytes + fields[f].offset + i];
                 }
+        }
 }
 
 /* Every tensor of @packed at its planned place, by the formula from @portable; any other byte behind the header 0. */
@@ -229,8 +232,8 @@ static void plan_pack__many_shards_and_threads__gives_the_same_bytes_and_back(vo
     assert_true(large.plan->file_bytes > 2u * SHARD_BYTES);
     assert_true(border_is_in_the_rest(&large, 16) && border_is_in_the_rest(&large, 4));
     for (unsigned n_threads = SLOW ? 4 : 1; n_threads <= 4; n_threads++)
-        check_packed(&large, QD_LAYOUT_R16K4, n_threads);
-    check_packed(&large, QD_LAYOUT_R4K8, 3);
+        check_packed(&large, QD_LAYOUT_R16K4P128, n_threads);
+    check_packed(&large, QD_LAYOUT_R4K8P128, 3);
 }
 
 static void plan_pack__any_kernels__give_the_same_bytes(void **state)
@@ -238,9 +241,9 @@ static void plan_pack__any_kernels__give_the_same_bytes(void **state)
     (void)state;
     struct made native, scalar;
     struct run_options how = quick;
-    make_packed(&large, QD_LAYOUT_R8K4, &how, &native);
+    make_packed(&large, QD_LAYOUT_R8K4P128, &how, &native);
     how.ops = ops_for(0);
-    make_packed(&large, QD_LAYOUT_R8K4, &how, &scalar);
+    make_packed(&large, QD_LAYOUT_R8K4P128, &how, &scalar);
     assert_same_file(&native, &scalar);
     made_clear(&native);
     made_clear(&scalar);
@@ -252,7 +255,7 @@ static void plan_pack__witness__is_the_digest_of_the_portable_file(void **state)
     struct made packed;
     struct digest want;
     source_set_witness(large.source, 1);
-    make_packed(&large, QD_LAYOUT_R16K4, &quick, &packed);
+    make_packed(&large, QD_LAYOUT_R16K4P128, &quick, &packed);
     source_set_witness(large.source, 0);
     assert_int_equal(packed.result->n_witness, 1);
     assert_int_equal(digest_file(large.fd, large.plan->file_bytes, 1, &want, NULL, NULL, NULL, NULL), 0);
@@ -302,11 +305,11 @@ static void plan_pack__killed_at_many_points__ends_with_the_same_bytes(void **st
     (void)state;
     struct made whole;
     uint64_t resumed = 0;
-    make_packed(&large, QD_LAYOUT_R16K4, &quick, &whole);
+    make_packed(&large, QD_LAYOUT_R16K4P128, &quick, &whole);
     for (unsigned round = 0; round < (SLOW ? 1 : 4); round++) {
         struct plan *pack = NULL, *unpack = NULL;
         struct made packed, back;
-        assert_int_equal(plan_pack(large.model, QD_LAYOUT_R16K4, NULL, &pack, NULL), 0);
+        assert_int_equal(plan_pack(large.model, QD_LAYOUT_R16K4P128, NULL, &pack, NULL), 0);
         run_with_deaths(large.source, pack, 300 + 2900 * round, &resumed, &packed);
         assert_same_file(&packed, &whole);
         assert_int_equal(plan_unpack(whole.model, &unpack, NULL), 0);
@@ -329,8 +332,8 @@ static void plan_unpack__journal_of_another_layout__is_not_believed(void **state
     o.out_fd = back.fd;
     o.journal_fd = memfd_create("journal", MFD_CLOEXEC);
     o.journal_tag = "x";
-    make_packed(&large, QD_LAYOUT_R4K4, &quick, &a);
-    make_packed(&large, QD_LAYOUT_R4K8, &quick, &b);
+    make_packed(&large, QD_LAYOUT_R4K4P128, &quick, &a);
+    make_packed(&large, QD_LAYOUT_R4K8P128, &quick, &b);
     assert_int_equal(plan_unpack(a.model, &back.plan, NULL), 0);
     assert_int_equal(plan_run(a.source, back.plan, &o, &back.result, NULL), 0);
     back.plan = plan_free(back.plan);
@@ -362,8 +365,8 @@ static void plan_pack__group_as_long_as_a_shard__is_packed(void **state)
     struct made portable, packed;
     make_wide(&f, COLUMNS);
     make_portable(&f, SCHEME_Q8_0, &portable);
-    make_packed(&portable, QD_LAYOUT_R16K4, &quick, &packed);
-    uint8_t *got = bytes_of(&packed), *want = expected_of(&portable, &packed, QD_LAYOUT_R16K4);
+    make_packed(&portable, QD_LAYOUT_R16K4P128, &quick, &packed);
+    uint8_t *got = bytes_of(&packed), *want = expected_of(&portable, &packed, QD_LAYOUT_R16K4P128);
     assert_memory_equal(got, want, packed.plan->file_bytes);
     free(got);
     free(want);
@@ -379,9 +382,9 @@ static void plan_pack__group_longer_than_a_shard__is_refused_by_name(void **stat
     struct plan *p = NULL;
     struct qd_error err;
     make_wide(&f, SHARD_BYTES / 16 / 34 * 32 + 32);
-    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R16K4, NULL, &p, &err), QD_E_LIMIT);
+    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R16K4P128, NULL, &p, &err), QD_E_LIMIT);
     assert_non_null(strstr(err.message, "'wide.weight': 16 rows of"));
-    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4, NULL, &p, &err), 0);
+    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4P128, NULL, &p, &err), 0);
     (void)plan_free(p);
     fixture_clear(&f);
 }
@@ -394,8 +397,8 @@ static void run_fit_threads__groups_of_rows__count_against_the_ceiling(void **st
     const struct run_ceiling ceiling = {.bytes = 128 << 20, .name = "--max-memory"};
     unsigned n_narrow, n_wide;
     make_wide(&f, 1 << 19);
-    assert_int_equal(plan_pack(large.model, QD_LAYOUT_R4K4, NULL, &narrow, NULL), 0);
-    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R16K4, NULL, &wide, NULL), 0);
+    assert_int_equal(plan_pack(large.model, QD_LAYOUT_R4K4P128, NULL, &narrow, NULL), 0);
+    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R16K4P128, NULL, &wide, NULL), 0);
     assert_int_equal(run_fit_threads(large.model, narrow, &ceiling, 100, &n_narrow, NULL), 0);
     assert_int_equal(run_fit_threads(&f.model, wide, &ceiling, 100, &n_wide, NULL), 0);
     assert_true(n_wide >= 1 && n_wide <= (128u << 20) / (4u * 16 * 34 << 14) && n_wide < n_narrow);
@@ -421,7 +424,7 @@ static void plan_pack__metadata__is_the_portable_one_s(void **state)
 {
     (void)state;
     struct made packed, back;
-    make_packed(&large, QD_LAYOUT_R16K4, &quick, &packed);
+    make_packed(&large, QD_LAYOUT_R16K4P128, &quick, &packed);
     make_unpacked(&packed, &quick, &back);
     struct digest a = digest_of_meta(&large.plan->meta), b = digest_of_meta(&packed.plan->meta),
                   c = digest_of_meta(&back.plan->meta);
@@ -463,7 +466,7 @@ static void plan_pack__table_of_the_artifact__stays_but_for_offsets(void **state
     make_portable(&f, SCHEME_Q4_K_M, &portable);
     open_artifact(&portable, &portable.result->tensors, &s);
     assert_int_equal(read_table(s, &model, &table, NULL), 0);
-    assert_int_equal(plan_pack(model, QD_LAYOUT_R8K4, table, &plan, NULL), 0);
+    assert_int_equal(plan_pack(model, QD_LAYOUT_R8K4P128, table, &plan, NULL), 0);
     make(s, plan, &quick, &packed);
     assert_int_equal(packed.result->n_witness, 2);
     for (size_t i = 0; i < portable.result->tensors.n; i++) {
@@ -530,12 +533,12 @@ static void plan_build__packed_file__is_refused_and_named(void **state)
     struct plan *p = NULL;
     struct qd_error err;
     struct recipe recipe = {.scheme = SCHEME_Q4_0};
-    make_packed(&large, QD_LAYOUT_R8K4, &quick, &packed);
+    make_packed(&large, QD_LAYOUT_R8K4P128, &quick, &packed);
     assert_int_equal(plan_build(packed.model, &recipe, NULL, &p, &err), QD_E_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "packed file (layout 'r8k4')"));
+    assert_non_null(strstr(err.message, "packed file (layout 'r8k4p128')"));
     assert_non_null(strstr(err.hint, "quantctl unpack"));
-    assert_int_equal(plan_pack(packed.model, QD_LAYOUT_R4K4, NULL, &p, &err), QD_E_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "packed file (layout 'r8k4')"));
+    assert_int_equal(plan_pack(packed.model, QD_LAYOUT_R4K4P128, NULL, &p, &err), QD_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "packed file (layout 'r8k4p128')"));
     assert_int_equal(plan_unpack(large.model, &p, &err), QD_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "no packed file: its architecture is 'llama'"));
     made_clear(&packed);
@@ -658,7 +661,7 @@ static void plan_unpack__keys_that_do_not_fit__are_refused(void **state)
 {
     (void)state;
     struct made packed;
-    make_packed(&large, QD_LAYOUT_R8K4, &quick, &packed);
+    make_packed(&large, QD_LAYOUT_R8K4P128, &quick, &packed);
     for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
         struct model *m = NULL;
         struct plan *p = NULL;
@@ -680,12 +683,12 @@ static void plan_pack__model_with_keys_of_packed_files__is_refused(void **state)
     struct plan *p = NULL;
     struct qd_error err;
     fixture_init(&f, "gguf", "llama");
-    fixture_meta_text(&f, "quantd.layout", "r8k4");
+    fixture_meta_text(&f, "quantd.layout", "r8k4p128");
     fixture_tensor(&f, "a.weight", QD_TYPE_Q8_0, 0, 0, 2, 32, 16, 1);
-    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4, NULL, &p, &err), QD_E_UNSUPPORTED);
+    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4P128, NULL, &p, &err), QD_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "'quantd.layout'"));
     f.model.format = "safetensors";
-    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4, NULL, &p, &err), QD_E_UNSUPPORTED);
+    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4P128, NULL, &p, &err), QD_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "only GGUF"));
     fixture_clear(&f);
 }
@@ -695,12 +698,12 @@ static void layout_parse__unknown_name__is_told_the_nearest(void **state)
     (void)state;
     enum qd_layout layout;
     struct qd_error err;
-    assert_int_equal(layout_parse("r16k4", &layout, &err), 0);
-    assert_int_equal(layout, QD_LAYOUT_R16K4);
-    assert_int_equal(layout_parse("r16k8", &layout, &err), QD_E_INVALID);
-    assert_string_equal(err.message, "unknown layout 'r16k8'");
+    assert_int_equal(layout_parse("r16k4p128", &layout, &err), 0);
+    assert_int_equal(layout, QD_LAYOUT_R16K4P128);
+    assert_int_equal(layout_parse("r16k8p128", &layout, &err), QD_E_INVALID);
+    assert_string_equal(err.message, "unknown layout 'r16k8p128'");
     assert_non_null(strstr(err.hint, "did you mean 'r"));
-    assert_non_null(strstr(err.hint, "layouts: r4k4, r4k8, r8k4, r16k4"));
+    assert_non_null(strstr(err.hint, "layouts: r4k4p128, r4k8p128, r8k4p128, r16k4p128"));
     assert_int_equal(layout_parse("portable", &layout, &err), QD_E_INVALID);
 }
 
@@ -724,7 +727,7 @@ static void check_foreign(uint32_t alignment, bool architecture)
     fixture_tensor(&f, "c.weight", QD_TYPE_Q4_0, 0, 0, 2, 64, 16, 1);
     fixture_source(&f, 0);
     f.model.architecture = architecture ? "llama" : "";
-    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4, NULL, &plan, NULL), 0);
+    assert_int_equal(plan_pack(&f.model, QD_LAYOUT_R8K4P128, NULL, &plan, NULL), 0);
     make(f.source, plan, &quick, &packed);
     make_unpacked(&packed, &quick, &back);
     assert_string_equal(back.model->architecture, f.model.architecture);

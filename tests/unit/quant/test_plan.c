@@ -391,10 +391,10 @@ static void plan_pack__llama__keeps_types_and_bytes(void **state)
     fixture_tensor(&f, "blk.0.ffn_gate_exps.weight", QD_TYPE_Q6_K, 0, 0, 3, 256, 40, 4);
     fixture_tensor(&f, "blk.0.ffn_gate_inp.weight", QD_TYPE_Q8_0, 0, 0, 2, 256, 15, 1);
     fixture_tensor(&f, "blk.0.other.weight", QD_TYPE_Q5_0, 0, 0, 2, 256, 16, 1);
-    if (plan_pack(&f.model, QD_LAYOUT_R16K4, NULL, &p, &err) < 0)
+    if (plan_pack(&f.model, QD_LAYOUT_R16K4P128, NULL, &p, &err) < 0)
         fail_msg("%s", err.message);
     assert_int_equal(plan_print(p, &text), 0);
-    assert_golden("llama-packed-r16k4.plan", buffer_span(&text));
+    assert_golden("llama-packed-r16k4p128.plan", buffer_span(&text));
     (void)plan_free(p);
     fixture_clear(&f);
 }

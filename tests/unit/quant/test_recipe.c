@@ -358,15 +358,16 @@ static void policy_layout__features_and_types__give_the_native_one_or_portable_a
         enum qd_layout layout;
         const char *why;
     } cases[] = {
-        {CPU_AVX512 | CPU_AVX512VNNI | CPU_AVX2 | CPU_FMA | CPU_F16C, SCHEME_Q4_K_M, 0, QD_LAYOUT_R16K4, "avx512vnni"},
-        {CPU_AVX512 | CPU_AVX2 | CPU_FMA | CPU_F16C, SCHEME_Q8_0, 0, QD_LAYOUT_R8K4, "x86_64+avx2+f16c+fma"},
+        {CPU_AVX512 | CPU_AVX512VNNI | CPU_AVX2 | CPU_FMA | CPU_F16C, SCHEME_Q4_K_M, 0, QD_LAYOUT_R16K4P128,
+         "avx512vnni"},
+        {CPU_AVX512 | CPU_AVX2 | CPU_FMA | CPU_F16C, SCHEME_Q8_0, 0, QD_LAYOUT_R8K4P128, "x86_64+avx2+f16c+fma"},
         {CPU_AVX2, SCHEME_Q8_0, 0, QD_LAYOUT_PORTABLE, "no vector kernels"},
-        {CPU_NEON | CPU_I8MM, SCHEME_Q4_0, 0, QD_LAYOUT_R4K8, "aarch64+i8mm+neon"},
-        {CPU_NEON, SCHEME_Q6_K, 0, QD_LAYOUT_R4K4, "aarch64+neon"},
+        {CPU_NEON | CPU_I8MM, SCHEME_Q4_0, 0, QD_LAYOUT_R4K8P128, "aarch64+i8mm+neon"},
+        {CPU_NEON, SCHEME_Q6_K, 0, QD_LAYOUT_R4K4P128, "aarch64+neon"},
         {CPU_NEON, SCHEME_F16, 0, QD_LAYOUT_PORTABLE, "no packed form"},
         {CPU_NEON, SCHEME_IQ4_XS, 0, QD_LAYOUT_PORTABLE, "no packed form"},
         {CPU_NEON, SCHEME_Q8_0, 2, QD_LAYOUT_PORTABLE, "budget"},
-        {CPU_NEON, SCHEME_Q8_0, 3, QD_LAYOUT_R4K4, "aarch64+neon"},
+        {CPU_NEON, SCHEME_Q8_0, 3, QD_LAYOUT_R4K4P128, "aarch64+neon"},
         {0, SCHEME_Q8_0, 0, QD_LAYOUT_PORTABLE, "no vector kernels"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -389,7 +390,7 @@ static void policy_layout__weights_beyond_memory__are_left_portable(void **state
     char why[POLICY_WHY_MAX];
     assert_int_equal(policy_layout(&(struct recipe){.scheme = SCHEME_Q8_0}, &facts, why), QD_LAYOUT_PORTABLE);
     assert_non_null(strstr(why, "pass memory"));
-    assert_int_equal(policy_layout(&(struct recipe){.scheme = SCHEME_Q4_0}, &facts, why), QD_LAYOUT_R4K4);
+    assert_int_equal(policy_layout(&(struct recipe){.scheme = SCHEME_Q4_0}, &facts, why), QD_LAYOUT_R4K4P128);
 }
 
 static void policy_memory_bytes__this_machine__is_known(void **state)
