@@ -43,11 +43,11 @@ INLINE void read_ahead(const struct panel *q, const struct planes *p)
 
 /*
  * Many columns: what a later strip reads comes into the second-level cache, where more lines can be on their way; of
- * @bytes with each panel, those of this one.
+ * @bytes with each block, those of this one.
  */
-INLINE void read_next(const struct matmul_strip *s, size_t panel, size_t bytes)
+INLINE void read_next(const struct matmul_strip *s, size_t block, size_t bytes)
 {
-    for (size_t at = (panel * bytes + LINE - 1) / LINE * LINE; at < (panel + 1) * bytes; at += LINE)
+    for (size_t at = (block * bytes + LINE - 1) / LINE * LINE; at < (block + 1) * bytes; at += LINE)
         __builtin_prefetch(s->next + at, 0, SECOND_LEVEL);
 }
 
@@ -85,7 +85,7 @@ INLINE vf as_it_is(const struct matmul_strip *s, vf sum)
  * no loop of theirs then.
  */
 INLINE void blocks_of_panel(vf *acc, const struct matmul_strip *s, const struct panel *q, const struct planes *p,
-                            block_fn *block, size_t width)
+                            block_fn *block, size_t next_bytes, size_t width)
 {
     if (width == 1 && q->n == planes_blocks(p)) {
         UNROLLED
@@ -94,15 +94,18 @@ INLINE void blocks_of_panel(vf *acc, const struct matmul_strip *s, const struct 
         return;
     }
     ROLLED
-    for (size_t i = 0; i < q->n; i++)
-        block(acc, s, q, q->first + i, width);
+    for (size_t b = q->first; b < q->first + q->n; b++) {
+        if (width > 1)
+            read_next(s, b, next_bytes);
+        block(acc, s, q, b, width);
+    }
 }
 
 /* A group, as many sums as there are registers for. */
 INLINE void tile(const struct matmul_strip *s, const struct planes *p, block_fn *block, finish_fn *finish, size_t width)
 {
     const size_t n_panels = (s->n_blocks + planes_blocks(p) - 1) / planes_blocks(p);
-    const size_t next_bytes = s->next_bytes / n_panels;
+    const size_t next_bytes = s->next_bytes / s->n_blocks;
     vf acc[STRIP_SUMS];
     EACH_COLUMN (c)
         acc[c] = vf_set1(0);
@@ -112,9 +115,7 @@ INLINE void tile(const struct matmul_strip *s, const struct planes *p, block_fn 
         const struct panel q = panel_of(s->w, p, i * planes_blocks(p), s->n_blocks, LANES);
         if (width == 1)
             read_ahead(&q, p);
-        else
-            read_next(s, i, next_bytes);
-        blocks_of_panel(acc, s, &q, p, block, width);
+        blocks_of_panel(acc, s, &q, p, block, next_bytes, width);
     }
     if (writes_past(s, width)) {
         EACH_COLUMN (c)
