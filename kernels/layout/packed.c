@@ -147,11 +147,6 @@ static size_t panel_of(enum qd_layout layout, enum qd_type type, size_t left)
     return n < left ? n : left;
 }
 
-size_t packed_panel_blocks(enum qd_layout layout, enum qd_type type)
-{
-    return panel_of(layout, type, SIZE_MAX);
-}
-
 static struct turns turns_of(const struct packed_field *f, enum qd_layout layout, enum qd_type type, size_t row_blocks,
                              size_t n_blocks)
 {
@@ -211,7 +206,7 @@ static void unpack_block(enum qd_layout layout, enum qd_type type, uint8_t *dst,
 void layout_unpack_row(enum qd_layout layout, enum qd_type type, void *dst, const void *group, size_t row,
                        size_t n_blocks, size_t first, size_t end)
 {
-    const size_t block_bytes = packed[type].block_bytes, panel = packed_panel_blocks(layout, type);
+    const size_t block_bytes = packed[type].block_bytes, panel = panel_of(layout, type, n_blocks);
     uint8_t *to = dst;
     for (size_t b = first; b < end; b++, to += block_bytes) {
         const size_t begin = b / panel * panel;

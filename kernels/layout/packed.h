@@ -2,10 +2,10 @@
  * Packed layouts: the same bytes in the order that an instruction set reads them. docs/formats/packed.md.
  *
  * A matrix of n_rows rows becomes n_rows / R groups of R rows, and the rows that are left stay as they are, behind the
- * groups. A group holds one panel after the other, P blocks of each row, as many as
- * have the layout's number of bytes in their first field; the last has those that are left. A panel holds
- * one plane after the other, a plane for each field of the type's block (packed_fields); a plane holds that field of
- * every block of the panel, and in it the rows take turns of `run` bytes. With p blocks in the panel:
+ * groups. A group holds one panel after the other, P blocks of each row, as many as have the layout's number of bytes
+ * in their first field; the last has those that are left. A panel holds one plane after the other, a plane for each
+ * field of the type's block (packed_fields); a plane holds that field of every block of the panel, and in it the rows
+ * take turns of `run` bytes. With p blocks in the panel:
  *
  *     portable:  row r, block b, field f, byte i        at  r * row_bytes + b * block_bytes + f.offset + i
  *     packed:    in the group, the panel                at  R * (b / P * P) * block_bytes
@@ -53,9 +53,6 @@ bool layout_packs_codes(enum qd_layout layout, enum qd_type type, uint64_t n_row
 
 /* Bytes of a block as it is packed: of the type, and of 32 codes of those alone; 0 where there is no packed form. */
 size_t packed_block_bytes(enum qd_type type);
-
-/* Blocks of a panel, of a row that has as many. */
-size_t packed_panel_blocks(enum qd_layout layout, enum qd_type type);
 
 /* Columns of activations that kernels of @layout take at once. */
 uint32_t layout_columns(enum qd_layout layout);
