@@ -30,7 +30,8 @@
 enum {
     FOOTPRINT_MIB = 640, /* of the weights of each contestant: beyond the largest last-level caches */
     N_MAX = 512,
-    N_ROUNDS = 5,
+    ROUNDS_MAX = 15,
+    QUICK_ROUNDS = 3,
     PATTERN_ROWS = 256, /* different rows of a matrix; they repeat */
     SLICES = 16,        /* of a ceiling, for each thread: none waits long for the other */
 };
@@ -46,7 +47,10 @@ struct shape {
 };
 static const struct shape shapes[] = {{4096, 4096}, {11008, 4096}};
 static const enum qd_type types[] = {QD_TYPE_Q8_0, QD_TYPE_Q4_0, QD_TYPE_Q4_K, QD_TYPE_Q6_K};
-static const size_t columns[] = {1, 16, N_MAX};
+static const struct {
+    size_t n;
+    int rounds; /* odd */
+} columns[] = {{1, ROUNDS_MAX}, {16, 7}, {N_MAX, 9}};
 
 static struct {
     bool json, quick;
@@ -327,10 +331,9 @@ static void rehearse(const struct lap *l)
 }
 
 /* Medians of rounds in which all take their turn; 0 for those that have no part. */
-static void race(const struct lap *l, double ret[N_CONTESTANTS])
+static void race(const struct lap *l, int n_rounds, double ret[N_CONTESTANTS])
 {
-    double rates[N_CONTESTANTS][N_ROUNDS];
-    const int n_rounds = bench.quick ? 3 : N_ROUNDS;
+    double rates[N_CONTESTANTS][ROUNDS_MAX];
     for (int i = 0; i < n_rounds; i++)
         for (int who = 0; who < N_CONTESTANTS; who++)
             rates[who][i] = takes_part(l, (enum contestant)who) ? rate(l, (enum contestant)who) : 0;
@@ -390,14 +393,14 @@ static void show(const struct lap *l, const double rates[N_CONTESTANTS])
 
 /* ---- cases ----------------------------------------------------------------------------------------------------- */
 
-static void run_case(const struct weights *w, size_t n, unsigned n_threads)
+static void run_case(const struct weights *w, size_t n, int n_rounds, unsigned n_threads)
 {
     double rates[N_CONTESTANTS];
     const struct lap l = {.w = w, .n = n, .n_threads = n_threads, .n_products = n == N_MAX ? 1 : w->n_copies};
     if (bench.peer)
         peer_product_begin(w->theirs, bench.x, n, l.n_products, n_threads);
     rehearse(&l);
-    race(&l, rates);
+    race(&l, bench.quick ? QUICK_ROUNDS : n_rounds, rates);
     show(&l, rates);
 }
 
@@ -406,9 +409,9 @@ static void run_type(enum qd_type type, struct shape shape)
     struct weights w;
     weights_make(&w, type, shape);
     for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++) {
-        run_case(&w, columns[i], 1);
+        run_case(&w, columns[i].n, columns[i].rounds, 1);
         if (bench.n_cores > 1)
-            run_case(&w, columns[i], bench.n_cores);
+            run_case(&w, columns[i].n, columns[i].rounds, bench.n_cores);
     }
     weights_free(&w);
 }
@@ -442,19 +445,30 @@ static void make_bench(void)
     bench.scratch = must(aligned_alloc(64, bench.scratch_bytes));
 }
 
+__attribute__((noreturn)) static void usage(void)
+{
+    (void)fputs("usage: bench_matmul [--json] [--quick] [--only=TYPE] [--peer=VARIANT] [folder of libggml-base.so]\n",
+                stderr);
+    exit(64);
+}
+
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* results as they come */
     bench.folder = getenv("QUANTD_PEERS");
     for (int i = 1; i < argc; i++) {
-        bench.json |= strcmp(argv[i], "--json") == 0;
-        bench.quick |= strcmp(argv[i], "--quick") == 0;
-        if (strncmp(argv[i], "--only=", 7) == 0)
+        if (strcmp(argv[i], "--json") == 0)
+            bench.json = true;
+        else if (strcmp(argv[i], "--quick") == 0)
+            bench.quick = true;
+        else if (strncmp(argv[i], "--only=", 7) == 0)
             bench.only = argv[i] + 7;
         else if (strncmp(argv[i], "--peer=", 7) == 0)
             bench.variant = argv[i] + 7;
-        else if (argv[i][0] != '-' && !bench.folder)
+        else if (argv[i][0] != '-')
             bench.folder = argv[i];
+        else
+            usage();
     }
     make_bench();
     heading();
