@@ -56,8 +56,8 @@ static void on_packed(struct job_waiter *w, const struct job_outcome *o)
     struct qd_error err;
     if (o->result == QD_E_CORRUPT || o->result == QD_E_NOT_FOUND) { /* what was to be packed is gone: both again */
         if (o->result == QD_E_CORRUPT)
-            serving_artifact_changed(d, &b->portable, b->model, scheme_name(b->recipe.scheme), QD_LAYOUT_PORTABLE,
-                                     "damaged");
+            serving_artifact_changed(d, &b->portable, b->model, scheme_name(b->recipe.scheme),
+                                     qd_layout_info(QD_LAYOUT_PORTABLE)->name, "damaged");
         if (build_in_background(d, b->model, &b->recipe, b->layout, &err) < 0)
             log_failure(b, &err);
     } else if (o->result < 0) {

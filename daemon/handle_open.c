@@ -104,7 +104,7 @@ static void say_damaged(struct daemon *d, const struct digest *key, const struct
 {
     log_line(LOG_AT_WARNING, "store", "damaged artifact is built again%s%s", log_field("model", t->model),
              log_field("reason", reason));
-    serving_artifact_changed(d, key, t->model, scheme_name(t->recipe.scheme), layout, "damaged");
+    serving_artifact_changed(d, key, t->model, scheme_name(t->recipe.scheme), qd_layout_info(layout)->name, "damaged");
 }
 
 /* 1 and @ret: served from the store. 0: to be built. QD_E_CORRUPT is told to all and then to be built. */

@@ -337,17 +337,14 @@ void serving_model_changed(struct serving *s, const struct catalog_model *m, enu
 }
 
 void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
-                              enum qd_layout layout, const char *change)
+                              const char *layout, const char *change)
 {
     char text[DIGEST_HEX_BYTES];
-    const struct qd_layout_info *info = qd_layout_info(layout);
-    const char *layout_name = info ? info->name : NULL;
     digest_hex(key, text);
     log_line(LOG_AT_INFO, "store", "artifact %s%s%s%s key=%.16s", change, log_field("model", model),
-             log_field("scheme", scheme), log_field("layout", layout_name), text);
+             log_field("scheme", scheme), log_field("layout", layout), text);
     d->serving->announced = (struct digest){0};
-    struct msg_artifact_changed e = {
-        .key = text, .model = model, .scheme = scheme, .change = change, .layout = layout_name};
+    struct msg_artifact_changed e = {.key = text, .model = model, .scheme = scheme, .change = change, .layout = layout};
     listener_tell(d->listener, "artifact_changed", MESSAGE(artifact_changed, &e), false, may_hear_of_name,
                   model ? model : "");
 }
@@ -357,7 +354,7 @@ void serving_artifact_ready(struct daemon *d, const struct digest *key, const ch
 {
     if (digest_equal(&d->serving->announced, key))
         return;
-    serving_artifact_changed(d, key, model, scheme, layout, "ready");
+    serving_artifact_changed(d, key, model, scheme, qd_layout_info(layout)->name, "ready");
     d->serving->announced = *key;
     relayout_made(d->relayout, layout);
 }

@@ -28,7 +28,7 @@ enum { LIST_ARENA_BYTES = 64 << 20, KEY_PREFIX_MIN = 8, PROBLEMS_MAX = 256 };
 struct item {
     struct msg_artifact m;
     struct digest key, source;
-    enum qd_layout layout; /* QD_N_LAYOUTS: one of a newer quantd */
+    enum qd_layout layout; /* QD_N_LAYOUTS: one of another quantd */
     uint64_t last_use_s;
     bool keep; /* pinned or in use */
 };
@@ -305,7 +305,7 @@ static void keep_done(void *data, int result, const struct qd_error *err)
     struct op *op = data;
     const struct item *it = &op->list.items[0];
     if (result == 0 && op->kind == OP_REMOVE)
-        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->layout, "removed");
+        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->m.layout, "removed");
     if (op->pending.peer && result < 0)
         peer_fail(op->pending.peer, op->pending.id, err);
     else if (op->pending.peer)
@@ -401,7 +401,7 @@ static void prune_done(void *data, int result, const struct qd_error *err)
             if (!is_listed(&now, &op->list.items[i].key))
                 op->list.items[n++] = op->list.items[i];
         for (const struct item *it = op->list.items; it < op->list.items + n; it++)
-            serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->layout, "evicted");
+            serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->m.layout, "evicted");
         reply_pruned(op, op->list.items, n);
     } else if (op->pending.peer) {
         peer_fail(op->pending.peer, op->pending.id, result < 0 ? err : &listed);
@@ -684,7 +684,7 @@ static void verify_done(void *data, int result, const struct qd_error *err)
     if (result == QD_E_CORRUPT) {
         log_line(LOG_AT_WARNING, "store", "damaged artifact in quarantine%s%s", log_field("model", it->m.model),
                  log_field("reason", op->verify.bad));
-        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->layout, "damaged");
+        serving_artifact_changed(op->daemon, &it->key, it->m.model, it->m.scheme, it->m.layout, "damaged");
         add_problem(op, it, op->verify.bad[0] ? op->verify.bad : err->message);
         rebuild(op, it);
     } else if (result == QD_E_CANCELLED) {

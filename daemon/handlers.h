@@ -70,7 +70,7 @@ METHODS(HANDLER_DECLARE)
 void serving_model_changed(struct serving *s, const struct catalog_model *m, enum catalog_change change);
 void serving_job_changed(const struct job_view *v, void *data); /* @data: struct daemon */
 void serving_artifact_changed(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
-                              enum qd_layout layout, const char *change); /* NULL, NULL, QD_N_LAYOUTS: not known */
+                              const char *layout, const char *change); /* NULL: not known */
 void serving_artifact_ready(struct daemon *d, const struct digest *key, const char *model, const char *scheme,
                             enum qd_layout layout); /* said once, however many waited */
 void serving_nothing_to_pack(struct daemon *d, const struct digest *portable, enum qd_layout layout);

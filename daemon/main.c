@@ -402,7 +402,7 @@ static void scrub_done(void *data, int result, const struct qd_error *err)
     if (result == QD_E_CORRUPT) {
         log_line(LOG_AT_WARNING, "scrub", "damaged artifact in quarantine%s",
                  log_field("reason", run->scrub_found.bad));
-        serving_artifact_changed(&run->daemon, &run->scrub_key, NULL, NULL, QD_N_LAYOUTS, "damaged");
+        serving_artifact_changed(&run->daemon, &run->scrub_key, NULL, NULL, NULL, "damaged");
     } else if (result < 0 && result != QD_E_CANCELLED) {
         log_error("scrub", err);
     }

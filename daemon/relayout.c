@@ -21,7 +21,7 @@ enum { LEASED_PAUSE_MS = 1000 }; /* a lease lasts as long as a reply is on its w
 struct leaving {
     struct leaving *next;
     struct digest key;
-    char *model, *scheme; /* owned */
+    char *model, *scheme, *layout_name; /* owned */
     enum qd_layout layout;
     int probe; /* owned; -1: not known to be in use */
     int wd;    /* of the watch on it; -1: none */
@@ -49,6 +49,7 @@ static void leaving_free(struct relayout *r, struct leaving *l)
     (void)fd_close(l->probe); /* only read */
     free(l->model);
     free(l->scheme);
+    free(l->layout_name);
     free(l);
 }
 
@@ -116,7 +117,7 @@ static void collect_done(void *data, int result, const struct qd_error *err)
     if (r->stopped)
         return;
     if (result == 0)
-        serving_artifact_changed(r->d, &l->key, l->model, l->scheme, l->layout, "evicted");
+        serving_artifact_changed(r->d, &l->key, l->model, l->scheme, l->layout_name, "evicted");
     else if (result != QD_E_BUSY && result != QD_E_NOT_FOUND && result != QD_E_DENIED)
         log_error("store", err);
     if (result != QD_E_BUSY)
@@ -151,7 +152,7 @@ static void collect_next(struct relayout *r)
 struct outdated {
     struct digest key;
     struct artifact_origin origin; /* owned texts */
-    char *scheme;                  /* owned */
+    char *scheme, *layout_name;    /* owned */
     enum qd_layout layout;
     uint64_t last_use_s;
     bool pinned;
@@ -172,13 +173,23 @@ static void look_clear_cleanup(struct look *k)
         free((char *)(uintptr_t)k->items[i].origin.model);
         free((char *)(uintptr_t)k->items[i].origin.recipe);
         free(k->items[i].scheme);
+        free(k->items[i].layout_name);
     }
     free(k->items);
     free(k->natives);
 }
 
+/* QD_N_LAYOUTS: one of another quantd. */
+static enum qd_layout layout_of(const struct manifest *m)
+{
+    int layout = qd_layout_by_name(m->layout);
+    return layout < 0 ? QD_N_LAYOUTS : (enum qd_layout)layout;
+}
+
 static bool is_outdated(const struct hardware *h, enum qd_layout layout)
 {
+    if (layout == QD_N_LAYOUTS)
+        return true;
     return layout != QD_LAYOUT_PORTABLE && layout != h->native &&
            ((layout_needs(layout) & ~h->feature_bits) || (h->superseded >> layout & 1));
 }
@@ -217,23 +228,24 @@ static int take_outdated(struct look *k, const struct store_entry *e, enum qd_la
     *o = (struct outdated){.key = m->key,
                            .origin = {strdup(m->model), m->source, strdup(m->recipe), m->encoder_revision},
                            .scheme = strdup(m->scheme),
+                           .layout_name = strdup(m->layout),
                            .layout = layout,
                            .last_use_s = e->last_use_s,
                            .pinned = e->pinned};
     k->layouts |= UINT32_C(1) << layout;
-    return o->origin.model && o->origin.recipe && o->scheme ? 0 : QD_E_NO_MEMORY;
+    return o->origin.model && o->origin.recipe && o->scheme && o->layout_name ? 0 : QD_E_NO_MEMORY;
 }
 
 static int take_entry(const struct store_entry *e, void *data)
 {
     struct look *k = data;
     const struct hardware *h = k->r->d->hardware;
-    int layout = qd_layout_by_name(e->manifest->layout);
-    if (!e->trusted || layout < 0)
+    const enum qd_layout layout = layout_of(e->manifest);
+    if (!e->trusted)
         return 0;
-    if (layout == (int)h->native)
+    if (layout == h->native)
         return take_native(k, &e->manifest->key);
-    return is_outdated(h, (enum qd_layout)layout) ? take_outdated(k, e, (enum qd_layout)layout) : 0;
+    return is_outdated(h, layout) ? take_outdated(k, e, layout) : 0;
 }
 
 static int by_last_use(const void *a, const void *b)
@@ -277,8 +289,9 @@ static void supersede(struct relayout *r, struct outdated *o)
     *l = (struct leaving){.next = r->leaving, .key = o->key, .layout = o->layout, .probe = -1, .wd = -1, .due = true};
     l->model = strdup(o->origin.model); /* for people: NULL at worst */
     l->scheme = steal(&o->scheme);
+    l->layout_name = steal(&o->layout_name);
     r->leaving = l;
-    serving_artifact_changed(r->d, &o->key, l->model, l->scheme, o->layout, "superseded");
+    serving_artifact_changed(r->d, &o->key, l->model, l->scheme, l->layout_name, "superseded");
 }
 
 static void decide(struct relayout *r, const struct look *k, struct outdated *o)

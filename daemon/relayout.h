@@ -1,12 +1,12 @@
 /*
- * Relayout: what becomes of packed artifacts when the hardware has changed.
+ * Relayout: what becomes of packed artifacts when the hardware has changed, or quantd.
  *
- * One that this CPU cannot use, or whose layout was native before and is not now, is outdated. Where it was used lately
- * ([cache] repack) its model is packed in the layout that is native now, in the background, from the portable
- * artifact, which answers meanwhile. Once its successor is there, or where none is to come, the outdated one is
- * superseded: clients are told, and it is collected as soon as nobody has it open or mapped. Should the hardware come
- * back before, it stays. A restart needs to know the layouts that are to go (daemon/hardware.h): the store tells the
- * rest.
+ * One that this CPU cannot use, whose layout was native before and is not now, or whose layout this quantd does not
+ * know is outdated. Where it was used lately ([cache] repack) its model is packed in the layout that is native now, in
+ * the background, from the portable artifact, which answers meanwhile. Once its successor is there, or where none is to
+ * come, the outdated one is superseded: clients are told, and it is collected as soon as nobody has it open or mapped.
+ * Should the hardware come back before, it stays. A restart needs to know the layouts that are to go
+ * (daemon/hardware.h): the store tells the rest.
  *
  * Costs nothing while no artifact is outdated. Loop thread.
  */

@@ -11,6 +11,8 @@
 #include "artifact/envelope.h"
 #include "artifact/manifest.h"
 #include "artifact/tables.h"
+#include "cache/sign.h"
+#include "cache/store.h"
 #include "kernels/core/cleanup.h"
 #include "kernels/core/io.h"
 #include "kernels/cpu.h"
@@ -333,6 +335,85 @@ static void artifacts__of_one_scheme__are_told_apart_by_layout(void **state)
     assert_false(s.built);
 }
 
+/* ---- tests: another quantd ------------------------------------------------------------------------------ */
+
+static struct store *open_store(const struct harness *h, struct signing_key **ret_key)
+{
+    struct store *store = NULL;
+    struct qd_error err = {0};
+    struct store_options o = {.folder = harness_path(h, "cache/quantd"), .keyring = keyring_new()};
+    assert_int_equal(signing_key_load_or_create(harness_path(h, "state/quantd"), NULL, ret_key, NULL, &err), 0);
+    assert_int_equal(keyring_trust(o.keyring, signing_key_public(*ret_key), &err), 0);
+    if (store_open(&o, &store, NULL, &err) < 0)
+        fail_msg("%s", err.message);
+    return store;
+}
+
+static struct bytes file_of(const struct lease *l, enum manifest_role role, struct arena *arena)
+{
+    const struct manifest_file *f = manifest_file(l->manifest, role);
+    assert_non_null(f);
+    return read_all(arena, l->fds[f - l->manifest->files]);
+}
+
+/* The artifact @hex becomes one that a quantd made which calls its layout @layout. The daemon does not run. */
+static void rename_layout(const struct harness *h, const char *hex, const char *layout)
+{
+    struct signing_key *key = NULL;
+    struct store *store = open_store(h, &key);
+    struct arena *arena = arena_new(64 << 20);
+    struct digest old;
+    struct lease *l = NULL;
+    struct store_work *w = NULL;
+    struct qd_error err = {0};
+    assert_true(digest_parse(hex, &old));
+    assert_int_equal(store_lookup(store, &old, &l, &err), 0);
+    struct manifest m = *l->manifest;
+    m.layout = layout;
+    assert_int_equal(artifact_key(&m.source, m.recipe, layout, m.encoder_revision, &m.key, &err), 0);
+    assert_int_equal(store_work_open(store, &m.key, 1, &w, &err), 0);
+    const struct bytes payload = read_all(arena, l->fds[0]);
+    assert_int_equal(pwrite_whole(w->part_fds[0], payload.data, payload.n, 0), 0);
+    const struct store_commit c = {.manifest = &m,
+                                   .parts = {{m.files[0].name, payload.n}},
+                                   .tensors = file_of(l, MANIFEST_TENSORS, arena),
+                                   .metadata = file_of(l, MANIFEST_METADATA, arena),
+                                   .key = key,
+                                   .n_threads = 1};
+    if (store_commit(store, w, &c, &err) < 0)
+        fail_msg("%s", err.message);
+    (void)lease_release(l);
+    assert_int_equal(store_remove(store, &old, &err), 0);
+    (void)store_close(store);
+    (void)signing_key_free(key);
+    (void)arena_free(arena);
+}
+
+/* As when quantd was updated: what the other one packed is packed anew, and then makes room. */
+static void start__layout_that_another_quantd_named__is_packed_anew_and_collected(void **state)
+{
+    struct harness *h = *state;
+    CLEANUP(served_clear) struct served s = {0};
+    char key[DIGEST_HEX_BYTES], ready[96];
+    int fd = harness_hello(h);
+    open_in(fd, "tiny", "q8_0", "native", &s);
+    (void)snprintf(key, sizeof key, "%s", s.key);
+    packet_clear(&s.packet);
+    (void)close(fd);
+    assert_int_equal(harness_stop(h), 0);
+    rename_layout(h, key, "r16k4");
+    harness_start(h);
+    (void)snprintf(ready, sizeof ready, "artifact ready model=tiny scheme=q8_0 layout=%s", native_name());
+    harness_wait_log(h, "artifact evicted model=tiny scheme=q8_0 layout=r16k4 key=");
+    assert_int_equal(count_in_log(h, ready), 1);
+    assert_int_equal(count_in_log(h, "artifact superseded model=tiny scheme=q8_0 layout=r16k4 key="), 1);
+    fd = harness_hello(h);
+    open_in(fd, "tiny", "q8_0", "native", &s);
+    assert_false(s.built);
+    assert_string_equal(s.key, key);
+    (void)close(fd);
+}
+
 /* ---- tests: refusals -------------------------------------------------------------------------------- */
 
 static void open__layout_that_cannot_be__is_refused_with_the_next_step(void **state)
@@ -538,6 +619,7 @@ int main(void)
         T(open__nothing_to_pack__is_served_portable_and_says_so),
         T(open__strict_and_packed__checks_and_answers),
         T(artifacts__of_one_scheme__are_told_apart_by_layout),
+        T(start__layout_that_another_quantd_named__is_packed_anew_and_collected),
         T(open__layout_that_cannot_be__is_refused_with_the_next_step),
         T(open__auto_that_may_not_build__is_served_what_is_there_and_causes_no_job),
         T_BIG(packing__worker_killed_anywhere__next_open_gives_the_same_bytes),
