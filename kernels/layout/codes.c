@@ -14,9 +14,9 @@ enum {
      * Of each row of k, groups that are packed side by side: a cache line, met once. With a group at a time it comes
      * from memory for each of its groups where rows stand a power of two apart, which is where caches hold the fewest.
      */
-    PANEL_BYTES = 64,
-    PANEL_RUNS = 8, /* rows of k at a time: no more lines than a first-level cache has for places a page apart */
-    PANEL_AHEAD = 64
+    LINE_BYTES = 64,
+    K_AT_ONCE = 8, /* rows of k at a time: no more lines than a first-level cache has for places a page apart */
+    K_AHEAD = 64
 };
 
 static bool is_bytes(const struct code_shape *s)
@@ -233,20 +233,20 @@ static void zip_wide_as(enum qd_layout layout, uint8_t *dst, const uint8_t *src,
 {
     switch (layout) {
     case QD_LAYOUT_R16K4P128:
-        zip_wide(dst, src, stride, PANEL_RUNS, 4, 16, step);
+        zip_wide(dst, src, stride, K_AT_ONCE, 4, 16, step);
         break;
     case QD_LAYOUT_R8K4P128:
-        zip_wide(dst, src, stride, PANEL_RUNS, 4, 8, step);
+        zip_wide(dst, src, stride, K_AT_ONCE, 4, 8, step);
         break;
     case QD_LAYOUT_R4K8P128:
-        zip_wide(dst, src, stride, PANEL_RUNS, 8, 4, step);
+        zip_wide(dst, src, stride, K_AT_ONCE, 8, 4, step);
         break;
     default:
-        zip_wide(dst, src, stride, PANEL_RUNS, 4, 4, step);
+        zip_wide(dst, src, stride, K_AT_ONCE, 4, 4, step);
     }
 }
 
-/* PANEL_RUNS bytes of each row of @n groups. */
+/* K_AT_ONCE bytes of each row of @n groups. */
 static void zip_runs(enum qd_layout layout, uint8_t *dst, const uint8_t *src, size_t stride, size_t n, size_t step)
 {
     const size_t n_lanes = qd_layout_info(layout)->rows, wide = LANES_MAX / n_lanes;
@@ -254,40 +254,39 @@ static void zip_runs(enum qd_layout layout, uint8_t *dst, const uint8_t *src, si
     for (; g + wide <= n; g += wide)
         zip_wide_as(layout, dst + g * step, src + g * n_lanes, stride, step);
     for (; g < n; g++)
-        BY_LAYOUT(zip_bytes, dst + g * step, src + g * n_lanes, stride, PANEL_RUNS, layout)
+        BY_LAYOUT(zip_bytes, dst + g * step, src + g * n_lanes, stride, K_AT_ONCE, layout)
 }
 
 /* Lines that are met soon. */
 static void bring_rows(const uint8_t *src, size_t stride)
 {
-    for (size_t j = 0; j < PANEL_RUNS; j++)
+    for (size_t j = 0; j < K_AT_ONCE; j++)
         __builtin_prefetch(src + j * stride);
 }
 
-/* @n groups, of one panel, whose k is a multiple of 32; @src: the first code of the first. */
-static void zip_byte_panel(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *src,
-                           size_t n)
+/* @n groups, of one line, whose k is a multiple of 32; @src: the first code of the first. */
+static void zip_byte_line(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *src, size_t n)
 {
     const size_t n_lanes = qd_layout_info(layout)->rows, stride = s->n_rows, step = group_bytes(layout, s);
-    for (size_t k = 0; k < s->n_cols; k += PANEL_RUNS) {
-        if (k + PANEL_AHEAD < s->n_cols)
-            bring_rows(src + (k + PANEL_AHEAD) * stride, stride);
+    for (size_t k = 0; k < s->n_cols; k += K_AT_ONCE) {
+        if (k + K_AHEAD < s->n_cols)
+            bring_rows(src + (k + K_AHEAD) * stride, stride);
         zip_runs(layout, dst + k * n_lanes, src + k * stride, stride, n, step);
     }
 }
 
-static void zip_nibble_panel(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *src,
-                             size_t n)
+static void zip_nibble_line(enum qd_layout layout, const struct code_shape *s, uint8_t *dst, const uint8_t *src,
+                            size_t n)
 {
     const size_t n_lanes = qd_layout_info(layout)->rows, stride = s->n_rows / 2, step = group_bytes(layout, s);
-    uint8_t paired[2 * PANEL_RUNS * PANEL_BYTES];
-    for (size_t k = 0; k < s->n_cols / 2; k += PANEL_RUNS) { /* a byte of a group is of two rows */
+    uint8_t paired[2 * K_AT_ONCE * LINE_BYTES];
+    for (size_t k = 0; k < s->n_cols / 2; k += K_AT_ONCE) { /* a byte of a group is of two rows */
         const uint8_t *low = src + (k / NIBBLE_RUNS * BLOCK_32 + k % NIBBLE_RUNS) * stride;
-        if (2 * k + PANEL_AHEAD + BLOCK_32 <= s->n_cols) {
-            bring_rows(low + PANEL_AHEAD * stride, stride);
-            bring_rows(low + (PANEL_AHEAD + NIBBLE_RUNS) * stride, stride);
+        if (2 * k + K_AHEAD + BLOCK_32 <= s->n_cols) {
+            bring_rows(low + K_AHEAD * stride, stride);
+            bring_rows(low + (K_AHEAD + NIBBLE_RUNS) * stride, stride);
         }
-        pair_rows(paired, low, stride, PANEL_RUNS, n * n_lanes / 2);
+        pair_rows(paired, low, stride, K_AT_ONCE, n * n_lanes / 2);
         zip_runs(layout, dst + k * n_lanes, paired, n * n_lanes, n, step);
     }
 }
@@ -296,11 +295,11 @@ static void zip_groups(enum qd_layout layout, const struct code_shape *s, uint8_
                        size_t first, size_t n)
 {
     const size_t n_lanes = qd_layout_info(layout)->rows, per_byte = is_bytes(s) ? 1 : 2,
-                 most = PANEL_BYTES * per_byte / n_lanes;
+                 most = LINE_BYTES * per_byte / n_lanes;
     for (size_t g = 0; g < n; g += most)
-        (is_bytes(s) ? zip_byte_panel : zip_nibble_panel)(layout, s, dst + g * group_bytes(layout, s),
-                                                          codes + (first + g * n_lanes) / per_byte,
-                                                          n - g < most ? n - g : most);
+        (is_bytes(s) ? zip_byte_line : zip_nibble_line)(layout, s, dst + g * group_bytes(layout, s),
+                                                        codes + (first + g * n_lanes) / per_byte,
+                                                        n - g < most ? n - g : most);
 }
 
 static void unzip_group(enum qd_layout layout, const struct code_shape *s, uint8_t *codes, const uint8_t *group,
