@@ -29,58 +29,58 @@ static inline void transpose_turns(vi v[4])
     v[3] = zip_pairs_high(c, d);
 }
 
-static inline void gather_codes(uint8_t *dst, const uint8_t *src, const struct turns *t)
+static inline void gather_codes(uint8_t *dst, const uint8_t *src, struct turns t)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += REGISTER, dst += REGISTER * LANES) {
+    for (size_t b = 0; b < t.n_blocks; b++, src += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += REGISTER, dst += REGISTER * LANES) {
             vi v[4];
             EACH_OF_4 (r)
-                v[r] = rows_load(src + r * t->row_bytes + i, t->row_bytes);
+                v[r] = rows_load(src + r * t.row_bytes + i, t.row_bytes);
             transpose_turns(v);
             EACH_OF_4 (k)
                 vi_store(dst + k * TURN * LANES, v[k]);
         }
 }
 
-static inline void scatter_codes(uint8_t *dst, const uint8_t *src, const struct turns *t)
+static inline void scatter_codes(uint8_t *dst, const uint8_t *src, struct turns t)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += REGISTER, src += REGISTER * LANES) {
+    for (size_t b = 0; b < t.n_blocks; b++, dst += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += REGISTER, src += REGISTER * LANES) {
             vi v[4];
             EACH_OF_4 (k)
                 v[k] = vi_load(src + k * TURN * LANES);
             transpose_turns(v);
             EACH_OF_4 (r)
-                rows_store(dst + r * t->row_bytes + i, t->row_bytes, v[r]);
+                rows_store(dst + r * t.row_bytes + i, t.row_bytes, v[r]);
         }
 }
 
 /* Turns of a byte, 4 of each row at a time. */
-static inline void gather_bytes(uint8_t *dst, const uint8_t *src, const struct turns *t)
+static inline void gather_bytes(uint8_t *dst, const uint8_t *src, struct turns t)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += REGISTER) {
-            const size_t n_words = t->field_bytes - i < REGISTER ? (t->field_bytes - i) / TURN : 4;
+    for (size_t b = 0; b < t.n_blocks; b++, src += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += REGISTER) {
+            const size_t n_words = t.field_bytes - i < REGISTER ? (t.field_bytes - i) / TURN : 4;
             vi v[4];
             EACH_OF_4 (r)
-                v[r] = rows_load_words(src + r * t->row_bytes + i, t->row_bytes, words_mask(n_words));
+                v[r] = rows_load_words(src + r * t.row_bytes + i, t.row_bytes, words_mask(n_words));
             transpose_turns(v);
             for (size_t k = 0; k < n_words; k++, dst += TURN * LANES)
                 vi_store(dst, bytes_gather(v[k]));
         }
 }
 
-static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct turns *t)
+static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, struct turns t)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += REGISTER) {
-            const size_t n_words = t->field_bytes - i < REGISTER ? (t->field_bytes - i) / TURN : 4;
+    for (size_t b = 0; b < t.n_blocks; b++, dst += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += REGISTER) {
+            const size_t n_words = t.field_bytes - i < REGISTER ? (t.field_bytes - i) / TURN : 4;
             vi v[4] = {vi_set1(0), vi_set1(0), vi_set1(0), vi_set1(0)};
             for (size_t k = 0; k < n_words; k++, src += TURN * LANES)
                 v[k] = bytes_scatter(vi_load(src));
             transpose_turns(v);
             EACH_OF_4 (r)
-                rows_store_words(dst + r * t->row_bytes + i, t->row_bytes, words_mask(n_words), v[r]);
+                rows_store_words(dst + r * t.row_bytes + i, t.row_bytes, words_mask(n_words), v[r]);
         }
 }
 
@@ -89,22 +89,22 @@ static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct 
     void interleave_##layout##__##isa(void *dst, const void *src, const struct turns *t)   \
     {                                                                                      \
         if (t->run == TURN && t->field_bytes % REGISTER == 0)                              \
-            gather_codes(dst, src, t);                                                     \
+            gather_codes(dst, src, *t);                                                    \
         else if (t->run == 1 && t->field_bytes % TURN == 0)                                \
-            gather_bytes(dst, src, t);                                                     \
+            gather_bytes(dst, src, *t);                                                    \
         else if (t->run == 2 && t->field_bytes == 2)                                       \
-            take_turns(dst, src, LANES, 2, 2, t);                                          \
+            take_turns(dst, src, LANES, 2, 2, *t);                                         \
         else                                                                               \
             interleave_##layout##__scalar(dst, src, t);                                    \
     }                                                                                      \
     void deinterleave_##layout##__##isa(void *dst, const void *src, const struct turns *t) \
     {                                                                                      \
         if (t->run == TURN && t->field_bytes % REGISTER == 0)                              \
-            scatter_codes(dst, src, t);                                                    \
+            scatter_codes(dst, src, *t);                                                   \
         else if (t->run == 1 && t->field_bytes % TURN == 0)                                \
-            scatter_bytes(dst, src, t);                                                    \
+            scatter_bytes(dst, src, *t);                                                   \
         else if (t->run == 2 && t->field_bytes == 2)                                       \
-            give_back(dst, src, LANES, 2, 2, t);                                           \
+            give_back(dst, src, LANES, 2, 2, *t);                                          \
         else                                                                               \
             deinterleave_##layout##__scalar(dst, src, t);                                  \
     }

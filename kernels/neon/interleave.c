@@ -47,31 +47,31 @@ static inline void deinterleave_pairs(uint8x16_t v[ROWS])
 
 typedef void move_fn(uint8x16_t v[ROWS]);
 
-static inline __attribute__((always_inline)) void gather_codes(uint8_t *dst, const uint8_t *src, const struct turns *t,
+static inline __attribute__((always_inline)) void gather_codes(uint8_t *dst, const uint8_t *src, struct turns t,
                                                                move_fn *move)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += REGISTER, dst += ROWS * REGISTER) {
+    for (size_t b = 0; b < t.n_blocks; b++, src += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += REGISTER, dst += ROWS * REGISTER) {
             uint8x16_t v[ROWS];
             for (size_t r = 0; r < ROWS; r++)
-                v[r] = vld1q_u8(src + r * t->row_bytes + i);
+                v[r] = vld1q_u8(src + r * t.row_bytes + i);
             move(v);
             for (size_t r = 0; r < ROWS; r++)
                 vst1q_u8(dst + r * REGISTER, v[r]);
         }
 }
 
-static inline __attribute__((always_inline)) void scatter_codes(uint8_t *dst, const uint8_t *src, const struct turns *t,
+static inline __attribute__((always_inline)) void scatter_codes(uint8_t *dst, const uint8_t *src, struct turns t,
                                                                 move_fn *move)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += REGISTER, src += ROWS * REGISTER) {
+    for (size_t b = 0; b < t.n_blocks; b++, dst += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += REGISTER, src += ROWS * REGISTER) {
             uint8x16_t v[ROWS];
             for (size_t r = 0; r < ROWS; r++)
                 v[r] = vld1q_u8(src + r * REGISTER);
             move(v);
             for (size_t r = 0; r < ROWS; r++)
-                vst1q_u8(dst + r * t->row_bytes + i, v[r]);
+                vst1q_u8(dst + r * t.row_bytes + i, v[r]);
         }
 }
 
@@ -83,25 +83,25 @@ static inline uint8x16_t transpose_bytes(uint8x16_t v)
 }
 
 /* 4 turns of a byte of each row. */
-static inline void gather_bytes(uint8_t *dst, const uint8_t *src, const struct turns *t)
+static inline void gather_bytes(uint8_t *dst, const uint8_t *src, struct turns t)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, src += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += 4, dst += REGISTER) {
+    for (size_t b = 0; b < t.n_blocks; b++, src += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += 4, dst += REGISTER) {
             uint32_t four[ROWS];
             for (size_t r = 0; r < ROWS; r++)
-                memcpy(&four[r], src + r * t->row_bytes + i, sizeof four[r]);
+                memcpy(&four[r], src + r * t.row_bytes + i, sizeof four[r]);
             vst1q_u8(dst, transpose_bytes(vreinterpretq_u8_u32(vld1q_u32(four))));
         }
 }
 
-static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct turns *t)
+static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, struct turns t)
 {
-    for (size_t b = 0; b < t->n_blocks; b++, dst += t->block_bytes)
-        for (size_t i = 0; i < t->field_bytes; i += 4, src += REGISTER) {
+    for (size_t b = 0; b < t.n_blocks; b++, dst += t.block_bytes)
+        for (size_t i = 0; i < t.field_bytes; i += 4, src += REGISTER) {
             uint32_t four[ROWS];
             vst1q_u32(four, vreinterpretq_u32_u8(transpose_bytes(vld1q_u8(src))));
             for (size_t r = 0; r < ROWS; r++)
-                memcpy(dst + r * t->row_bytes + i, &four[r], sizeof four[r]);
+                memcpy(dst + r * t.row_bytes + i, &four[r], sizeof four[r]);
         }
 }
 
@@ -110,22 +110,22 @@ static inline void scatter_bytes(uint8_t *dst, const uint8_t *src, const struct 
     void interleave_##name##__neon(void *dst, const void *src, const struct turns *t)   \
     {                                                                                   \
         if (t->run == (turn) && t->field_bytes % REGISTER == 0)                         \
-            gather_codes(dst, src, t, gather_move);                                     \
+            gather_codes(dst, src, *t, gather_move);                                    \
         else if (t->run == 1 && t->field_bytes % 4 == 0)                                \
-            gather_bytes(dst, src, t);                                                  \
+            gather_bytes(dst, src, *t);                                                 \
         else if (t->run == 2 && t->field_bytes == 2)                                    \
-            take_turns(dst, src, ROWS, 2, 2, t);                                        \
+            take_turns(dst, src, ROWS, 2, 2, *t);                                       \
         else                                                                            \
             interleave_##name##__scalar(dst, src, t);                                   \
     }                                                                                   \
     void deinterleave_##name##__neon(void *dst, const void *src, const struct turns *t) \
     {                                                                                   \
         if (t->run == (turn) && t->field_bytes % REGISTER == 0)                         \
-            scatter_codes(dst, src, t, scatter_move);                                   \
+            scatter_codes(dst, src, *t, scatter_move);                                  \
         else if (t->run == 1 && t->field_bytes % 4 == 0)                                \
-            scatter_bytes(dst, src, t);                                                 \
+            scatter_bytes(dst, src, *t);                                                \
         else if (t->run == 2 && t->field_bytes == 2)                                    \
-            give_back(dst, src, ROWS, 2, 2, t);                                         \
+            give_back(dst, src, ROWS, 2, 2, *t);                                        \
         else                                                                            \
             deinterleave_##name##__scalar(dst, src, t);                                 \
     }
