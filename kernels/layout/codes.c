@@ -119,10 +119,16 @@ static void put_row(const struct code_shape *s, uint8_t *codes, const uint8_t *s
     }
 }
 
+/* Order rows, of whole blocks. */
+static bool has_whole_rows(const struct code_shape *s)
+{
+    return !s->by_columns && codes_row(s) % BLOCK_32 == 0;
+}
+
 void codes_get_rows(const struct code_shape *s, uint8_t *dst, const uint8_t *codes, size_t first, size_t n)
 {
     const size_t row_bytes = codes_n_blocks(s) * packed_block_bytes(s->type);
-    const bool whole = !s->by_columns && codes_row(s) % BLOCK_32 == 0;
+    const bool whole = has_whole_rows(s);
     for (size_t r = 0; r < n; r++, dst += row_bytes) {
         const uint8_t *src = codes + (first + r) * row_bytes;
         if (whole && is_bytes(s))
@@ -138,7 +144,7 @@ void codes_get_rows(const struct code_shape *s, uint8_t *dst, const uint8_t *cod
 void codes_put_rows(const struct code_shape *s, uint8_t *codes, const uint8_t *src, size_t first, size_t n)
 {
     const size_t row_bytes = codes_n_blocks(s) * packed_block_bytes(s->type);
-    const bool whole = !s->by_columns && codes_row(s) % BLOCK_32 == 0;
+    const bool whole = has_whole_rows(s);
     for (size_t r = 0; r < n; r++, src += row_bytes) {
         uint8_t *dst = codes + (first + r) * row_bytes;
         if (whole && is_bytes(s))
@@ -332,6 +338,10 @@ void codes_pack_group(const struct ops *ops, enum qd_layout layout, const struct
                  row_bytes = n_blocks * packed_block_bytes(s->type);
     if (n == n_lanes && is_zipped(s)) {
         zip_groups(layout, s, dst, codes, first, 1);
+        return;
+    }
+    if (n == n_lanes && has_whole_rows(s) && is_bytes(s)) { /* blocks as they are */
+        layout_pack_group(ops, layout, s->type, dst, codes + first * row_bytes, n_blocks);
         return;
     }
     codes_get_rows(s, rows, codes, first, n);

@@ -6,6 +6,8 @@
 #include "kernels/kernels.h"
 #include "kernels/layout/blocks.h"
 
+enum { LINE = 64, AHEAD_BYTES = 512 /* of each row */ };
+
 struct layout_facts {
     struct qd_layout_info info;
     uint32_t columns;
@@ -142,8 +144,6 @@ bool layout_packs_codes(enum qd_layout layout, enum qd_type type, uint64_t n_row
 static size_t panel_of(enum qd_layout layout, enum qd_type type, size_t left)
 {
     const size_t n = layouts[layout].info.panel / packed[type].fields[CODES].bytes;
-    if (packed[type].n == 1) /* a plane of the whole row is the planes of its panels */
-        return left;
     return n < left ? n : left;
 }
 
@@ -157,18 +157,32 @@ static struct turns turns_of(const struct packed_field *f, enum qd_layout layout
                           .n_blocks = n_blocks};
 }
 
+/*
+ * Asks for bytes [begin, end) of each row, which may lie beyond the matrix. A group is read as many streams, a page or
+ * two each: too short for a processor to ask by itself in time (r16k4p128 of q8_0: 17.4 GB/s from memory, 22.5 so).
+ */
+static void bring_nearer(const uint8_t *rows, size_t n_rows, size_t row_bytes, size_t begin, size_t end)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t at = (begin + LINE - 1) / LINE * LINE; at < end; at += LINE)
+            __builtin_prefetch(rows + r * row_bytes + at);
+}
+
 void layout_pack_group(const struct ops *ops, enum qd_layout layout, enum qd_type type, void *dst, const void *src,
                        size_t n_blocks)
 {
+    const size_t block_bytes = packed[type].block_bytes, n_rows = layouts[layout].info.rows;
     uint8_t *plane = dst;
     for (size_t b = 0, n; b < n_blocks; b += n) {
-        const uint8_t *from = (const uint8_t *)src + b * packed[type].block_bytes;
+        const uint8_t *from = (const uint8_t *)src + b * block_bytes;
         n = panel_of(layout, type, n_blocks - b);
+        bring_nearer(src, n_rows, n_blocks * block_bytes, b * block_bytes + AHEAD_BYTES,
+                     (b + n) * block_bytes + AHEAD_BYTES);
         for (size_t i = 0; i < packed[type].n; i++) {
             const struct packed_field *f = &packed[type].fields[i];
             const struct turns t = turns_of(f, layout, type, n_blocks, n);
             ops->interleave[layout](plane, from + f->offset, &t);
-            plane += layouts[layout].info.rows * n * f->bytes;
+            plane += n_rows * n * f->bytes;
         }
     }
 }
